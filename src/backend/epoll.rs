@@ -1,0 +1,288 @@
+//! Readiness through [epoll(7)](https://man7.org/linux/man-pages/man7/epoll.7.html).
+
+use std::cell::Cell;
+use std::ffi::c_int;
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::sys::epoll;
+use crate::{EventObject, Interest, Mode, Poller, Readiness, Register, Registry};
+
+/// The poller of Linux and Android, over
+/// [epoll(7)](https://man7.org/linux/man-pages/man7/epoll.7.html).
+///
+/// It goes to another thread, yet only one thread at a time can wait on it: it is `Send`, not
+/// `Sync`. Its [`registry`](Poller::registry) is both.
+///
+/// ```
+/// # fn is_send<T: Send>() {}
+/// is_send::<pollio::EpollPoller>();
+/// ```
+/// ```compile_fail
+/// # fn is_sync<T: Sync>() {}
+/// is_sync::<pollio::EpollPoller>();
+/// ```
+///
+/// It is itself a descriptor that is readable while one of its own is ready, so that it can be
+/// registered with another poller.
+#[derive(Debug)]
+pub struct EpollPoller {
+    interest_list: Arc<InterestList>,
+    registry: Registry,
+    /// What the kernel writes; its length is how many events one wait can take.
+    kernel_events: Vec<epoll::Event>,
+    /// What the last wait told.
+    events: Vec<EventObject>,
+    /// The kernel has `epoll_pwait2`, as far as we know.
+    has_nanoseconds: bool,
+    not_sync: PhantomData<Cell<()>>,
+}
+
+/// How many events a poller from [`Poller::new`] takes in its first wait.
+const CAPACITY: usize = 128;
+
+impl EpollPoller {
+    /// Makes a poller whose first wait takes up to `events` events.
+    ///
+    /// The buffer doubles whenever a wait has filled it, so this only spares a program that knows
+    /// its load the first steps. It takes up to 32 bytes an event. [`new`](Poller::new) begins
+    /// with 128, 0 counts as 1, and what is above the kernel's own limit (some 178 million) counts
+    /// as that limit.
+    ///
+    /// # Errors
+    ///
+    /// As [`Poller::new`] tells, and `OutOfMemory` where there is no room for the buffer.
+    pub fn with_capacity(events: usize) -> io::Result<Self> {
+        let interest_list = Arc::new(InterestList(epoll::create()?));
+        let mut poller = Self {
+            registry: Registry::new(interest_list.clone()),
+            interest_list,
+            kernel_events: Vec::new(),
+            events: Vec::new(),
+            has_nanoseconds: true,
+            not_sync: PhantomData,
+        };
+        poller.set_capacity(events.clamp(1, epoll::MAX_EVENTS))?;
+        Ok(poller)
+    }
+
+    fn set_capacity(&mut self, events: usize) -> io::Result<()> {
+        self.kernel_events.try_reserve_exact(events - self.kernel_events.len())?;
+        self.events.try_reserve_exact(events)?;
+        self.kernel_events.resize(events, epoll::NO_EVENT);
+        Ok(())
+    }
+
+    /// Waits for the kernel until `timeout` is over, whatever interrupts it.
+    fn wait_for_kernel(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
+        // Zero needs no clock, and what overflows it is for ever.
+        let deadline =
+            timeout.filter(|time| !time.is_zero()).and_then(|time| Instant::now().checked_add(time));
+        let mut time_left = timeout;
+        loop {
+            match self.ask_kernel(time_left) {
+                Ok(0) => {}
+                // epoll_wait(2) is never restarted: not after a handler, whatever its SA_RESTART
+                // says, and not after a stop and continue without one, see signal(7).
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                answer => return answer,
+            }
+            if let Some(deadline) = deadline {
+                time_left = Some(deadline.saturating_duration_since(Instant::now()));
+            }
+            if time_left == Some(Duration::ZERO) {
+                return Ok(0);
+            }
+        }
+    }
+
+    /// One wait, as exact as the kernel can.
+    fn ask_kernel(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
+        let epoll = self.interest_list.0.as_fd();
+        if let Some(timeout) = timeout.filter(|time| self.has_nanoseconds && !is_whole_ms(*time)) {
+            match epoll::pwait2(epoll, &mut self.kernel_events, timeout) {
+                // ENOSYS before Linux 5.11; EPERM from a sandbox that does not know the call.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
+                    self.has_nanoseconds = false;
+                }
+                answer => return answer,
+            }
+        }
+        epoll::wait(epoll, &mut self.kernel_events, timeout_ms(timeout))
+    }
+}
+
+impl Poller for EpollPoller {
+    fn new() -> io::Result<Self> {
+        Self::with_capacity(CAPACITY)
+    }
+
+    fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    fn wait_timeout(&mut self, timeout: Option<Duration>) -> io::Result<&[EventObject]> {
+        let was_full = self.events.len() == self.kernel_events.len();
+        self.events.clear();
+        if was_full {
+            // Without the memory to grow, the rest comes at the next waits: nothing is lost.
+            let _ = self.set_capacity(epoll::MAX_EVENTS.min(self.kernel_events.len() * 2));
+        }
+        let count = self.wait_for_kernel(timeout)?;
+        self.events.extend(self.kernel_events[..count].iter().map(event_object));
+        Ok(&self.events)
+    }
+}
+
+impl AsFd for EpollPoller {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.interest_list.0.as_fd()
+    }
+}
+
+impl AsRawFd for EpollPoller {
+    fn as_raw_fd(&self) -> RawFd {
+        self.interest_list.0.as_raw_fd()
+    }
+}
+
+/// The epoll instance, shared by the poller and its registries.
+#[derive(Debug)]
+struct InterestList(OwnedFd);
+
+impl Register for InterestList {
+    fn add(&self, object: EventObject) -> io::Result<()> {
+        epoll::add(self.0.as_fd(), object.fd, epoll_bits(object), object.to_user_data())
+    }
+
+    fn modify(&self, object: EventObject) -> io::Result<()> {
+        epoll::modify(self.0.as_fd(), object.fd, epoll_bits(object), object.to_user_data())
+    }
+
+    fn delete(&self, fd: RawFd) -> io::Result<()> {
+        epoll::delete(self.0.as_fd(), fd)
+    }
+}
+
+/// What epoll is asked for.
+fn epoll_bits(object: EventObject) -> u32 {
+    let mut bits = match object.mode() {
+        Mode::Level => 0,
+        Mode::Edge => epoll::EPOLLET,
+        Mode::Oneshot => epoll::EPOLLONESHOT,
+        Mode::EdgeOneshot => epoll::EPOLLET | epoll::EPOLLONESHOT,
+    };
+    if object.interest().contains(Interest::READABLE) {
+        bits |= epoll::EPOLLIN;
+        // The kernel refuses EPOLLRDHUP beside EPOLLEXCLUSIVE. Without READABLE it would tell a
+        // program that stopped reading, at every wait, of the half-close that it will not read.
+        if !object.is_exclusive() {
+            bits |= epoll::EPOLLRDHUP;
+        }
+    }
+    if object.interest().contains(Interest::WRITABLE) {
+        bits |= epoll::EPOLLOUT;
+    }
+    if object.interest().contains(Interest::PRIORITY) {
+        bits |= epoll::EPOLLPRI;
+    }
+    if object.is_exclusive() {
+        bits |= epoll::EPOLLEXCLUSIVE;
+    }
+    bits
+}
+
+/// What epoll told of one descriptor.
+fn event_object(event: &epoll::Event) -> EventObject {
+    // Taken out by value: the fields of a packed struct cannot be borrowed.
+    let (bits, data) = (event.events, event.u64);
+    EventObject::from_user_data(data).with_readiness(readiness(bits))
+}
+
+/// What epoll's bits mean. A hang-up or an error lets no call block, hence both directions.
+fn readiness(bits: u32) -> Readiness {
+    let told = |any: u32, readiness: Readiness| {
+        if bits & any == 0 { Readiness::empty() } else { readiness }
+    };
+    told(epoll::EPOLLIN | epoll::EPOLLHUP | epoll::EPOLLERR, Readiness::READABLE)
+        | told(epoll::EPOLLOUT | epoll::EPOLLHUP | epoll::EPOLLERR, Readiness::WRITABLE)
+        | told(epoll::EPOLLPRI, Readiness::PRIORITY)
+        | told(epoll::EPOLLRDHUP | epoll::EPOLLHUP, Readiness::READ_CLOSED)
+        | told(epoll::EPOLLHUP, Readiness::WRITE_CLOSED)
+        | told(epoll::EPOLLERR, Readiness::ERROR)
+}
+
+/// Whether milliseconds can say `timeout`.
+fn is_whole_ms(timeout: Duration) -> bool {
+    timeout.subsec_nanos() % 1_000_000 == 0
+}
+
+/// `timeout` for `epoll_wait`: rounded up, at most 24 days, -1 for ever.
+fn timeout_ms(timeout: Option<Duration>) -> c_int {
+    timeout.map_or(-1, |time| {
+        c_int::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(c_int::MAX)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeout_ms_rounds_up_and_never_wraps() {
+        assert_eq!(timeout_ms(None), -1);
+        assert_eq!(timeout_ms(Some(Duration::ZERO)), 0);
+        assert_eq!(timeout_ms(Some(Duration::from_nanos(1))), 1);
+        assert_eq!(timeout_ms(Some(Duration::from_millis(1))), 1);
+        assert_eq!(timeout_ms(Some(Duration::from_nanos(1_000_001))), 2);
+        assert_eq!(timeout_ms(Some(Duration::from_millis(0x7fff_ffff))), c_int::MAX);
+        assert_eq!(timeout_ms(Some(Duration::from_millis(0x8000_0000))), c_int::MAX);
+        assert_eq!(timeout_ms(Some(Duration::MAX)), c_int::MAX);
+    }
+
+    #[test]
+    fn milliseconds_are_whole_unless_a_nanosecond_is_left() {
+        assert!(is_whole_ms(Duration::ZERO));
+        assert!(is_whole_ms(Duration::from_millis(1_001)));
+        assert!(!is_whole_ms(Duration::from_nanos(1)));
+        assert!(!is_whole_ms(Duration::from_nanos(1_000_001)));
+        assert!(!is_whole_ms(Duration::MAX));
+    }
+
+    #[test]
+    fn half_close_is_asked_for_with_reading_alone() {
+        let object = EventObject::client(0);
+        assert_eq!(epoll_bits(object), epoll::EPOLLIN | epoll::EPOLLRDHUP);
+        assert_eq!(epoll_bits(object.with_interest(Interest::WRITABLE)), epoll::EPOLLOUT);
+        assert_eq!(epoll_bits(object.with_interest(Interest::PRIORITY)), epoll::EPOLLPRI);
+        assert_eq!(epoll_bits(object.with_interest(Interest::NONE)), 0);
+        assert_eq!(epoll_bits(object.exclusive()), epoll::EPOLLIN | epoll::EPOLLEXCLUSIVE);
+    }
+
+    #[test]
+    fn modes_become_epoll_flags() {
+        let bits =
+            |mode| epoll_bits(EventObject::client(0).with_interest(Interest::NONE).with_mode(mode));
+        assert_eq!(bits(Mode::Level), 0);
+        assert_eq!(bits(Mode::Edge), epoll::EPOLLET);
+        assert_eq!(bits(Mode::Oneshot), epoll::EPOLLONESHOT);
+        assert_eq!(bits(Mode::EdgeOneshot), epoll::EPOLLET | epoll::EPOLLONESHOT);
+    }
+
+    #[test]
+    fn every_epoll_bit_is_told_as_what_it_means() {
+        let both = Readiness::READABLE | Readiness::WRITABLE;
+        let closed = Readiness::READ_CLOSED | Readiness::WRITE_CLOSED;
+        assert_eq!(readiness(0), Readiness::empty());
+        assert_eq!(readiness(epoll::EPOLLIN), Readiness::READABLE);
+        assert_eq!(readiness(epoll::EPOLLOUT), Readiness::WRITABLE);
+        assert_eq!(readiness(epoll::EPOLLPRI), Readiness::PRIORITY);
+        assert_eq!(readiness(epoll::EPOLLRDHUP), Readiness::READ_CLOSED);
+        assert_eq!(readiness(epoll::EPOLLHUP), both | closed);
+        assert_eq!(readiness(epoll::EPOLLERR), both | Readiness::ERROR);
+        assert_eq!(readiness(u32::MAX), Readiness::all());
+    }
+}

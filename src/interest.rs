@@ -1,0 +1,52 @@
+//! What is asked of a poller: which readiness, and how often it is told.
+
+use bitflags::bitflags;
+
+bitflags! {
+    /// The readiness that a registration asks for, joined by `|`.
+    ///
+    /// Errors and hang-ups are told whatever the interest is.
+    ///
+    /// ```
+    /// use pollio::Interest;
+    ///
+    /// let both = Interest::READABLE | Interest::WRITABLE;
+    /// assert!(both.contains(Interest::WRITABLE));
+    /// assert!(Interest::NONE.is_empty());
+    /// ```
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    pub struct Interest: u8 {
+        /// A read would not block: there is data, a connection to accept, or the end.
+        const READABLE = 1 << 0;
+        /// A write would not block: there is room, or a connection was made or refused.
+        const WRITABLE = 1 << 1;
+        /// Something exceptional is there to be read: out-of-band data on a TCP socket, a packet
+        /// from a pseudo-terminal in packet mode, a changed file in cgroupfs. `POLLPRI` in
+        /// [poll(2)](https://man7.org/linux/man-pages/man2/poll.2.html) lists them all.
+        const PRIORITY = 1 << 2;
+    }
+}
+
+impl Interest {
+    /// Nothing is asked. The registration stays, and tells of errors and hang-ups alone.
+    pub const NONE: Self = Self::empty();
+}
+
+/// How often a registration tells of its readiness.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// At every wait, for as long as the condition lasts.
+    #[default]
+    Level,
+    /// Once for each new arrival, counting what is there when the descriptor is added or modified.
+    ///
+    /// Read or write until `WouldBlock`, or there may be no further event.
+    Edge,
+    /// Once, for all interests together; then silence until the next `modify`.
+    ///
+    /// A `modify` tells at once of what is still there, so nothing needs to be drained.
+    Oneshot,
+    /// [`Edge`](Self::Edge) and [`Oneshot`](Self::Oneshot) at once, for those who have to say both.
+    /// Epoll makes no difference between this and `Oneshot`.
+    EdgeOneshot,
+}

@@ -1,0 +1,18 @@
+#![doc = include_str!("../README.md")]
+
+mod backend;
+mod event;
+mod interest;
+mod poller;
+mod readiness;
+mod registry;
+mod source;
+mod sys;
+
+pub use backend::*;
+pub use event::{EventKind, EventObject};
+pub use interest::{Interest, Mode};
+pub use poller::Poller;
+pub use readiness::Readiness;
+pub use registry::{Register, Registry};
+pub use source::Waker;

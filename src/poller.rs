@@ -1,0 +1,150 @@
+//! The contract: what every poller promises, whatever the kernel below it is.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+use crate::{EventObject, Registry};
+
+/// A set of registered descriptors, and the wait for one of them to be ready.
+///
+/// [`OsPoller`](crate::OsPoller) is the one for the system that the program is built for. The
+/// trait is object-safe, so a loop can be written over `&mut dyn Poller`. A backend provides
+/// [`new`](Self::new), [`registry`](Self::registry) and [`wait_timeout`](Self::wait_timeout).
+///
+/// # The contract
+///
+/// Each clause has tests that run over every backend.
+///
+/// **What comes back**
+///
+/// - **C1** `fd`, `kind` and `token` of an event are those of the last `add` or `modify`, for
+///   every `u32` and every valid descriptor.
+/// - **C2** [`Level`](crate::Mode::Level) is told at every wait until the condition is gone.
+/// - **C3** [`Edge`](crate::Mode::Edge) is told once for each new arrival. Adding or modifying a
+///   descriptor that is already ready counts as an arrival.
+/// - **C4** [`Oneshot`](crate::Mode::Oneshot) is told once, for all its interests together; then
+///   it is silent until `modify`. It stays registered: a second `add` is not needed.
+/// - **C5** [`Interest::NONE`](crate::Interest::NONE) keeps the registration and tells of nothing
+///   but errors and hang-ups.
+/// - **C6** The peer's half-close is [`is_read_closed`](EventObject::is_read_closed) together
+///   with [`is_readable`](EventObject::is_readable); a full hang-up is also
+///   [`is_write_closed`](EventObject::is_write_closed); a refused or reset connection is
+///   [`is_error`](EventObject::is_error). Hang-ups and errors need no interest, the half-close
+///   needs `READABLE`.
+///
+/// **When a wait ends**
+///
+/// - **C7** A wait without a timeout returns only with events. A signal handler that runs
+///   meanwhile, or a stop and continue, ends neither the wait nor the program: it goes on with
+///   the time that is left.
+/// - **C8** A timeout is never early, and late by no more than the kernel's slack (50 µs unless
+///   [`PR_SET_TIMERSLACK`](https://man7.org/linux/man-pages/man2/PR_SET_TIMERSLACK.2const.html)
+///   says otherwise). Nanoseconds are honoured where the kernel can, else rounded up to
+///   milliseconds. Zero polls. An empty slice means that the time is up.
+/// - **C9** No descriptor is lost or starved. With more ready than the buffer holds, the rest
+///   come at the next waits, and the buffer grows to meet the load.
+///
+/// **Registering**
+///
+/// - **C10** `delete` of what is not registered, or `modify` on it, is `NotFound`; adding what is
+///   registered is `AlreadyExists`. All other errors are the kernel's own, as
+///   [`Registry::add`] lists them.
+/// - **C11** A registered descriptor is never closed by pollio. Its own are close-on-exec, and
+///   closed when the poller and every clone of its registry are dropped.
+/// - **C12** A registration made from another thread is seen by a wait that is already blocked.
+///
+/// **What it costs**
+///
+/// - **C13** Nothing is allocated by a wait once the buffer has its size, nor by `add`, `modify`
+///   and `delete`.
+/// - **C14** On epoll there is one system call for each wait, `add`, `modify` and `delete`, for
+///   any number of events. (A signal that interrupts a wait costs it another.)
+///
+/// **Around it**
+///
+/// - **C15** [`Waker::wake`](crate::Waker::wake) is never lost and never blocks. Wakes before the
+///   poller looks are one event.
+/// - **C16** A program that deletes a descriptor before it closes it behaves the same everywhere.
+///   See [below](#closing) for one that does not.
+///
+/// # Closing
+///
+/// A close deletes as well, once the last duplicate of the descriptor is closed. While one
+/// survives, made by `dup`, by `try_clone` or in a forked child, epoll goes on telling of the
+/// number that was closed, and `delete` of it is `EBADF`: so delete first, then close.
+///
+/// An event can also be stale within one slice: the program handles an event by closing another
+/// descriptor whose event comes further on, and may even have been given its number for a new
+/// connection meanwhile. Give each registration a [`token`](EventObject::token) of its own, a
+/// slot or a generation, and drop an event whose token is not the one that lives there now.
+///
+/// A forked child shares the interest list with its parent: what it adds or deletes, it does to
+/// both.
+pub trait Poller {
+    /// Makes a poller with nothing registered.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's own, from
+    /// [epoll_create1(2)](https://man7.org/linux/man-pages/man2/epoll_create1.2.html): `EMFILE` or
+    /// `ENFILE` when the process or the system has too many descriptors, `ENOMEM`.
+    fn new() -> io::Result<Self>
+    where
+        Self: Sized;
+
+    /// The half that registers. Clone it to register while events are borrowed, or from another
+    /// thread.
+    fn registry(&self) -> &Registry;
+
+    /// Waits until a registered descriptor is ready, at most for `timeout`; `None` is for ever.
+    ///
+    /// The events are in a buffer that the poller owns and uses again. They come in the order in
+    /// which the kernel gave them, each descriptor at most once.
+    ///
+    /// A zero timeout polls. One that no clock can reach, such as [`Duration::MAX`], is for ever.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's own, from
+    /// [epoll_wait(2)](https://man7.org/linux/man-pages/man2/epoll_wait.2.html), all but `EINTR`.
+    /// None can come about unless something closed the poller's descriptor behind its back.
+    fn wait_timeout(&mut self, timeout: Option<Duration>) -> io::Result<&[EventObject]>;
+
+    /// Registers a descriptor: [`Registry::add`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Registry::add`] tells.
+    fn add(&self, object: EventObject) -> io::Result<()> {
+        self.registry().add(object)
+    }
+
+    /// Replaces a registration: [`Registry::modify`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Registry::modify`] tells.
+    fn modify(&self, object: EventObject) -> io::Result<()> {
+        self.registry().modify(object)
+    }
+
+    /// Forgets a descriptor: [`Registry::delete`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Registry::delete`] tells.
+    fn delete(&self, fd: RawFd) -> io::Result<()> {
+        self.registry().delete(fd)
+    }
+
+    /// Waits as [`wait_timeout`](Self::wait_timeout) does, for milliseconds: any negative number
+    /// is for ever, zero polls.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait_timeout`](Self::wait_timeout) tells.
+    fn wait(&mut self, timeout_ms: i32) -> io::Result<&[EventObject]> {
+        self.wait_timeout(u64::try_from(timeout_ms).ok().map(Duration::from_millis))
+    }
+}

@@ -1,0 +1,87 @@
+//! A way into a blocked wait from another thread.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+use crate::sys::WakeCounter;
+
+/// Ends a wait from another thread: a source that is readable from the first
+/// [`wake`](Self::wake) until [`clear`](Self::clear).
+///
+/// It is a descriptor ([eventfd(2)](https://man7.org/linux/man-pages/man2/eventfd.2.html)), so it
+/// is registered with any poller, under any token, in any mode. In
+/// [`Mode::Edge`](crate::Mode::Edge) each wait that follows a wake tells of it once, and `clear`
+/// is not needed.
+///
+/// Keep it until the poller has looked: a waker that is dropped takes its wake along.
+///
+/// ```
+/// use std::{os::fd::AsRawFd, sync::Arc, thread};
+/// use pollio::{EventObject, OsPoller, Poller, Waker};
+///
+/// let mut poller = OsPoller::new()?;
+/// let waker = Arc::new(Waker::new()?);
+/// poller.add(EventObject::client(waker.as_raw_fd()).with_token(7))?;
+///
+/// let elsewhere = thread::spawn({
+///     let waker = Arc::clone(&waker);
+///     move || waker.wake()
+/// });
+///
+/// let events = poller.wait(-1)?;
+/// assert_eq!(events[0].token, 7);
+/// waker.clear()?;
+/// # elsewhere.join().unwrap()?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Waker {
+    counter: WakeCounter,
+}
+
+impl Waker {
+    /// Makes a waker that has not been woken.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's own, from
+    /// [eventfd(2)](https://man7.org/linux/man-pages/man2/eventfd.2.html): `EMFILE` or `ENFILE`
+    /// when the process or the system has too many descriptors, `ENOMEM`.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { counter: WakeCounter::new()? })
+    }
+
+    /// Makes the waker readable. It never blocks, and is never lost: all the wakes before the
+    /// poller looks are one event.
+    ///
+    /// # Errors
+    ///
+    /// None can come about unless something closed the waker's descriptor behind its back.
+    pub fn wake(&self) -> io::Result<()> {
+        self.counter.wake()
+    }
+
+    /// Forgets the wakes so far; without any it does nothing. A wake that comes later is told.
+    ///
+    /// Clear first, then look for the work that the wake announced: the other order loses what is
+    /// announced in between.
+    ///
+    /// # Errors
+    ///
+    /// None can come about unless something closed the waker's descriptor behind its back.
+    pub fn clear(&self) -> io::Result<()> {
+        self.counter.clear()
+    }
+}
+
+impl AsFd for Waker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.counter.as_fd()
+    }
+}
+
+impl AsRawFd for Waker {
+    fn as_raw_fd(&self) -> RawFd {
+        self.counter.as_fd().as_raw_fd()
+    }
+}

@@ -1,0 +1,18 @@
+//! The wall: a safe function for each system call, and all of the crate's `unsafe`.
+#![allow(unsafe_code, reason = "system calls are foreign functions, and stand here alone")]
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) mod epoll;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod linux;
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) use linux::WakeCounter;
+
+use std::ffi::c_int;
+use std::io;
+
+/// What a system call returned, or the error that it left in `errno`.
+fn result(returned: c_int) -> io::Result<c_int> {
+    if returned == -1 { Err(io::Error::last_os_error()) } else { Ok(returned) }
+}
