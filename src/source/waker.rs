@@ -9,9 +9,8 @@ use crate::sys::WakeCounter;
 /// [`wake`](Self::wake) until [`clear`](Self::clear).
 ///
 /// It is a descriptor ([eventfd(2)](https://man7.org/linux/man-pages/man2/eventfd.2.html)), so it
-/// is registered with any poller, under any token, in any mode. In
-/// [`Mode::Edge`](crate::Mode::Edge) each wait that follows a wake tells of it once, and `clear`
-/// is not needed.
+/// is registered with any poller, under any token, in any mode. Clear it when the poller has told
+/// of it, in every mode.
 ///
 /// Keep it until the poller has looked: a waker that is dropped takes its wake along.
 ///
