@@ -32,7 +32,7 @@ use crate::{EventObject, Interest, Mode, Poller, Readiness, Register, Registry};
 pub struct EpollPoller {
     interest_list: Arc<InterestList>,
     registry: Registry,
-    /// What the kernel writes; its length is how many events one wait can take.
+    /// What the kernel writes; its capacity is how many events one wait can take.
     kernel_events: Vec<epoll::Event>,
     /// What the last wait told.
     events: Vec<EventObject>,
@@ -70,14 +70,15 @@ impl EpollPoller {
     }
 
     fn set_capacity(&mut self, events: usize) -> io::Result<()> {
-        self.kernel_events.try_reserve_exact(events - self.kernel_events.len())?;
+        self.kernel_events.clear();
+        self.kernel_events.try_reserve_exact(events)?;
+        self.events.clear();
         self.events.try_reserve_exact(events)?;
-        self.kernel_events.resize(events, epoll::NO_EVENT);
         Ok(())
     }
 
     /// Waits for the kernel until `timeout` is over, whatever interrupts it.
-    fn wait_for_kernel(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
+    fn wait_for_kernel(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         // Zero needs no clock, and what overflows it is for ever.
         let deadline = timeout
             .filter(|time| !time.is_zero())
@@ -85,7 +86,7 @@ impl EpollPoller {
         let mut time_left = timeout;
         loop {
             match self.ask_kernel(time_left) {
-                Ok(0) => {}
+                Ok(()) if self.kernel_events.is_empty() => {}
                 // epoll_wait(2) is never restarted: not after a handler, whatever its SA_RESTART
                 // says, and not after a stop and continue without one, see signal(7).
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -95,13 +96,13 @@ impl EpollPoller {
                 time_left = Some(deadline.saturating_duration_since(Instant::now()));
             }
             if time_left == Some(Duration::ZERO) {
-                return Ok(0);
+                return Ok(());
             }
         }
     }
 
     /// One wait, as exact as the kernel can.
-    fn ask_kernel(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
+    fn ask_kernel(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let epoll = self.interest_list.0.as_fd();
         if let Some(timeout) = timeout.filter(|time| self.has_nanoseconds && !is_whole_ms(*time)) {
             match epoll::pwait2(epoll, &mut self.kernel_events, timeout) {
@@ -126,14 +127,13 @@ impl Poller for EpollPoller {
     }
 
     fn wait_timeout(&mut self, timeout: Option<Duration>) -> io::Result<&[EventObject]> {
-        let was_full = self.events.len() == self.kernel_events.len();
-        self.events.clear();
-        if was_full {
+        if self.kernel_events.len() == self.kernel_events.capacity() {
             // Without the memory to grow, the rest comes at the next waits: nothing is lost.
             let _ = self.set_capacity(epoll::MAX_EVENTS.min(self.kernel_events.len() * 2));
         }
-        let count = self.wait_for_kernel(timeout)?;
-        self.events.extend(self.kernel_events.iter().take(count).map(event_object));
+        self.wait_for_kernel(timeout)?;
+        self.events.clear();
+        self.events.extend(self.kernel_events.iter().map(event_object));
         Ok(&self.events)
     }
 }

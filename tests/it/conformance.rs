@@ -1,0 +1,102 @@
+//! The contract of `Poller`, clause by clause: each case is generic over the backend, and names
+//! its clause.
+//!
+//! A regression is first a case here, then a fix.
+
+pub(crate) mod closing;
+pub(crate) mod errors;
+pub(crate) mod identity;
+pub(crate) mod interest;
+pub(crate) mod load;
+pub(crate) mod mode;
+pub(crate) mod ownership;
+pub(crate) mod thread;
+pub(crate) mod waiting;
+
+/// Makes a test of each case, over one backend.
+macro_rules! conformance {
+    ($poller:ty) => {
+        conformance! { @together $poller;
+            closing::a_half_close_is_read_closed_and_readable,
+            closing::a_full_hang_up_closes_both_ways,
+            closing::a_hang_up_of_both_sides_over_tcp_closes_both_ways,
+            closing::a_refused_connection_is_an_error,
+            closing::a_reset_connection_is_an_error,
+            closing::a_pipe_without_a_writer_is_read_closed,
+            closing::a_pipe_without_a_reader_lets_no_write_block,
+            closing::a_pty_that_hung_up_is_read_closed,
+            closing::a_deleted_descriptor_is_silent_after_its_number_is_used_again,
+            closing::a_closed_descriptor_is_silent,
+            closing::a_token_tells_a_stale_event_from_a_fresh_one,
+            errors::delete_of_unknown_fd_is_not_found,
+            errors::modify_of_unknown_fd_is_not_found,
+            errors::a_second_delete_is_not_found,
+            errors::a_descriptor_can_be_added_again_after_delete,
+            errors::a_bad_descriptor_is_the_kernels_own_error,
+            errors::a_failed_call_leaves_the_registration_as_it_was,
+            identity::fd_kind_and_token_come_back,
+            identity::modify_replaces_kind_and_token,
+            identity::descriptors_are_told_apart,
+            interest::readable_is_told_to_those_who_asked,
+            interest::writable_is_told_to_those_who_asked,
+            interest::both_directions_are_told_together,
+            interest::a_listening_socket_is_readable_when_a_client_connects,
+            interest::a_connection_is_writable_once_it_is_made,
+            interest::out_of_band_data_is_priority,
+            interest::none_is_silent_about_data,
+            interest::none_is_silent_about_a_half_close,
+            interest::none_keeps_the_registration,
+            interest::every_interest_can_become_every_other,
+            load::every_edge_is_told_once_however_small_the_buffer,
+            mode::level_repeats_until_drained,
+            mode::level_tells_of_room_until_it_is_filled,
+            mode::edge_is_told_once_for_each_arrival,
+            mode::edge_tells_of_new_data_behind_unread_data,
+            mode::edge_tells_of_room_once_it_comes_back,
+            mode::edge_tells_what_add_and_modify_find,
+            mode::oneshot_is_told_once,
+            mode::oneshot_silences_all_its_interests_together,
+            mode::oneshot_stays_registered,
+            mode::oneshot_tells_of_both_directions_in_one_event,
+            mode::oneshot_tells_what_modify_finds,
+            mode::every_mode_can_become_every_other,
+            ownership::a_dropped_poller_leaves_registered_descriptors_open,
+            thread::a_registration_reaches_a_blocked_wait,
+            thread::a_modification_reaches_a_blocked_wait,
+            thread::a_poller_moves_to_another_thread,
+            thread::registering_works_while_events_are_borrowed,
+            thread::many_threads_register_at_once,
+            waiting::zero_polls,
+            waiting::a_timeout_is_never_early,
+            waiting::a_wait_ends_when_an_event_comes,
+            waiting::any_negative_timeout_is_for_ever,
+            waiting::a_timeout_beyond_every_clock_is_for_ever,
+            waiting::a_wait_works_through_a_trait_object,
+        }
+        conformance! { @alone $poller;
+            load::thousands_ready_at_once_are_all_told,
+            ownership::a_dropped_poller_closes_its_own_descriptors,
+            ownership::an_exec_closes_a_pollers_descriptors,
+            waiting::a_signal_does_not_end_a_wait,
+            waiting::a_signal_does_not_change_a_timeout,
+            waiting::a_deadline_that_passes_in_a_handler_ends_the_wait,
+            waiting::a_stop_and_continue_does_not_end_a_wait,
+            waiting::a_stop_and_continue_does_not_change_a_timeout,
+        }
+    };
+    (@together $poller:ty; $($file:ident::$case:ident,)*) => {
+        $(#[test]
+        fn $case() {
+            $crate::conformance::$file::$case::<$poller>();
+        })*
+    };
+    (@alone $poller:ty; $($file:ident::$case:ident,)*) => {
+        $(#[test]
+        fn $case() {
+            let path = concat!(module_path!(), "::", stringify!($case));
+            $crate::alone::alone(path, $crate::conformance::$file::$case::<$poller>);
+        })*
+    };
+}
+
+pub(crate) use conformance;

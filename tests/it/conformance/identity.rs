@@ -1,0 +1,54 @@
+//! Who an event is about.
+
+use std::io::Write;
+use std::os::fd::AsRawFd;
+
+use pollio::{EventKind, EventObject, Poller};
+
+use crate::descriptors::{drain, pair};
+use crate::expect::Expect;
+
+/// C1
+pub(crate) fn fd_kind_and_token_come_back<P: Poller>() {
+    let (near, mut far) = pair();
+    let fd = near.as_raw_fd();
+    let mut poller = P::new().unwrap();
+    far.write_all(b"x").unwrap();
+    for token in [0, 1, 0x8000_0000, u32::MAX] {
+        for object in [EventObject::server(fd), EventObject::client(fd)] {
+            poller.add(object.with_token(token)).unwrap();
+            let event = poller.expect_one();
+            assert_eq!((event.fd, event.kind, event.token), (fd, object.kind, token));
+            poller.delete(fd).unwrap();
+        }
+    }
+}
+
+/// C1
+pub(crate) fn modify_replaces_kind_and_token<P: Poller>() {
+    let (near, mut far) = pair();
+    let fd = near.as_raw_fd();
+    let mut poller = P::new().unwrap();
+    poller.add(EventObject::client(fd).with_token(u32::MAX)).unwrap();
+    far.write_all(b"x").unwrap();
+    assert_eq!(poller.expect_one().token, u32::MAX);
+
+    poller.modify(EventObject::server(fd)).unwrap();
+    let event = poller.expect_one();
+    assert_eq!((event.fd, event.kind, event.token), (fd, EventKind::Server, 0));
+}
+
+/// C1
+pub(crate) fn descriptors_are_told_apart<P: Poller>() {
+    let mut pairs: Vec<_> = (0..100).map(|_| pair()).collect();
+    let mut poller = P::new().unwrap();
+    for (token, (near, _)) in (0..).zip(&pairs) {
+        poller.add(EventObject::client(near.as_raw_fd()).with_token(token)).unwrap();
+    }
+    for (token, (near, far)) in (0..).zip(&mut pairs) {
+        far.write_all(b"x").unwrap();
+        let event = poller.expect_one();
+        assert_eq!((event.fd, event.token), (near.as_raw_fd(), token));
+        drain(near);
+    }
+}

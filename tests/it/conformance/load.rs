@@ -1,0 +1,61 @@
+//! More ready descriptors than a buffer holds.
+
+use std::collections::HashSet;
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixDatagram;
+
+use pollio::{EventObject, Interest, Mode, Poller};
+
+use crate::descriptors::{allow_descriptors, pair};
+
+/// C9, C1: an unbound datagram socket has room to send, so it is writable from the start.
+///
+/// Beside the 19,000 there are those of the test itself, within a limit of 20,000 that many
+/// systems have.
+pub(crate) fn thousands_ready_at_once_are_all_told<P: Poller>() {
+    const COUNT: usize = 19_000;
+    allow_descriptors(COUNT as u64 + 500);
+    let sockets: Vec<_> = (0..COUNT).map(|_| UnixDatagram::unbound().unwrap()).collect();
+    assert!(sockets.iter().any(|socket| socket.as_raw_fd() > 16_384));
+    let mut poller = P::new().unwrap();
+    for (token, socket) in (0..).zip(&sockets) {
+        let object = EventObject::client(socket.as_raw_fd());
+        poller.add(object.with_interest(Interest::WRITABLE).with_token(token)).unwrap();
+    }
+
+    let mut told = HashSet::new();
+    let mut waits = 0;
+    while told.len() < COUNT {
+        for event in poller.wait(0).unwrap() {
+            assert_eq!(event.fd, sockets[event.token as usize].as_raw_fd());
+            told.insert(event.token);
+        }
+        waits += 1;
+        assert!(waits < 100, "only {} were told in {waits} waits", told.len());
+    }
+    while poller.wait(0).unwrap().len() < COUNT {
+        waits += 1;
+        assert!(waits < 100, "the buffer does not grow to {COUNT} events");
+    }
+}
+
+/// C9, C3: nothing is told twice, and nothing is lost between two waits.
+pub(crate) fn every_edge_is_told_once_however_small_the_buffer<P: Poller>() {
+    const COUNT: u32 = 300;
+    for mode in [Mode::Edge, Mode::Oneshot] {
+        let pairs: Vec<_> = (0..COUNT).map(|_| pair()).collect();
+        let mut poller = P::new().unwrap();
+        for (token, (near, far)) in (0..).zip(&pairs) {
+            let object = EventObject::client(near.as_raw_fd());
+            poller.add(object.with_mode(mode).with_token(token)).unwrap();
+            (&*far).write_all(b"x").unwrap();
+        }
+        let mut told = Vec::new();
+        while let events @ [_, ..] = poller.wait(100).unwrap() {
+            told.extend(events.iter().map(|event| event.token));
+        }
+        told.sort_unstable();
+        assert_eq!(told, Vec::from_iter(0..COUNT));
+    }
+}

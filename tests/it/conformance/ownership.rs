@@ -1,0 +1,50 @@
+//! Who closes what.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::process::Command;
+
+use pollio::{EventObject, Poller};
+
+use crate::descriptors::pair;
+
+/// C11
+pub(crate) fn a_dropped_poller_leaves_registered_descriptors_open<P: Poller>() {
+    let (near, mut far) = pair();
+    let poller = P::new().unwrap();
+    poller.add(EventObject::client(near.as_raw_fd())).unwrap();
+    drop(poller);
+    far.write_all(b"x").unwrap();
+    assert_eq!((&near).read(&mut [0]).unwrap(), 1);
+}
+
+/// C11
+pub(crate) fn a_dropped_poller_closes_its_own_descriptors<P: Poller>() {
+    let open = || fs::read_dir("/dev/fd").unwrap().count();
+    let before = open();
+    let (poller, other) = (P::new().unwrap(), P::new().unwrap());
+    assert!(open() > before);
+    let registry = other.registry().clone();
+    drop(poller);
+    drop(other);
+    // What a registry needs lives as long as it does.
+    let ends = pair();
+    registry.add(EventObject::client(ends.0.as_raw_fd())).unwrap();
+    drop((registry, ends));
+    assert_eq!(open(), before);
+}
+
+/// C11
+pub(crate) fn an_exec_closes_a_pollers_descriptors<P: Poller>() {
+    let inherited = || {
+        let listing = Command::new("ls").arg("/dev/fd").output().unwrap().stdout;
+        let listing = String::from_utf8(listing).unwrap();
+        listing.lines().map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    let before = inherited();
+    assert!(before.contains("0"), "ls shows no descriptors: {before:?}");
+    let _poller = P::new().unwrap();
+    assert_eq!(inherited(), before);
+}

@@ -1,0 +1,98 @@
+//! More than one thread.
+
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::thread;
+use std::time::Duration;
+
+use pollio::{EventObject, Interest, Poller};
+
+use crate::descriptors::pair;
+use crate::expect::Expect;
+
+/// Long enough for the other thread to be blocked in its wait.
+const BLOCKED: Duration = Duration::from_millis(50);
+
+/// C12
+pub(crate) fn a_registration_reaches_a_blocked_wait<P: Poller>() {
+    let (near, mut far) = pair();
+    far.write_all(b"x").unwrap();
+    let mut poller = P::new().unwrap();
+    let registry = poller.registry().clone();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(BLOCKED);
+            registry.add(EventObject::client(near.as_raw_fd()).with_token(9)).unwrap();
+        });
+        assert_eq!(poller.expect_one().token, 9);
+    });
+}
+
+/// C12
+pub(crate) fn a_modification_reaches_a_blocked_wait<P: Poller>() {
+    let (near, _far) = pair();
+    let object = EventObject::client(near.as_raw_fd());
+    let mut poller = P::new().unwrap();
+    poller.add(object).unwrap();
+    let registry = poller.registry().clone();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(BLOCKED);
+            registry.modify(object.with_interest(Interest::WRITABLE)).unwrap();
+        });
+        assert!(poller.expect_one().is_writable());
+    });
+}
+
+/// C12: `OsPoller` is `Send`; a generic one need not be, so it is made where it is used.
+pub(crate) fn a_poller_moves_to_another_thread<P: Poller>() {
+    let (near, mut far) = pair();
+    let (hand_over, taken) = std::sync::mpsc::channel();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut poller = P::new().unwrap();
+            hand_over.send(poller.registry().clone()).unwrap();
+            assert_eq!(poller.expect_one().token, 4);
+        });
+        let registry = taken.recv().unwrap();
+        registry.add(EventObject::client(near.as_raw_fd()).with_token(4)).unwrap();
+        far.write_all(b"x").unwrap();
+    });
+}
+
+/// C12
+pub(crate) fn registering_works_while_events_are_borrowed<P: Poller>() {
+    let (near, mut far) = pair();
+    let (other, mut other_far) = pair();
+    let mut poller = P::new().unwrap();
+    let registry = poller.registry().clone();
+    poller.add(EventObject::client(near.as_raw_fd())).unwrap();
+    far.write_all(b"x").unwrap();
+    other_far.write_all(b"x").unwrap();
+    for event in poller.wait(-1).unwrap() {
+        registry.add(EventObject::client(other.as_raw_fd()).with_token(event.token + 1)).unwrap();
+        registry.modify(event.with_interest(Interest::NONE)).unwrap();
+        registry.delete(event.fd).unwrap();
+    }
+    assert_eq!(poller.expect_one().token, 1);
+}
+
+/// C12
+pub(crate) fn many_threads_register_at_once<P: Poller>() {
+    let mut poller = P::new().unwrap();
+    let registry = poller.registry();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let (near, _far) = pair();
+                let object = EventObject::client(near.as_raw_fd());
+                for _ in 0..1_000 {
+                    registry.add(object).unwrap();
+                    registry.modify(object.with_interest(Interest::WRITABLE)).unwrap();
+                    registry.delete(object.fd).unwrap();
+                }
+            });
+        }
+    });
+    poller.expect_none();
+}

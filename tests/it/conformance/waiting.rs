@@ -1,0 +1,263 @@
+//! When a wait ends.
+
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::pthread::{pthread_kill, pthread_self};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use pollio::{EventObject, Mode, Poller};
+
+use crate::descriptors::pair;
+use crate::expect::Expect;
+
+/// A wait that should have ended by itself is ended after this, and fails.
+const LATE: Duration = Duration::from_secs(10);
+
+const MS: Duration = Duration::from_millis(1);
+
+/// C8
+pub(crate) fn zero_polls<P: Poller>() {
+    let (near, mut far) = pair();
+    let mut poller = P::new().unwrap();
+    poller.add(EventObject::client(near.as_raw_fd()).with_mode(Mode::Edge)).unwrap();
+    let start = Instant::now();
+    for _ in 0..100 {
+        assert!(poller.wait(0).unwrap().is_empty());
+        assert!(poller.wait_timeout(Some(Duration::ZERO)).unwrap().is_empty());
+    }
+    assert!(start.elapsed() < LATE);
+    far.write_all(b"x").unwrap();
+    assert_eq!(poller.wait(0).unwrap().len(), 1);
+    assert!(poller.wait(0).unwrap().is_empty());
+}
+
+/// C8
+pub(crate) fn a_timeout_is_never_early<P: Poller>() {
+    let mut poller = P::new().unwrap();
+    for nanoseconds in [1, 999, 50_000, 999_999, 1_000_000, 1_000_001, 1_999_999, 12_345_678] {
+        for _ in 0..10 {
+            let timeout = Duration::from_nanos(nanoseconds);
+            let start = Instant::now();
+            assert!(poller.wait_timeout(Some(timeout)).unwrap().is_empty());
+            let elapsed = start.elapsed();
+            assert!(elapsed >= timeout, "{timeout:?} ended after {elapsed:?}");
+            assert!(elapsed < LATE);
+        }
+    }
+    for timeout_ms in [1, 7, 20] {
+        let start = Instant::now();
+        assert!(poller.wait(timeout_ms).unwrap().is_empty());
+        assert!(start.elapsed() >= MS * timeout_ms.unsigned_abs());
+    }
+}
+
+/// C8
+pub(crate) fn a_wait_ends_when_an_event_comes<P: Poller>() {
+    let (near, mut far) = pair();
+    let mut poller = P::new().unwrap();
+    poller.add(EventObject::client(near.as_raw_fd())).unwrap();
+    let start = Instant::now();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(20 * MS);
+            far.write_all(b"x").unwrap();
+        });
+        assert_eq!(poller.wait_timeout(Some(2 * LATE)).unwrap().len(), 1);
+    });
+    assert!(start.elapsed() < LATE);
+}
+
+/// C7, C8
+pub(crate) fn any_negative_timeout_is_for_ever<P: Poller>() {
+    for timeout_ms in [-1, -2, i32::MIN] {
+        outlasts(|poller: &mut P| poller.wait(timeout_ms).unwrap().len());
+    }
+}
+
+/// C8
+pub(crate) fn a_timeout_beyond_every_clock_is_for_ever<P: Poller>() {
+    let ms_overflow = Duration::from_millis(u64::from(u32::MAX));
+    for timeout in [
+        Duration::MAX,
+        Duration::from_secs(u64::MAX),
+        Duration::from_secs(i64::MAX.unsigned_abs()),
+        Duration::new(i64::MAX.unsigned_abs(), 1),
+        Duration::new(u64::from(u32::MAX), 999_999_999),
+        ms_overflow,
+        ms_overflow + Duration::from_nanos(1),
+    ] {
+        outlasts(|poller: &mut P| poller.wait_timeout(Some(timeout)).unwrap().len());
+    }
+    outlasts(|poller: &mut P| poller.wait(i32::MAX).unwrap().len());
+    outlasts(|poller: &mut P| poller.wait_timeout(None).unwrap().len());
+}
+
+/// A wait for nothing lasts until something comes, 30 ms later.
+fn outlasts<P: Poller>(wait: impl FnOnce(&mut P) -> usize) {
+    let (near, mut far) = pair();
+    let mut poller = P::new().unwrap();
+    poller.add(EventObject::client(near.as_raw_fd())).unwrap();
+    let start = Instant::now();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(30 * MS);
+            far.write_all(b"x").unwrap();
+        });
+        assert_eq!(wait(&mut poller), 1);
+    });
+    assert!(start.elapsed() >= 30 * MS);
+}
+
+/// C8
+pub(crate) fn a_wait_works_through_a_trait_object<P: Poller>() {
+    let (near, mut far) = pair();
+    let mut poller = P::new().unwrap();
+    let poller: &mut dyn Poller = &mut poller;
+    poller.add(EventObject::client(near.as_raw_fd())).unwrap();
+    poller.modify(EventObject::client(near.as_raw_fd()).with_token(5)).unwrap();
+    far.write_all(b"x").unwrap();
+    assert_eq!(poller.expect_one().token, 5);
+    poller.delete(near.as_raw_fd()).unwrap();
+    poller.expect_none();
+    assert!(poller.wait_timeout(Some(MS)).unwrap().is_empty());
+}
+
+/// C7
+pub(crate) fn a_signal_does_not_end_a_wait<P: Poller>() {
+    let (near, mut far) = pair();
+    let mut poller = P::new().unwrap();
+    poller.add(EventObject::client(near.as_raw_fd()).with_token(6)).unwrap();
+    let waiting = pthread_self();
+    catch_signals(count_signal);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..20 {
+                thread::sleep(3 * MS);
+                pthread_kill(waiting, Signal::SIGUSR1).unwrap();
+            }
+            far.write_all(b"x").unwrap();
+        });
+        let events = poller.wait(-1).unwrap();
+        assert_eq!(events.len(), 1);
+        assert_eq!(events[0].token, 6);
+    });
+    assert_ne!(SIGNALS.load(Ordering::Relaxed), 0);
+}
+
+/// C7, C8
+pub(crate) fn a_signal_does_not_change_a_timeout<P: Poller>() {
+    let mut poller = P::new().unwrap();
+    let waiting = pthread_self();
+    catch_signals(count_signal);
+    for timeout in [200 * MS, Duration::from_nanos(200_000_001)] {
+        let start = Instant::now();
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                // Whoever begins the timeout anew at each signal waits for all of these.
+                while start.elapsed() < LATE && !is_over.load(Ordering::Relaxed) {
+                    thread::sleep(10 * MS);
+                    pthread_kill(waiting, Signal::SIGUSR1).unwrap();
+                }
+            });
+            assert!(poller.wait_timeout(Some(timeout)).unwrap().is_empty());
+            is_over.store(true, Ordering::Relaxed);
+        });
+        let elapsed = start.elapsed();
+        assert!(elapsed >= timeout && elapsed < LATE, "ended after {elapsed:?}");
+    }
+    assert_ne!(SIGNALS.load(Ordering::Relaxed), 0);
+}
+
+/// C7, C8: the handler runs for longer than the timeout, which is over when it returns.
+pub(crate) fn a_deadline_that_passes_in_a_handler_ends_the_wait<P: Poller>() {
+    const TIMEOUT: Duration = Duration::from_secs(2);
+    extern "C" fn outlast_the_timeout(_signal: i32) {
+        SIGNALS.fetch_add(1, Ordering::Relaxed);
+        thread::sleep(TIMEOUT);
+    }
+
+    let mut poller = P::new().unwrap();
+    let waiting = pthread_self();
+    catch_signals(outlast_the_timeout);
+    let start = Instant::now();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(TIMEOUT / 4);
+            pthread_kill(waiting, Signal::SIGUSR1).unwrap();
+        });
+        assert!(poller.wait_timeout(Some(TIMEOUT)).unwrap().is_empty());
+    });
+    let elapsed = start.elapsed();
+    assert_eq!(SIGNALS.load(Ordering::Relaxed), 1);
+    assert!(elapsed >= TIMEOUT, "ended after {elapsed:?}");
+    // The handler returns at 1.25 times the timeout. Whoever waits on for the 0.75 that were
+    // left when it began, or for all of it anew, ends at 2 or later.
+    assert!(elapsed < TIMEOUT * 7 / 4, "ended after {elapsed:?}");
+}
+
+/// C7
+pub(crate) fn a_stop_and_continue_does_not_end_a_wait<P: Poller>() {
+    let mut poller = P::new().unwrap();
+    let mut stopper = Stopper::of_this_process();
+    poller.add(EventObject::client(stopper.done.as_raw_fd()).with_token(8)).unwrap();
+    let events = poller.wait(-1).unwrap();
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0].token, 8);
+    assert!(stopper.succeeded());
+}
+
+/// C7, C8
+pub(crate) fn a_stop_and_continue_does_not_change_a_timeout<P: Poller>() {
+    let timeout = 2_000 * MS;
+    let mut poller = P::new().unwrap();
+    let start = Instant::now();
+    let mut stopper = Stopper::of_this_process();
+    assert!(poller.wait_timeout(Some(timeout)).unwrap().is_empty());
+    let elapsed = start.elapsed();
+    assert!(stopper.succeeded());
+    assert!(elapsed >= timeout, "ended after {elapsed:?}");
+    // The stop ends after 1.1 s: whoever begins anew there ends at 3.1 s.
+    assert!(elapsed < timeout * 3 / 2, "ended after {elapsed:?}");
+}
+
+/// A shell that stops this process, lets it go on, and says so.
+struct Stopper {
+    shell: Child,
+    done: ChildStdout,
+}
+
+impl Stopper {
+    fn of_this_process() -> Self {
+        let script = "sleep 0.1 && kill -STOP $PPID && sleep 1 && kill -CONT $PPID && \
+                      sleep 0.1 && echo done";
+        let mut shell =
+            Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+        let done = shell.stdout.take().unwrap();
+        Self { shell, done }
+    }
+
+    fn succeeded(&mut self) -> bool {
+        let mut said = String::new();
+        self.done.read_to_string(&mut said).unwrap();
+        self.shell.wait().unwrap().success() && said == "done\n"
+    }
+}
+
+static SIGNALS: AtomicU32 = AtomicU32::new(0);
+
+extern "C" fn count_signal(_signal: i32) {
+    SIGNALS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Handles `SIGUSR1` without `SA_RESTART`.
+#[expect(unsafe_code, reason = "a handler must be async-signal-safe, which no type says")]
+fn catch_signals(handler: extern "C" fn(i32)) {
+    let action = SigAction::new(SigHandler::Handler(handler), SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handlers here add to an atomic and sleep, both of which are safe in a handler.
+    unsafe { sigaction(Signal::SIGUSR1, &action) }.unwrap();
+}

@@ -1,0 +1,79 @@
+//! What a poller allocates: counted, not timed.
+
+use std::io::Write;
+use std::os::fd::AsRawFd;
+
+use allocation_counter::measure;
+use pollio::{EventObject, Interest, Mode, OsPoller, Poller, Waker};
+
+use crate::descriptors::pair;
+
+#[test]
+fn an_idle_poller_holds_little_heap() {
+    let mut poller = None;
+    let held = measure(|| poller = Some(OsPoller::new().unwrap()));
+    assert!(held.bytes_current > 0, "the allocator is not counted");
+    assert!(held.bytes_max <= 8 * 1024, "it holds {} bytes", held.bytes_max);
+}
+
+#[test]
+fn a_dropped_poller_leaves_no_heap() {
+    let left = measure(|| drop(OsPoller::with_capacity(1_000).unwrap()));
+    assert_eq!((left.count_current, left.bytes_current), (0, 0));
+}
+
+/// C13
+#[test]
+fn nothing_is_allocated_once_the_buffer_has_its_size() {
+    let pairs: Vec<_> = (0..200).map(|_| pair()).collect();
+    let mut poller = OsPoller::new().unwrap();
+    for (near, far) in &pairs {
+        poller.add(EventObject::client(near.as_raw_fd())).unwrap();
+        (&*far).write_all(b"x").unwrap();
+    }
+    while poller.wait(0).unwrap().len() < pairs.len() {}
+
+    let waits = measure(|| {
+        for _ in 0..100 {
+            assert_eq!(poller.wait(-1).unwrap().len(), pairs.len());
+        }
+        for (near, _) in &pairs {
+            poller.delete(near.as_raw_fd()).unwrap();
+        }
+        assert!(poller.wait(0).unwrap().is_empty());
+        assert!(poller.wait(1).unwrap().is_empty());
+        assert!(poller.wait_timeout(Some(std::time::Duration::from_nanos(1))).unwrap().is_empty());
+    });
+    assert_eq!(waits.count_total, 0);
+}
+
+/// C13
+#[test]
+fn registering_allocates_nothing() {
+    let (near, _far) = pair();
+    let poller = OsPoller::new().unwrap();
+    let object = EventObject::client(near.as_raw_fd());
+    let verbs = measure(|| {
+        for mode in [Mode::Level, Mode::Edge, Mode::Oneshot] {
+            poller.add(object.with_mode(mode)).unwrap();
+            poller.modify(object.with_interest(Interest::WRITABLE)).unwrap();
+            poller.add(object).unwrap_err();
+            poller.delete(object.fd).unwrap();
+            poller.delete(object.fd).unwrap_err();
+        }
+    });
+    assert_eq!(verbs.count_total, 0);
+}
+
+/// C13, C15
+#[test]
+fn waking_allocates_nothing() {
+    let waker = Waker::new().unwrap();
+    let wakes = measure(|| {
+        for _ in 0..10 {
+            waker.wake().unwrap();
+            waker.clear().unwrap();
+        }
+    });
+    assert_eq!(wakes.count_total, 0);
+}

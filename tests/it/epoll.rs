@@ -1,0 +1,304 @@
+//! The contract over epoll, and what epoll alone does.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::unistd::close;
+use pollio::{EpollPoller, EventObject, Interest, Mode, Poller};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
+use socket2::SockRef;
+
+use crate::alone::alone;
+use crate::conformance::conformance;
+use crate::descriptors::{pair, tcp_pair};
+use crate::expect::Expect;
+
+conformance!(EpollPoller);
+
+/// C10
+#[test]
+fn adding_what_is_registered_already_exists() {
+    let (near, mut far) = pair();
+    let mut poller = EpollPoller::new().unwrap();
+    poller.add(EventObject::client(near.as_raw_fd()).with_token(1)).unwrap();
+    let error = poller.add(EventObject::client(near.as_raw_fd()).with_token(2)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    far.write_all(b"x").unwrap();
+    assert_eq!(poller.expect_one().token, 1);
+}
+
+/// C4, C10
+#[test]
+fn a_oneshot_that_was_told_still_exists() {
+    let (near, mut far) = pair();
+    let object = EventObject::client(near.as_raw_fd()).with_mode(Mode::Oneshot);
+    let mut poller = EpollPoller::new().unwrap();
+    poller.add(object).unwrap();
+    far.write_all(b"x").unwrap();
+    poller.expect_one();
+    assert_eq!(poller.add(object).unwrap_err().kind(), ErrorKind::AlreadyExists);
+}
+
+/// C10
+#[test]
+fn files_cannot_be_watched() {
+    let poller = EpollPoller::new().unwrap();
+    for path in [file!(), "/", "/dev/null"] {
+        let file = File::open(path).unwrap();
+        let error = poller.add(EventObject::client(file.as_raw_fd())).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{path}");
+    }
+}
+
+/// C10
+#[test]
+fn pollers_cannot_watch_each_other_in_a_circle() {
+    let (outer, inner) = (EpollPoller::new().unwrap(), EpollPoller::new().unwrap());
+    let itself = outer.add(EventObject::client(outer.as_raw_fd())).unwrap_err();
+    assert_eq!(itself.kind(), ErrorKind::InvalidInput);
+    outer.add(EventObject::client(inner.as_raw_fd())).unwrap();
+    let circle = inner.add(EventObject::client(outer.as_raw_fd())).unwrap_err();
+    assert_eq!(circle.raw_os_error(), Some(Errno::ELOOP as i32));
+}
+
+#[test]
+fn a_poller_watches_another_poller() {
+    let (near, mut far) = pair();
+    let (mut outer, mut inner) = (EpollPoller::new().unwrap(), EpollPoller::new().unwrap());
+    inner.add(EventObject::client(near.as_raw_fd()).with_token(1)).unwrap();
+    outer.add(EventObject::client(inner.as_raw_fd()).with_token(2)).unwrap();
+    outer.expect_none();
+    far.write_all(b"x").unwrap();
+    let event = outer.expect_one();
+    assert!(event.token == 2 && event.is_readable());
+    assert_eq!(inner.expect_one().token, 1);
+}
+
+/// C5, C6
+#[test]
+fn hang_ups_and_errors_need_no_interest() {
+    let (near, far) = pair();
+    let mut poller = EpollPoller::new().unwrap();
+    poller.add(EventObject::client(near.as_raw_fd()).with_interest(Interest::NONE)).unwrap();
+    poller.expect_none();
+    drop(far);
+    let event = poller.expect_one();
+    assert!(event.is_read_closed() && event.is_write_closed());
+
+    let (near, far) = tcp_pair();
+    let mut poller = EpollPoller::new().unwrap();
+    poller.add(EventObject::client(near.as_raw_fd()).with_interest(Interest::NONE)).unwrap();
+    SockRef::from(&far).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(far);
+    assert!(poller.expect_one().is_error());
+}
+
+/// C6
+#[test]
+fn a_half_close_is_told_to_readers_alone() {
+    let (near, far) = tcp_pair();
+    let object = EventObject::client(near.as_raw_fd());
+    let mut poller = EpollPoller::new().unwrap();
+    far.shutdown(Shutdown::Write).unwrap();
+    poller.add(object.with_interest(Interest::WRITABLE)).unwrap();
+    assert!(!poller.expect_one().is_read_closed());
+    poller.modify(object).unwrap();
+    assert!(poller.expect_one().is_read_closed());
+}
+
+/// C16
+#[test]
+fn a_closed_descriptor_is_told_while_a_duplicate_lives() {
+    let (near, mut far) = pair();
+    let fd = near.as_raw_fd();
+    let mut poller = EpollPoller::new().unwrap();
+    poller.add(EventObject::client(fd).with_token(1)).unwrap();
+    let duplicate = near.try_clone().unwrap();
+    drop(near);
+    far.write_all(b"x").unwrap();
+    let event = poller.expect_one();
+    assert_eq!((event.fd, event.token), (fd, 1));
+    drop(duplicate);
+    poller.expect_none();
+}
+
+/// C16
+#[test]
+fn a_closed_number_cannot_be_deleted() {
+    alone(concat!(module_path!(), "::a_closed_number_cannot_be_deleted"), || {
+        let (near, _far) = pair();
+        let fd = near.as_raw_fd();
+        let poller = EpollPoller::new().unwrap();
+        poller.add(EventObject::client(fd)).unwrap();
+        let _duplicate = near.try_clone().unwrap();
+        drop(near);
+        assert_eq!(poller.delete(fd).unwrap_err().raw_os_error(), Some(Errno::EBADF as i32));
+    });
+}
+
+/// Of four pollers that wait for one listening socket, the kernel wakes not all.
+#[test]
+fn exclusive_wakes_fewer_than_all() {
+    let woken = |refine: fn(EventObject) -> EventObject| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let woken = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mut poller = EpollPoller::new().unwrap();
+                    let object = EventObject::server(listener.as_raw_fd()).with_mode(Mode::Edge);
+                    poller.add(refine(object)).unwrap();
+                    let events = poller.wait(1_000).unwrap().len();
+                    woken.fetch_add(events, Ordering::Relaxed);
+                });
+            }
+            thread::sleep(Duration::from_millis(300));
+            TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        });
+        woken.into_inner()
+    };
+    assert_eq!(woken(|object| object), 4);
+    assert!((1..4).contains(&woken(EventObject::exclusive)));
+}
+
+#[test]
+fn exclusive_refuses_what_the_kernel_does() {
+    let (near, _far) = pair();
+    let exclusive = EventObject::client(near.as_raw_fd()).exclusive();
+    let poller = EpollPoller::new().unwrap();
+    for refused in [
+        exclusive.with_interest(Interest::PRIORITY),
+        exclusive.with_mode(Mode::Oneshot),
+        exclusive.with_mode(Mode::EdgeOneshot),
+    ] {
+        assert_eq!(poller.add(refused).unwrap_err().kind(), ErrorKind::InvalidInput);
+    }
+    poller.add(exclusive.with_interest(Interest::READABLE | Interest::WRITABLE)).unwrap();
+    assert_eq!(poller.modify(exclusive).unwrap_err().kind(), ErrorKind::InvalidInput);
+    let plain = EventObject::client(near.as_raw_fd());
+    assert_eq!(poller.modify(plain).unwrap_err().kind(), ErrorKind::InvalidInput);
+    poller.delete(exclusive.fd).unwrap();
+    poller.add(plain).unwrap();
+    assert_eq!(poller.modify(exclusive).unwrap_err().kind(), ErrorKind::InvalidInput);
+}
+
+#[test]
+fn exclusive_tells_a_half_close_as_readable() {
+    let (near, far) = tcp_pair();
+    let mut poller = EpollPoller::new().unwrap();
+    poller.add(EventObject::client(near.as_raw_fd()).exclusive()).unwrap();
+    far.shutdown(Shutdown::Write).unwrap();
+    let event = poller.expect_one();
+    assert!(event.is_readable() && !event.is_read_closed());
+    assert_eq!((&near).read(&mut [0]).unwrap(), 0);
+}
+
+/// C9
+#[test]
+fn any_capacity_is_enough_to_begin_with() {
+    let pairs: Vec<_> = (0..200).map(|_| pair()).collect();
+    for capacity in [0, 1, 2, 199, 200, 100_000] {
+        let mut poller = EpollPoller::with_capacity(capacity).unwrap();
+        for (near, _) in &pairs {
+            let object = EventObject::client(near.as_raw_fd());
+            poller.add(object.with_interest(Interest::WRITABLE).with_mode(Mode::Edge)).unwrap();
+        }
+        let first = poller.wait(0).unwrap().len();
+        assert_eq!(first, capacity.clamp(1, pairs.len()));
+        let mut told = first;
+        while let events @ [_, ..] = poller.wait(0).unwrap() {
+            told += events.len();
+        }
+        assert_eq!(told, pairs.len());
+    }
+}
+
+/// C9: a capacity that no memory can hold is an error, or costs nothing until it is used.
+#[test]
+fn an_absurd_capacity_is_no_panic() {
+    let (near, mut far) = pair();
+    far.write_all(b"x").unwrap();
+    match EpollPoller::with_capacity(usize::MAX) {
+        Ok(mut poller) => {
+            poller.add(EventObject::client(near.as_raw_fd())).unwrap();
+            poller.expect_one();
+        }
+        Err(error) => assert_eq!(error.kind(), ErrorKind::OutOfMemory),
+    }
+}
+
+/// C8: of many waits for 100 µs, one at least ends before a millisecond could have.
+#[test]
+fn nanoseconds_are_honoured() {
+    let shortest = shortest_wait(&mut EpollPoller::new().unwrap());
+    assert!(
+        shortest < Duration::from_millis(1),
+        "100 µs took {shortest:?}. On a kernel without epoll_pwait2 (before 5.11), leave this test \
+         out by name, with --skip"
+    );
+}
+
+/// C8: a kernel or a sandbox without `epoll_pwait2` makes timeouts longer, never shorter.
+#[test]
+fn without_nanoseconds_a_timeout_is_rounded_up() {
+    alone(concat!(module_path!(), "::without_nanoseconds_a_timeout_is_rounded_up"), || {
+        refuse_pwait2(Errno::ENOSYS);
+        assert!(shortest_wait(&mut EpollPoller::new().unwrap()) >= Duration::from_millis(1));
+    });
+}
+
+/// C8
+#[test]
+fn a_sandbox_that_forbids_nanoseconds_does_no_harm() {
+    alone(concat!(module_path!(), "::a_sandbox_that_forbids_nanoseconds_does_no_harm"), || {
+        refuse_pwait2(Errno::EPERM);
+        assert!(shortest_wait(&mut EpollPoller::new().unwrap()) >= Duration::from_millis(1));
+    });
+}
+
+fn shortest_wait(poller: &mut EpollPoller) -> Duration {
+    let wait = || {
+        let start = Instant::now();
+        assert!(poller.wait_timeout(Some(Duration::from_micros(100))).unwrap().is_empty());
+        start.elapsed()
+    };
+    std::iter::repeat_with(wait).take(50).min().unwrap()
+}
+
+/// Lets this thread's kernel answer `epoll_pwait2` with `error`.
+pub(crate) fn refuse_pwait2(error: Errno) {
+    let rules = [(libc::SYS_epoll_pwait2, Vec::new())].into();
+    let answer = SeccompAction::Errno((error as i32).unsigned_abs());
+    let architecture = std::env::consts::ARCH.try_into().expect("an architecture with seccomp");
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, answer, architecture).unwrap();
+    apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
+}
+
+/// What closes a poller's descriptor behind its back makes an error of it, not a spin or a panic.
+#[test]
+fn a_closed_poller_is_an_error() {
+    alone(concat!(module_path!(), "::a_closed_poller_is_an_error"), || {
+        let (near, _far) = pair();
+        let mut poller = EpollPoller::new().unwrap();
+        let number = poller.as_raw_fd();
+        close(number).unwrap();
+        let bad = Some(Errno::EBADF as i32);
+        assert_eq!(poller.wait(-1).unwrap_err().raw_os_error(), bad);
+        assert_eq!(poller.wait(0).unwrap_err().raw_os_error(), bad);
+        let object = EventObject::client(near.as_raw_fd());
+        assert_eq!(poller.add(object).unwrap_err().raw_os_error(), bad);
+
+        let other = File::open("/dev/null").unwrap();
+        assert_eq!(other.as_raw_fd(), number, "the lowest free number is used again");
+        assert_eq!(poller.wait(-1).unwrap_err().kind(), ErrorKind::InvalidInput);
+        assert_eq!(poller.add(object).unwrap_err().kind(), ErrorKind::InvalidInput);
+        // One of the two closes the number.
+        std::mem::forget(other);
+    });
+}

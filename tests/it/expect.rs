@@ -1,0 +1,29 @@
+//! What a test expects of a wait.
+
+use pollio::{EventObject, Poller};
+
+/// Longer than anything here takes, so that a lost event fails a test instead of hanging it.
+const LONG_MS: i32 = 20_000;
+
+/// Longer than an event takes that must not come.
+const SHORT_MS: i32 = 20;
+
+pub(crate) trait Expect: Poller {
+    /// The one event that is told, now or soon.
+    #[track_caller]
+    fn expect_one(&mut self) -> EventObject {
+        match self.wait(LONG_MS).unwrap() {
+            [event] => *event,
+            events => panic!("expected one event, not {events:?}"),
+        }
+    }
+
+    /// Silence.
+    #[track_caller]
+    fn expect_none(&mut self) {
+        let events = self.wait(SHORT_MS).unwrap();
+        assert!(events.is_empty(), "expected silence, not {events:?}");
+    }
+}
+
+impl<P: Poller + ?Sized> Expect for P {}

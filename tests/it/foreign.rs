@@ -1,0 +1,77 @@
+//! A backend from elsewhere: what someone writes who has a network stack of their own.
+
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
+use std::os::fd::RawFd;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use pollio::{EventObject, Interest, Poller, Readiness, Register, Registry};
+
+/// Tells of every registered descriptor what it asked for.
+struct AlwaysReady {
+    registered: Arc<Registered>,
+    registry: Registry,
+    events: Vec<EventObject>,
+}
+
+#[derive(Default)]
+struct Registered(Mutex<BTreeMap<RawFd, EventObject>>);
+
+impl Register for Registered {
+    fn add(&self, object: EventObject) -> io::Result<()> {
+        self.0.lock().unwrap().insert(object.fd, object);
+        Ok(())
+    }
+
+    fn modify(&self, object: EventObject) -> io::Result<()> {
+        let mut registered = self.0.lock().unwrap();
+        *registered.get_mut(&object.fd).ok_or(ErrorKind::NotFound)? = object;
+        Ok(())
+    }
+
+    fn delete(&self, fd: RawFd) -> io::Result<()> {
+        self.0.lock().unwrap().remove(&fd).map(drop).ok_or(ErrorKind::NotFound.into())
+    }
+}
+
+impl Poller for AlwaysReady {
+    fn new() -> io::Result<Self> {
+        let registered = Arc::new(Registered::default());
+        let registry = Registry::new(registered.clone());
+        Ok(Self { registered, registry, events: Vec::new() })
+    }
+
+    fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    fn wait_timeout(&mut self, _timeout: Option<Duration>) -> io::Result<&[EventObject]> {
+        let answer = |object: &EventObject| {
+            let asked = |interest| object.interest().contains(interest);
+            let mut readiness = Readiness::empty();
+            readiness.set(Readiness::READABLE, asked(Interest::READABLE));
+            readiness.set(Readiness::WRITABLE, asked(Interest::WRITABLE));
+            EventObject::from_user_data(object.to_user_data()).with_readiness(readiness)
+        };
+        self.events = self.registered.0.lock().unwrap().values().map(answer).collect();
+        Ok(&self.events)
+    }
+}
+
+#[test]
+fn a_backend_can_be_written_elsewhere() {
+    let mut poller = AlwaysReady::new().unwrap();
+    let registry = poller.registry().clone();
+    poller.add(EventObject::client(3).with_token(u32::MAX)).unwrap();
+    registry.add(EventObject::server(4).with_interest(Interest::WRITABLE)).unwrap();
+    let events = poller.wait(-1).unwrap();
+    assert_eq!((events[0].fd, events[0].token), (3, u32::MAX));
+    assert!(events[0].is_readable() && !events[0].is_writable());
+    assert!(events[1].is_writable() && !events[1].is_readable());
+
+    poller.modify(EventObject::client(3).with_interest(Interest::NONE)).unwrap();
+    registry.delete(4).unwrap();
+    assert_eq!(registry.delete(4).unwrap_err().kind(), ErrorKind::NotFound);
+    assert!(poller.wait(-1).unwrap()[0].readiness().is_empty());
+}

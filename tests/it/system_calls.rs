@@ -1,0 +1,176 @@
+//! What a poller asks of the kernel: every system call of a program is counted, by ptrace(2).
+
+use std::env;
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::process::Stdio;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::ptrace;
+use nix::sys::signal::{Signal, raise};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::getppid;
+use pollio::{EventObject, Interest, OsPoller, Poller, Waker};
+
+use crate::alone::this_program_again;
+use crate::descriptors::pair;
+use crate::epoll::refuse_pwait2;
+
+/// Marks the process that is traced.
+const TRACED: &str = "POLLIO_TEST_TRACED";
+
+/// C14
+#[test]
+fn each_verb_is_one_system_call() {
+    let calls = trace(concat!(module_path!(), "::each_verb_is_one_system_call"), || {
+        let (near, _far) = pair();
+        let poller = OsPoller::new().unwrap();
+        let object = EventObject::client(near.as_raw_fd());
+        trace_from_here();
+        for _ in 0..10 {
+            poller.add(object).unwrap();
+            poller.modify(object.with_interest(Interest::WRITABLE)).unwrap();
+            poller.delete(object.fd).unwrap();
+        }
+        trace_to_here();
+    });
+    assert_eq!(calls, [libc::SYS_epoll_ctl; 30]);
+}
+
+/// C14
+#[test]
+fn each_wait_is_one_system_call_however_many_are_ready() {
+    let path = concat!(module_path!(), "::each_wait_is_one_system_call_however_many_are_ready");
+    let calls = trace(path, || {
+        let pairs: Vec<_> = (0..300).map(|_| pair()).collect();
+        let mut poller = OsPoller::with_capacity(1_000).unwrap();
+        for (near, far) in &pairs {
+            poller.add(EventObject::client(near.as_raw_fd())).unwrap();
+            (&*far).write_all(b"x").unwrap();
+        }
+        trace_from_here();
+        for timeout_ms in [-1, 0, 1, i32::MAX] {
+            assert_eq!(poller.wait(timeout_ms).unwrap().len(), 300);
+        }
+        assert_eq!(poller.wait_timeout(Some(Duration::MAX / 2)).unwrap().len(), 300);
+        trace_to_here();
+    });
+    assert_eq!(calls, [WAIT, WAIT, WAIT, WAIT, libc::SYS_epoll_pwait2]);
+}
+
+/// C14, C8
+#[test]
+fn a_timeout_is_one_system_call() {
+    let calls = trace(concat!(module_path!(), "::a_timeout_is_one_system_call"), || {
+        let mut poller = OsPoller::new().unwrap();
+        trace_from_here();
+        assert!(poller.wait(0).unwrap().is_empty());
+        assert!(poller.wait(2).unwrap().is_empty());
+        assert!(poller.wait_timeout(Some(Duration::from_micros(1_500))).unwrap().is_empty());
+        trace_to_here();
+    });
+    assert_eq!(calls, [WAIT, WAIT, libc::SYS_epoll_pwait2]);
+}
+
+/// C8: the kernel is asked for nanoseconds once, and never again.
+#[test]
+fn a_kernel_without_nanoseconds_is_asked_once() {
+    let calls =
+        trace(concat!(module_path!(), "::a_kernel_without_nanoseconds_is_asked_once"), || {
+            refuse_pwait2(Errno::ENOSYS);
+            let mut poller = OsPoller::new().unwrap();
+            trace_from_here();
+            for _ in 0..3 {
+                assert!(
+                    poller.wait_timeout(Some(Duration::from_micros(1_500))).unwrap().is_empty()
+                );
+            }
+            trace_to_here();
+        });
+    assert_eq!(calls, [libc::SYS_epoll_pwait2, WAIT, WAIT, WAIT]);
+}
+
+/// C15
+#[test]
+fn a_wake_is_one_write() {
+    let calls = trace(concat!(module_path!(), "::a_wake_is_one_write"), || {
+        let waker = Waker::new().unwrap();
+        trace_from_here();
+        waker.wake().unwrap();
+        waker.clear().unwrap();
+        trace_to_here();
+    });
+    assert_eq!(calls, [libc::SYS_write, libc::SYS_read]);
+}
+
+/// What `epoll_wait` is to the kernel: newer architectures have `epoll_pwait` alone.
+#[cfg(target_arch = "x86_64")]
+const WAIT: i64 = libc::SYS_epoll_wait;
+#[cfg(not(target_arch = "x86_64"))]
+const WAIT: i64 = libc::SYS_epoll_pwait;
+
+/// A system call that nothing else here makes, to mark the part that counts.
+const MARK: i64 = libc::SYS_getppid;
+
+fn trace_from_here() {
+    getppid();
+}
+
+fn trace_to_here() {
+    getppid();
+}
+
+/// Runs `program` in a process of its own, this binary again with the test `path` alone, and
+/// returns the system calls between its two marks.
+#[expect(clippy::zombie_processes, reason = "the tracer waits for it")]
+fn trace(path: &str, program: fn()) -> Vec<i64> {
+    if env::var_os(TRACED).is_some() {
+        ptrace::traceme().expect("ptrace is refused here: leave `system_calls` out, with --skip");
+        raise(Signal::SIGSTOP).unwrap();
+        program();
+        // What the test goes on to assert is asserted by the tracer.
+        std::process::exit(0);
+    }
+    this_program_again(path).env(TRACED, "1").stdout(Stdio::null()).spawn().unwrap();
+    let calls = calls_of_traced_child();
+    let marks: Vec<_> = (0..calls.len()).filter(|&call| calls[call] == MARK).collect();
+    let [from, to] = marks[..] else { panic!("{path}: {} marks in {calls:?}", marks.len()) };
+    calls[from + 1..to].to_vec()
+}
+
+/// The system calls of the child of this thread that asked to be traced, to its successful end.
+fn calls_of_traced_child() -> Vec<i64> {
+    let mut calls = Vec::new();
+    // Other threads have children too: they are none of ours.
+    let ours = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
+    loop {
+        match waitpid(None, Some(ours)).unwrap() {
+            WaitStatus::Stopped(thread, Signal::SIGSTOP) => {
+                let options =
+                    ptrace::Options::PTRACE_O_TRACESYSGOOD | ptrace::Options::PTRACE_O_EXITKILL;
+                ptrace::setoptions(thread, options).unwrap();
+                ptrace::syscall(thread, None).unwrap();
+            }
+            WaitStatus::PtraceSyscall(thread) => {
+                let info = ptrace::syscall_info(thread).unwrap();
+                if info.op == libc::PTRACE_SYSCALL_INFO_ENTRY {
+                    calls.push(entered(&info));
+                }
+                ptrace::syscall(thread, None).unwrap();
+            }
+            WaitStatus::Stopped(thread, signal) => ptrace::syscall(thread, signal).unwrap(),
+            WaitStatus::Exited(_, 0) if !calls.is_empty() => return calls,
+            WaitStatus::Exited(_, 0) => {}
+            end => panic!("the traced program ended with {end:?} after {calls:?}"),
+        }
+    }
+}
+
+/// The number of the system call that `info` says was entered.
+#[expect(unsafe_code, reason = "the kernel's answer is a union")]
+fn entered(info: &libc::ptrace_syscall_info) -> i64 {
+    // SAFETY: `op` is PTRACE_SYSCALL_INFO_ENTRY, for which the kernel fills `entry`.
+    let number = unsafe { info.u.entry.nr };
+    number.try_into().unwrap()
+}

@@ -1,0 +1,112 @@
+//! What keeps the house in order, where no lint does.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+#[test]
+fn every_file_opens_with_a_sentence() {
+    for (path, text) in texts(&["src", "tests", "examples"]) {
+        let opening = if path.ends_with("src/lib.rs") { "#![doc = include_str!" } else { "//! " };
+        assert!(text.starts_with(opening), "{}", path.display());
+    }
+}
+
+#[test]
+fn the_operating_system_is_chosen_in_one_place() {
+    for (path, text) in texts(&["src"]) {
+        let may = path.ends_with("src/backend.rs") || is_wall(&path);
+        assert!(may || !text.contains("target_os"), "{}", path.display());
+    }
+}
+
+#[test]
+fn unsafe_code_is_behind_the_wall() {
+    // The lint `unsafe_code` is denied, so what must not spread is its exception.
+    let exceptions = [
+        "src/sys.rs",
+        "tests/it/conformance/waiting.rs",
+        "tests/it/system_calls.rs",
+        "tests/it/tidy.rs",
+    ];
+    for (path, text) in texts(&["src", "tests", "examples"]) {
+        let excepted = exceptions.iter().any(|exception| path.ends_with(exception));
+        assert_eq!(text.contains("(unsafe_code"), excepted, "{}", path.display());
+    }
+}
+
+#[test]
+fn every_path_that_is_named_exists() {
+    let not_in_a_path = |c: char| !(c.is_ascii_alphanumeric() || "._-/".contains(c));
+    for (path, text) in texts(&["."]) {
+        for line in text.lines().filter(|line| is_prose(&path, line)) {
+            for word in line.split(not_in_a_path).map(|word| word.trim_end_matches('.')) {
+                let is_path = [".rs", ".md", ".toml", ".yml"].iter().any(|end| word.ends_with(end))
+                    || ["src/", "tests/", "examples/", ".ci/"]
+                        .iter()
+                        .any(|top| word.starts_with(top));
+                assert!(!is_path || root().join(word).exists(), "{}: {word}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_changelog_tells_of_this_version() {
+    let changelog = fs::read_to_string(root().join("CHANGELOG.md")).unwrap();
+    let heading = concat!("## ", env!("CARGO_PKG_VERSION"));
+    assert!(changelog.lines().any(|line| line.starts_with(heading)), "no {heading}");
+}
+
+#[test]
+fn every_clause_of_the_contract_has_a_case() {
+    let contract = fs::read_to_string(root().join("src/poller.rs")).unwrap();
+    let clauses = contract.lines().filter_map(|line| line.strip_prefix("/// - **"));
+    let clauses: BTreeSet<_> = clauses.filter_map(|line| line.split("**").next()).collect();
+    assert!(clauses.contains("C1"), "the contract is not where it was");
+
+    let tests = texts(&["tests"]);
+    let comments = tests.iter().flat_map(|(_, text)| text.lines());
+    let comments = comments.filter_map(|line| line.strip_prefix("/// C"));
+    let cases: BTreeSet<_> = comments
+        .flat_map(|line| line.split(':').next().unwrap().split(", "))
+        .map(|clause| format!("C{}", clause.trim_start_matches('C')))
+        .collect();
+    for clause in clauses {
+        assert!(cases.contains(clause), "{clause} has no case");
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All Rust and Markdown files below these folders, with what they say.
+fn texts(folders: &[&str]) -> Vec<(PathBuf, String)> {
+    let mut folders: Vec<_> = folders.iter().map(|folder| root().join(folder)).collect();
+    let mut texts = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            if path.is_dir() && name != "target" && name != ".git" {
+                folders.push(path);
+            } else if name.ends_with(".rs") || name.ends_with(".md") {
+                let text = fs::read_to_string(&path).unwrap();
+                texts.push((path, text));
+            }
+        }
+    }
+    assert!(!texts.is_empty());
+    texts
+}
+
+fn is_wall(path: &Path) -> bool {
+    path.starts_with(root().join("src/sys")) || path.ends_with("src/sys.rs")
+}
+
+/// Whether `line` is for people: all of Markdown, and comments.
+fn is_prose(path: &Path, line: &str) -> bool {
+    path.extension().is_some_and(|extension| extension == "md")
+        || line.trim_start().starts_with("//")
+}
