@@ -3,7 +3,7 @@
 use std::env;
 use std::path::PathBuf;
 
-/// The program of `examples/NAME.rs`, which `cargo test` builds beside the tests.
+/// The program of the example `name`, which `cargo test` builds beside the tests.
 pub(crate) fn example(name: &str) -> PathBuf {
     let tests = env::current_exe().unwrap();
     let program = tests.ancestors().nth(2).unwrap().join("examples").join(name);
