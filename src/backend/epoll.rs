@@ -32,7 +32,7 @@ use crate::{EventObject, Interest, Mode, Poller, Readiness, Register, Registry};
 pub struct EpollPoller {
     interest_list: Arc<InterestList>,
     registry: Registry,
-    /// What the kernel writes; its capacity is how many events one wait can take.
+    /// What the kernel writes; its length is how many events one wait can take.
     kernel_events: Vec<epoll::Event>,
     /// What the last wait told.
     events: Vec<EventObject>,
@@ -44,13 +44,16 @@ pub struct EpollPoller {
 /// How many events a poller from [`Poller::new`] takes in its first wait.
 const CAPACITY: usize = 128;
 
+/// How many events one wait takes at the most.
+const MAX_CAPACITY: usize = 1 << 20;
+
 impl EpollPoller {
     /// Makes a poller whose first wait takes up to `events` events.
     ///
     /// The buffer doubles whenever a wait has filled it, so this only spares a program that knows
-    /// its load the first steps. It takes up to 32 bytes an event. [`new`](Poller::new) begins
-    /// with 128, 0 counts as 1, and what is above the kernel's own limit (some 178 million) counts
-    /// as that limit.
+    /// its load the first steps. It takes 28 or 32 bytes an event, by the architecture.
+    /// [`new`](Poller::new) begins with 128. 0 counts as 1, and more than 1,048,576 as that: there
+    /// the buffer grows no further, and what else is ready comes at the next wait.
     ///
     /// # Errors
     ///
@@ -65,20 +68,19 @@ impl EpollPoller {
             has_nanoseconds: true,
             not_sync: PhantomData,
         };
-        poller.set_capacity(events.clamp(1, epoll::MAX_EVENTS))?;
+        poller.set_capacity(events.clamp(1, MAX_CAPACITY))?;
         Ok(poller)
     }
 
     fn set_capacity(&mut self, events: usize) -> io::Result<()> {
-        self.kernel_events.clear();
-        self.kernel_events.try_reserve_exact(events)?;
-        self.events.clear();
+        self.kernel_events.try_reserve_exact(events - self.kernel_events.len())?;
         self.events.try_reserve_exact(events)?;
+        self.kernel_events.resize(events, epoll::NO_EVENT);
         Ok(())
     }
 
     /// Waits for the kernel until `timeout` is over, whatever interrupts it.
-    fn wait_for_kernel(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+    fn wait_for_kernel(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
         // Zero needs no clock, and what overflows it is for ever.
         let deadline = timeout
             .filter(|time| !time.is_zero())
@@ -86,7 +88,7 @@ impl EpollPoller {
         let mut time_left = timeout;
         loop {
             match self.ask_kernel(time_left) {
-                Ok(()) if self.kernel_events.is_empty() => {}
+                Ok(0) => {}
                 // epoll_wait(2) is never restarted: not after a handler, whatever its SA_RESTART
                 // says, and not after a stop and continue without one, see signal(7).
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -96,13 +98,13 @@ impl EpollPoller {
                 time_left = Some(deadline.saturating_duration_since(Instant::now()));
             }
             if time_left == Some(Duration::ZERO) {
-                return Ok(());
+                return Ok(0);
             }
         }
     }
 
     /// One wait, as exact as the kernel can.
-    fn ask_kernel(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+    fn ask_kernel(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
         let epoll = self.interest_list.0.as_fd();
         if let Some(timeout) = timeout.filter(|time| self.has_nanoseconds && !is_whole_ms(*time)) {
             match epoll::pwait2(epoll, &mut self.kernel_events, timeout) {
@@ -127,13 +129,14 @@ impl Poller for EpollPoller {
     }
 
     fn wait_timeout(&mut self, timeout: Option<Duration>) -> io::Result<&[EventObject]> {
-        if self.kernel_events.len() == self.kernel_events.capacity() {
-            // Without the memory to grow, the rest comes at the next waits: nothing is lost.
-            let _ = self.set_capacity(epoll::MAX_EVENTS.min(self.kernel_events.len() * 2));
-        }
-        self.wait_for_kernel(timeout)?;
+        let was_full = self.events.len() == self.kernel_events.len();
         self.events.clear();
-        self.events.extend(self.kernel_events.iter().map(event_object));
+        if was_full {
+            // Without the memory to grow, the rest comes at the next waits: nothing is lost.
+            let _ = self.set_capacity(MAX_CAPACITY.min(self.kernel_events.len() * 2));
+        }
+        let count = self.wait_for_kernel(timeout)?;
+        self.events.extend(self.kernel_events.iter().take(count).map(event_object));
         Ok(&self.events)
     }
 }

@@ -11,8 +11,8 @@ use super::result;
 /// What the kernel writes for a ready descriptor: bits, and the registration's user data.
 pub(crate) type Event = libc::epoll_event;
 
-/// How many events the kernel takes in one wait: the bytes of more overflow its `int`.
-pub(crate) const MAX_EVENTS: usize = c_int::MAX as usize / size_of::<Event>();
+/// An event that no kernel wrote.
+pub(crate) const NO_EVENT: Event = Event { events: 0, u64: 0 };
 
 // libc has these as c_int, while the kernel's field is unsigned.
 pub(crate) const EPOLLIN: u32 = bits(libc::EPOLLIN);
@@ -50,7 +50,7 @@ pub(crate) fn modify(epoll: BorrowedFd<'_>, fd: RawFd, events: u32, data: u64) -
 
 /// Forgets `fd`: `epoll_ctl(2)` with `EPOLL_CTL_DEL`.
 pub(crate) fn delete(epoll: BorrowedFd<'_>, fd: RawFd) -> io::Result<()> {
-    ctl(epoll, libc::EPOLL_CTL_DEL, fd, Event { events: 0, u64: 0 })
+    ctl(epoll, libc::EPOLL_CTL_DEL, fd, NO_EVENT)
 }
 
 fn ctl(epoll: BorrowedFd<'_>, operation: c_int, fd: RawFd, mut event: Event) -> io::Result<()> {
@@ -60,34 +60,32 @@ fn ctl(epoll: BorrowedFd<'_>, operation: c_int, fd: RawFd, mut event: Event) -> 
     Ok(())
 }
 
-/// Waits up to `timeout_ms`, for ever if it is negative, and puts what is ready into `events`, as
-/// many as it has capacity for: `epoll_wait(2)`.
+/// Waits up to `timeout_ms`, for ever if it is negative, and returns how many of `events` were
+/// written: `epoll_wait(2)`.
 pub(crate) fn wait(
     epoll: BorrowedFd<'_>,
-    events: &mut Vec<Event>,
+    events: &mut [Event],
     timeout_ms: c_int,
-) -> io::Result<()> {
+) -> io::Result<usize> {
     let (epoll, room) = (epoll.as_raw_fd(), room(events));
-    // SAFETY: the kernel writes at most `room` events, and `events` has the capacity for them.
+    // SAFETY: the kernel writes at most `room` events, and `events` has that many.
     let count = result(unsafe { libc::epoll_wait(epoll, events.as_mut_ptr(), room, timeout_ms) })?;
-    // SAFETY: the kernel wrote the first `count` events.
-    unsafe { events.set_len(count.unsigned_abs() as usize) };
-    Ok(())
+    Ok(count.unsigned_abs() as usize)
 }
 
 /// Waits as [`wait`] does, up to `timeout` to the nanosecond: `epoll_pwait2(2)`, of Linux 5.11.
 pub(crate) fn pwait2(
     epoll: BorrowedFd<'_>,
-    events: &mut Vec<Event>,
+    events: &mut [Event],
     timeout: Duration,
-) -> io::Result<()> {
+) -> io::Result<usize> {
     // An Android app is killed, not answered, for a call that its sandbox does not know.
     if cfg!(target_os = "android") {
         return Err(io::Error::from_raw_os_error(libc::ENOSYS));
     }
     let timeout = KernelTimespec::from(timeout);
     // SAFETY: the kernel reads `timeout` and, the signal mask being null, nothing else; it writes
-    // at most `room` events, and `events` has the capacity for them.
+    // at most `room` events, and `events` has that many.
     let count = unsafe {
         libc::syscall(
             libc::SYS_epoll_pwait2,
@@ -99,16 +97,12 @@ pub(crate) fn pwait2(
             0_usize,
         )
     };
-    let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
-    // SAFETY: the kernel wrote the first `count` events.
-    unsafe { events.set_len(count) };
-    Ok(())
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 
-/// Empties `events`, and says how many the kernel may write into it.
-fn room(events: &mut Vec<Event>) -> c_int {
-    events.clear();
-    c_int::try_from(events.capacity().min(MAX_EVENTS)).unwrap_or(c_int::MAX)
+/// How many events the kernel may write.
+fn room(events: &[Event]) -> c_int {
+    c_int::try_from(events.len()).unwrap_or(c_int::MAX)
 }
 
 /// `struct __kernel_timespec`: 64 bits for the seconds even where libc's `time_t` has 32.
