@@ -47,7 +47,7 @@ const _: () = assert!(size_of::<EventObject>() <= 16);
 pub enum EventKind {
     /// A listening socket.
     Server,
-    /// A connection, or anything else.
+    /// A connection, or anything else: a waker, a signal pipe, told apart by `fd` or `token`.
     Client,
 }
 

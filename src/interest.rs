@@ -40,7 +40,8 @@ pub enum Mode {
     Level,
     /// Once for each new arrival, counting what is there when the descriptor is added or modified.
     ///
-    /// Read or write until `WouldBlock`, or there may be no further event.
+    /// Read or write until `WouldBlock`, or there may be no further event. To stop earlier, so that
+    /// others have their turn, `modify` the registration: that tells again of what is left.
     Edge,
     /// Once, for all interests together; then silence until the next `modify`.
     ///

@@ -76,8 +76,8 @@ use crate::{EventObject, Registry};
 ///
 /// An event can also be stale within one slice: the program handles an event by closing another
 /// descriptor whose event comes further on, and may even have been given its number for a new
-/// connection meanwhile. Give each registration a [`token`](EventObject::token) of its own, a
-/// slot or a generation, and drop an event whose token is not the one that lives there now.
+/// connection meanwhile. Give each registration a [`token`](EventObject::token) that counts up,
+/// and drop an event whose `fd` and `token` are not together those of a connection that lives.
 ///
 /// A forked child shares the interest list with its parent: what it adds or deletes, it does to
 /// both.

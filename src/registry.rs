@@ -67,7 +67,9 @@ impl Registry {
     /// Replaces interest, mode, kind and token of the registration of `object.fd`, and arms it
     /// again if it was oneshot and has been told.
     ///
-    /// A descriptor that is already ready is told of at the next wait, in every mode (C3).
+    /// A descriptor that is already ready is told of at the next wait, in every mode (C3). All four
+    /// are replaced: an event that a wait gave out has its kind and token, but asks for reading,
+    /// level-triggered, unless it is refined again.
     ///
     /// # Errors
     ///

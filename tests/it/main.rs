@@ -4,6 +4,7 @@ mod alone;
 mod conformance;
 mod costs;
 mod descriptors;
+mod echo_server;
 mod epoll;
 mod example;
 mod expect;

@@ -1,13 +1,12 @@
 //! The front page's quick start: it is what runs, and it runs on a real listening socket.
 
-use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::example::example;
+use crate::example::{example, processor_ticks};
 
 #[test]
 fn the_front_page_shows_the_example() {
@@ -31,13 +30,13 @@ fn the_example_waits_for_clients() {
 
     sleep(Duration::from_millis(300));
     assert!(quick_start.0.try_wait().unwrap().is_none(), "it goes on for ever");
-    let ticks = quick_start.cpu_ticks();
+    let ticks = processor_ticks(&quick_start.0);
     sleep(Duration::from_millis(300));
-    assert_eq!(quick_start.cpu_ticks(), ticks, "it sleeps while nobody comes");
+    assert_eq!(processor_ticks(&quick_start.0), ticks, "it sleeps while nobody comes");
 
     let _client = TcpStream::connect(address).unwrap();
     let start = Instant::now();
-    while quick_start.cpu_ticks() < ticks + 10 {
+    while processor_ticks(&quick_start.0) < ticks + 10 {
         assert!(start.elapsed() < Duration::from_secs(20), "it was not told of a client");
         sleep(Duration::from_millis(10));
     }
@@ -46,17 +45,6 @@ fn the_example_waits_for_clients() {
 
 /// A child that ends with the test.
 struct Ended(Child);
-
-impl Ended {
-    /// The processor time that it used, in clock ticks: fields 14 and 15 of
-    /// [proc_pid_stat(5)](https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html).
-    fn cpu_ticks(&self) -> u64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap();
-        let (_pid_and_name, fields) = stat.rsplit_once(") ").unwrap();
-        let ticks = fields.split(' ').skip(11).take(2);
-        ticks.map(|ticks| ticks.parse::<u64>().unwrap()).sum()
-    }
-}
 
 impl Drop for Ended {
     fn drop(&mut self) {
