@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod backend;
+mod deadline;
 mod event;
 mod interest;
 mod poller;

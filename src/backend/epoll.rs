@@ -6,8 +6,9 @@ use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::deadline::wait_until;
 use crate::sys::epoll;
 use crate::{EventObject, Interest, Mode, Poller, Readiness, Register, Registry};
 
@@ -79,30 +80,6 @@ impl EpollPoller {
         Ok(())
     }
 
-    /// Waits for the kernel until `timeout` is over, whatever interrupts it.
-    fn wait_for_kernel(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
-        // Zero needs no clock, and what overflows it is for ever.
-        let deadline = timeout
-            .filter(|time| !time.is_zero())
-            .and_then(|time| Instant::now().checked_add(time));
-        let mut time_left = timeout;
-        loop {
-            match self.ask_kernel(time_left) {
-                Ok(0) => {}
-                // epoll_wait(2) is never restarted: not after a handler, whatever its SA_RESTART
-                // says, and not after a stop and continue without one, see signal(7).
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                answer => return answer,
-            }
-            if let Some(deadline) = deadline {
-                time_left = Some(deadline.saturating_duration_since(Instant::now()));
-            }
-            if time_left == Some(Duration::ZERO) {
-                return Ok(0);
-            }
-        }
-    }
-
     /// One wait, as exact as the kernel can.
     fn ask_kernel(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
         let epoll = self.interest_list.0.as_fd();
@@ -135,7 +112,7 @@ impl Poller for EpollPoller {
             // Without the memory to grow, the rest comes at the next waits: nothing is lost.
             let _ = self.set_capacity(MAX_CAPACITY.min(self.kernel_events.len() * 2));
         }
-        let count = self.wait_for_kernel(timeout)?;
+        let count = wait_until(timeout, |time_left| self.ask_kernel(time_left))?;
         self.events.extend(self.kernel_events.iter().take(count).map(event_object));
         Ok(&self.events)
     }
