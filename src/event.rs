@@ -99,7 +99,8 @@ impl EventObject {
     /// each of which added it as exclusive, the kernel wakes one or a few instead of all.
     ///
     /// Linux only (`EPOLLEXCLUSIVE` in
-    /// [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html), 4.5). It is meant
+    /// [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html), 4.5): kqueue wakes
+    /// all of them. It is meant
     /// for listening sockets, and the kernel takes it with `READABLE` and `WRITABLE`, level or
     /// edge, alone: priority and the oneshot modes are `InvalidInput`, and so is a later `modify`.
     /// A half-close is told as readable, without [`is_read_closed`](Self::is_read_closed).
@@ -145,7 +146,8 @@ impl EventObject {
         self.readiness.contains(Readiness::WRITABLE)
     }
 
-    /// Something exceptional is there to be read, as [`Interest::PRIORITY`] explains.
+    /// Something exceptional is there to be read, as [`Interest::PRIORITY`] explains. FreeBSD and
+    /// NetBSD never tell of it.
     #[must_use]
     pub const fn is_priority(&self) -> bool {
         self.readiness.contains(Readiness::PRIORITY)
@@ -164,7 +166,8 @@ impl EventObject {
         self.readiness.contains(Readiness::WRITE_CLOSED)
     }
 
-    /// An error is pending: a refused or reset connection, a pipe whose reader is gone. The next
+    /// An error is pending: a refused or reset connection, on epoll also a pipe whose reader is
+    /// gone. The next
     /// read or write returns it, and so does `SO_ERROR`
     /// ([`TcpStream::take_error`](std::net::TcpStream::take_error)).
     #[must_use]

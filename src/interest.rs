@@ -5,7 +5,8 @@ use bitflags::bitflags;
 bitflags! {
     /// The readiness that a registration asks for, joined by `|`.
     ///
-    /// Errors and hang-ups are told whatever the interest is.
+    /// Epoll tells of errors and hang-ups whatever the interest is, kqueue with those directions that
+    /// were asked for.
     ///
     /// ```
     /// use pollio::Interest;
@@ -22,13 +23,15 @@ bitflags! {
         const WRITABLE = 1 << 1;
         /// Something exceptional is there to be read: out-of-band data on a TCP socket, a packet
         /// from a pseudo-terminal in packet mode, a changed file in cgroupfs. `POLLPRI` in
-        /// [poll(2)](https://man7.org/linux/man-pages/man2/poll.2.html) lists them all.
+        /// [poll(2)](https://man7.org/linux/man-pages/man2/poll.2.html) lists them all. Kqueue knows
+        /// of out-of-band data alone, and on FreeBSD and NetBSD of nothing.
         const PRIORITY = 1 << 2;
     }
 }
 
 impl Interest {
-    /// Nothing is asked. The registration stays, and tells of errors and hang-ups alone.
+    /// Nothing is asked. The registration stays, and tells of errors and hang-ups alone, on kqueue
+    /// of nothing.
     pub const NONE: Self = Self::empty();
 }
 

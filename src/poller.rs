@@ -26,12 +26,12 @@ use crate::{EventObject, Registry};
 /// - **C4** [`Oneshot`](crate::Mode::Oneshot) is told once, for all its interests together; then
 ///   it is silent until `modify`. It stays registered: a second `add` is not needed.
 /// - **C5** [`Interest::NONE`](crate::Interest::NONE) keeps the registration and tells of nothing
-///   but errors and hang-ups.
+///   but errors and hang-ups, where the kernel tells of those.
 /// - **C6** The peer's half-close is [`is_read_closed`](EventObject::is_read_closed) together
 ///   with [`is_readable`](EventObject::is_readable); a full hang-up is also
 ///   [`is_write_closed`](EventObject::is_write_closed); a refused or reset connection is
-///   [`is_error`](EventObject::is_error). Hang-ups and errors need no interest, the half-close
-///   needs `READABLE`.
+///   [`is_error`](EventObject::is_error). On epoll, hang-ups and errors need no interest; the
+///   half-close needs `READABLE` everywhere.
 ///
 /// **When a wait ends**
 ///
@@ -47,9 +47,9 @@ use crate::{EventObject, Registry};
 ///
 /// **Registering**
 ///
-/// - **C10** `delete` of what is not registered, or `modify` on it, is `NotFound`; adding what is
-///   registered is `AlreadyExists`. All other errors are the kernel's own, as
-///   [`Registry::add`] lists them.
+/// - **C10** `delete` of what is not registered, or `modify` on it, is `NotFound`. Adding what is
+///   registered is `AlreadyExists` on epoll; kqueue replaces. All other errors are the kernel's
+///   own, as [`Registry::add`] lists them.
 /// - **C11** A registered descriptor is never closed by pollio. Its own are close-on-exec, and
 ///   closed when the poller and every clone of its registry are dropped.
 /// - **C12** A registration made from another thread is seen by a wait that is already blocked.
@@ -70,25 +70,45 @@ use crate::{EventObject, Registry};
 ///
 /// # Closing
 ///
-/// A close deletes as well, once the last duplicate of the descriptor is closed. While one
-/// survives, made by `dup`, by `try_clone` or in a forked child, epoll goes on telling of the
-/// number that was closed, and `delete` of it is `EBADF`: so delete first, then close.
+/// A close deletes as well: on kqueue at once, on epoll when the last duplicate of the descriptor
+/// is closed. While one survives, made by `dup`, by `try_clone` or in a forked child, epoll goes
+/// on telling of the number that was closed, and `delete` of it is `EBADF`: so delete first, then
+/// close.
 ///
 /// An event can also be stale within one slice: the program handles an event by closing another
 /// descriptor whose event comes further on, and may even have been given its number for a new
 /// connection meanwhile. Give each registration a [`token`](EventObject::token) that counts up,
 /// and drop an event whose `fd` and `token` are not together those of a connection that lives.
 ///
-/// A forked child shares the interest list with its parent: what it adds or deletes, it does to
-/// both.
+/// # Where kernels differ
+///
+/// What the contract leaves to the kernel, in one place. The column of kqueue is from manual pages
+/// and sources, and from running the backend over a model of kqueue, not from a BSD.
+///
+/// | | epoll | kqueue |
+/// |---|---|---|
+/// | adding what is registered | `AlreadyExists` | replaces all of it |
+/// | a `modify` that fails | changes nothing | deletes |
+/// | `delete` of a number that is not open | `EBADF` | `EBADF`; on Apple systems `NotFound` |
+/// | a regular file | `PermissionDenied` | always ready |
+/// | `Interest::NONE` | tells of hang-ups and errors | tells of nothing |
+/// | a full hang-up or an error | is told with any interest, in both directions | is told in the directions that were asked for; an error counts for both |
+/// | one's own `shutdown(Write)` | is told with the peer's, as a full hang-up | is `is_write_closed` at once |
+/// | a pipe whose reader is gone | `is_error` | `is_write_closed`; adding it is `BrokenPipe` on FreeBSD, `EBADF` on NetBSD |
+/// | `Interest::PRIORITY` | whatever `POLLPRI` stands for | out-of-band data of sockets on Apple systems, OpenBSD and DragonFly BSD, where it tells of the peer's half-close as well; nothing on FreeBSD and NetBSD |
+/// | [`exclusive`](EventObject::exclusive) | shares wake-ups | has no effect |
+/// | a oneshot with several interests | is one system call to wait for | is two |
+/// | a closed descriptor with a duplicate | is told of | is deleted |
+/// | a forked child | shares the registrations: what it adds or deletes, it does for both | has no poller |
 pub trait Poller {
     /// Makes a poller with nothing registered.
     ///
     /// # Errors
     ///
     /// The kernel's own, from
-    /// [epoll_create1(2)](https://man7.org/linux/man-pages/man2/epoll_create1.2.html): `EMFILE` or
-    /// `ENFILE` when the process or the system has too many descriptors, `ENOMEM`.
+    /// [epoll_create1(2)](https://man7.org/linux/man-pages/man2/epoll_create1.2.html) or
+    /// [kqueue(2)](https://man.freebsd.org/cgi/man.cgi?query=kqueue): `EMFILE` or `ENFILE` when the
+    /// process or the system has too many descriptors, `ENOMEM`.
     fn new() -> io::Result<Self>
     where
         Self: Sized;
@@ -107,8 +127,8 @@ pub trait Poller {
     /// # Errors
     ///
     /// The kernel's own, from
-    /// [epoll_wait(2)](https://man7.org/linux/man-pages/man2/epoll_wait.2.html), all but `EINTR`.
-    /// None can come about unless something closed the poller's descriptor behind its back.
+    /// [epoll_wait(2)](https://man7.org/linux/man-pages/man2/epoll_wait.2.html) or
+    /// [kevent(2)](https://man.freebsd.org/cgi/man.cgi?query=kevent), all but `EINTR`. None can come about unless something closed the poller's descriptor behind its back.
     fn wait_timeout(&mut self, timeout: Option<Duration>) -> io::Result<&[EventObject]>;
 
     /// Registers a descriptor: [`Registry::add`].

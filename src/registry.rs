@@ -48,14 +48,17 @@ impl Registry {
     /// # Errors
     ///
     /// The kernel's own, from
-    /// [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html):
+    /// [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html) or
+    /// [kevent(2)](https://man.freebsd.org/cgi/man.cgi?query=kevent):
     ///
-    /// - `AlreadyExists`: it is registered already.
+    /// - `AlreadyExists`: it is registered already. Kqueue replaces the registration instead.
     /// - `EBADF`: it is not an open descriptor.
     /// - `PermissionDenied` (`EPERM`): it cannot be watched. To epoll, a regular file or a
     ///   directory is always ready, so there is nothing to wait for.
     /// - `EINVAL`: the descriptor is the poller itself, or
-    ///   [`exclusive`](EventObject::exclusive) was asked for together with what it cannot be.
+    ///   [`exclusive`](EventObject::exclusive) was asked for together with what it cannot be. On
+    ///   kqueue, it cannot be watched for one of the interests.
+    /// - `BrokenPipe` (`EPIPE`): on kqueue, the reader of the pipe is gone.
     /// - `ELOOP`: the descriptor is a poller that watches this one, or pollers watch pollers more
     ///   than five deep.
     /// - `ENOSPC`, `ENOMEM`: the limit of `/proc/sys/fs/epoll/max_user_watches` is reached, or
@@ -76,6 +79,7 @@ impl Registry {
     /// - `NotFound`: it is not registered.
     /// - `EBADF`: it is not an open descriptor.
     /// - `EINVAL`: it was added as [`exclusive`](EventObject::exclusive), or now would be.
+    /// - All that [`add`](Self::add) lists, on kqueue, where the registration is gone then.
     pub fn modify(&self, object: EventObject) -> io::Result<()> {
         self.register.modify(object)
     }

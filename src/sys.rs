@@ -5,9 +5,26 @@
 pub(crate) mod epoll;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod linux;
-
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub(crate) use linux::WakeCounter;
+pub(crate) use linux::WakeSignal;
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+mod bsd;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) mod kevent;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) use bsd::WakeSignal;
+
+#[cfg(not(any(
+    target_os = "linux",
+    target_os = "android",
+    target_vendor = "apple",
+    target_os = "freebsd",
+    target_os = "netbsd",
+    target_os = "openbsd",
+    target_os = "dragonfly",
+)))]
+compile_error!("pollio needs epoll or kqueue: Linux, Android, an Apple system or a BSD");
 
 use std::ffi::c_int;
 use std::io;

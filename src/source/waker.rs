@@ -3,14 +3,14 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
-use crate::sys::WakeCounter;
+use crate::sys::WakeSignal;
 
 /// Ends a wait from another thread: a source that is readable from the first
 /// [`wake`](Self::wake) until [`clear`](Self::clear).
 ///
-/// It is a descriptor ([eventfd(2)](https://man7.org/linux/man-pages/man2/eventfd.2.html)), so it
-/// is registered with any poller, under any token, in any mode. Clear it when the poller has told
-/// of it, in every mode.
+/// It is a descriptor, so it is registered with any poller, under any token, in any mode: on Linux
+/// an [eventfd(2)](https://man7.org/linux/man-pages/man2/eventfd.2.html), elsewhere one of a pair of
+/// connected sockets. Clear it when the poller has told of it, in every mode.
 ///
 /// Keep it until the poller has looked: a waker that is dropped takes its wake along.
 ///
@@ -35,7 +35,7 @@ use crate::sys::WakeCounter;
 /// ```
 #[derive(Debug)]
 pub struct Waker {
-    counter: WakeCounter,
+    signal: WakeSignal,
 }
 
 impl Waker {
@@ -44,10 +44,11 @@ impl Waker {
     /// # Errors
     ///
     /// The kernel's own, from
-    /// [eventfd(2)](https://man7.org/linux/man-pages/man2/eventfd.2.html): `EMFILE` or `ENFILE`
+    /// [eventfd(2)](https://man7.org/linux/man-pages/man2/eventfd.2.html) or
+    /// [socketpair(2)](https://man7.org/linux/man-pages/man2/socketpair.2.html): `EMFILE` or `ENFILE`
     /// when the process or the system has too many descriptors, `ENOMEM`.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { counter: WakeCounter::new()? })
+        Ok(Self { signal: WakeSignal::new()? })
     }
 
     /// Makes the waker readable. It never blocks, and is never lost: all the wakes before the
@@ -57,7 +58,7 @@ impl Waker {
     ///
     /// None can come about unless something closed the waker's descriptor behind its back.
     pub fn wake(&self) -> io::Result<()> {
-        self.counter.wake()
+        self.signal.wake()
     }
 
     /// Forgets the wakes so far; without any it does nothing. A wake that comes later is told.
@@ -69,18 +70,18 @@ impl Waker {
     ///
     /// None can come about unless something closed the waker's descriptor behind its back.
     pub fn clear(&self) -> io::Result<()> {
-        self.counter.clear()
+        self.signal.clear()
     }
 }
 
 impl AsFd for Waker {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.counter.as_fd()
+        self.signal.as_fd()
     }
 }
 
 impl AsRawFd for Waker {
     fn as_raw_fd(&self) -> RawFd {
-        self.counter.as_fd().as_raw_fd()
+        self.signal.as_fd().as_raw_fd()
     }
 }

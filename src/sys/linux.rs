@@ -9,11 +9,11 @@ use super::result;
 
 /// The waker's half: a counter in the kernel, readable while it is not zero.
 #[derive(Debug)]
-pub(crate) struct WakeCounter {
+pub(crate) struct WakeSignal {
     eventfd: File,
 }
 
-impl WakeCounter {
+impl WakeSignal {
     pub(crate) fn new() -> io::Result<Self> {
         // SAFETY: the call takes no pointer.
         let fd = result(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
@@ -39,7 +39,7 @@ impl WakeCounter {
     }
 }
 
-impl AsFd for WakeCounter {
+impl AsFd for WakeSignal {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.eventfd.as_fd()
     }

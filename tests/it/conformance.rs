@@ -7,13 +7,14 @@ pub(crate) mod closing;
 pub(crate) mod errors;
 pub(crate) mod identity;
 pub(crate) mod interest;
+pub(crate) mod kqueue;
 pub(crate) mod load;
 pub(crate) mod mode;
 pub(crate) mod ownership;
 pub(crate) mod thread;
 pub(crate) mod waiting;
 
-/// Makes a test of each case, over one backend.
+/// Makes a test of each case, over one backend; or of those that are about kqueue alone.
 macro_rules! conformance {
     ($poller:ty) => {
         conformance! { @together $poller;
@@ -36,6 +37,7 @@ macro_rules! conformance {
             errors::a_failed_call_leaves_the_registration_as_it_was,
             identity::fd_kind_and_token_come_back,
             identity::modify_replaces_kind_and_token,
+            identity::a_poller_watches_another_poller,
             identity::descriptors_are_told_apart,
             interest::readable_is_told_to_those_who_asked,
             interest::writable_is_told_to_those_who_asked,
@@ -47,7 +49,9 @@ macro_rules! conformance {
             interest::none_is_silent_about_a_half_close,
             interest::none_keeps_the_registration,
             interest::every_interest_can_become_every_other,
+            load::every_descriptor_is_one_event,
             load::every_edge_is_told_once_however_small_the_buffer,
+            load::every_oneshot_is_silenced_in_both_directions,
             mode::level_repeats_until_drained,
             mode::level_tells_of_room_until_it_is_filled,
             mode::edge_is_told_once_for_each_arrival,
@@ -82,6 +86,16 @@ macro_rules! conformance {
             waiting::a_deadline_that_passes_in_a_handler_ends_the_wait,
             waiting::a_stop_and_continue_does_not_end_a_wait,
             waiting::a_stop_and_continue_does_not_change_a_timeout,
+        }
+    };
+    (kqueue: $poller:ty) => {
+        conformance! { @together $poller;
+            kqueue::a_broken_pipe_is_refused_or_told,
+            kqueue::a_closed_descriptor_is_silent_though_a_duplicate_lives,
+            kqueue::a_refused_add_leaves_nothing_registered,
+            kqueue::adding_twice_replaces,
+            kqueue::hang_ups_are_not_told_without_interest,
+            kqueue::the_end_is_told_to_those_who_asked_for_priority,
         }
     };
     (@together $poller:ty; $($file:ident::$case:ident,)*) => {

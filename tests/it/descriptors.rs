@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 
 /// Two ends of a connection, neither of which blocks.
 pub(crate) fn pair() -> (UnixStream, UnixStream) {
@@ -57,7 +57,7 @@ fn until_it_would_block(mut transfer: impl FnMut() -> io::Result<usize>) {
 }
 
 /// Makes room for `count` descriptors in this process.
-pub(crate) fn allow_descriptors(count: u64) {
+pub(crate) fn allow_descriptors(count: rlim_t) {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     assert!(
         hard >= count,

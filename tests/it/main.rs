@@ -4,12 +4,34 @@ mod alone;
 mod conformance;
 mod costs;
 mod descriptors;
-mod echo_server;
-mod epoll;
-mod example;
 mod expect;
 mod foreign;
-mod quick_start;
 mod sources;
-mod system_calls;
 mod tidy;
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+mod kqueue;
+
+// Epoll's, and what reads /proc.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod echo_server;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod epoll;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod example;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod quick_start;
+// By a call of ptrace(2) that libc has for glibc alone.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod system_calls;
+
+// The kqueue backend over a model, and what it finds around it in its own crate.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[path = "../../src/deadline.rs"]
+mod deadline;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod kqueue_model;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod sys;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use pollio::{EventKind, EventObject, Interest, Mode, Poller, Readiness, Register, Registry};

@@ -24,6 +24,7 @@ pub(crate) fn modify_of_unknown_fd_is_not_found<P: Poller>() {
     for interest in [Interest::READABLE, Interest::WRITABLE, Interest::NONE] {
         let object = EventObject::client(near.as_raw_fd()).with_interest(interest);
         assert_eq!(poller.modify(object).unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(poller.delete(object.fd).unwrap_err().kind(), ErrorKind::NotFound);
     }
     poller.expect_none();
 }
@@ -59,7 +60,10 @@ pub(crate) fn a_bad_descriptor_is_the_kernels_own_error<P: Poller>() {
     for fd in [-1, RawFd::MIN, RawFd::MAX] {
         assert_eq!(poller.add(EventObject::client(fd)).unwrap_err().raw_os_error(), bad);
         assert_eq!(poller.modify(EventObject::client(fd)).unwrap_err().raw_os_error(), bad);
-        assert_eq!(poller.delete(fd).unwrap_err().raw_os_error(), bad);
+        let error = poller.delete(fd).unwrap_err();
+        // macOS looks for the registration alone.
+        let is_unknown = cfg!(target_vendor = "apple") && error.kind() == ErrorKind::NotFound;
+        assert!(is_unknown || error.raw_os_error() == bad, "{error}");
     }
 }
 

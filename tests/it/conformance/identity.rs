@@ -52,3 +52,18 @@ pub(crate) fn descriptors_are_told_apart<P: Poller>() {
         drain(near);
     }
 }
+
+/// C1: a poller is itself a descriptor.
+pub(crate) fn a_poller_watches_another_poller<P: Poller + AsRawFd>() {
+    let (near, mut far) = pair();
+    let (mut outer, mut inner) = (P::new().unwrap(), P::new().unwrap());
+    inner.add(EventObject::client(near.as_raw_fd()).with_token(1)).unwrap();
+    outer.add(EventObject::client(inner.as_raw_fd()).with_token(2)).unwrap();
+    outer.expect_none();
+    far.write_all(b"x").unwrap();
+    let event = outer.expect_one();
+    assert!(event.token == 2 && event.is_readable());
+    assert_eq!(inner.expect_one().token, 1);
+    drain(&near);
+    outer.expect_none();
+}

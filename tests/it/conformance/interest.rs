@@ -81,6 +81,10 @@ pub(crate) fn out_of_band_data_is_priority<P: Poller>() {
     (&far).write_all(b"in band").unwrap();
     poller.expect_none();
     SockRef::from(&far).send_out_of_band(b"!").unwrap();
+    if cfg!(any(target_os = "freebsd", target_os = "netbsd")) {
+        // Their kqueue has no filter for it.
+        return poller.expect_none();
+    }
     let event = poller.expect_one();
     assert!(event.is_priority() && !event.is_readable());
 }

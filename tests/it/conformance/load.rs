@@ -8,6 +8,7 @@ use std::os::unix::net::UnixDatagram;
 use pollio::{EventObject, Interest, Mode, Poller};
 
 use crate::descriptors::{allow_descriptors, pair};
+use crate::expect::Expect;
 
 /// C9, C1: an unbound datagram socket has room to send, so it is writable from the start.
 ///
@@ -15,7 +16,7 @@ use crate::descriptors::{allow_descriptors, pair};
 /// systems have.
 pub(crate) fn thousands_ready_at_once_are_all_told<P: Poller>() {
     const COUNT: usize = 19_000;
-    allow_descriptors(COUNT as u64 + 500);
+    allow_descriptors(19_500);
     let sockets: Vec<_> = (0..COUNT).map(|_| UnixDatagram::unbound().unwrap()).collect();
     assert!(sockets.iter().any(|socket| socket.as_raw_fd() > 16_384));
     let mut poller = P::new().unwrap();
@@ -58,4 +59,46 @@ pub(crate) fn every_edge_is_told_once_however_small_the_buffer<P: Poller>() {
         told.sort_unstable();
         assert_eq!(told, Vec::from_iter(0..COUNT));
     }
+}
+
+/// C1, C2: both directions of a descriptor are one event, however many others are ready.
+pub(crate) fn every_descriptor_is_one_event<P: Poller>() {
+    const COUNT: u32 = 100;
+    let pairs: Vec<_> = (0..COUNT).map(|_| pair()).collect();
+    let both = Interest::READABLE | Interest::WRITABLE;
+    let mut poller = P::new().unwrap();
+    for (token, (near, far)) in (0..).zip(&pairs) {
+        let object = EventObject::client(near.as_raw_fd()).with_interest(both);
+        poller.add(object.with_token(token)).unwrap();
+        (&*far).write_all(b"x").unwrap();
+    }
+    // By now the buffer has grown to hold them all.
+    for _ in 0..10 {
+        poller.wait(0).unwrap();
+    }
+    let events = poller.wait(0).unwrap();
+    assert!(events.iter().all(|event| event.is_readable() && event.is_writable()));
+    let mut told: Vec<_> = events.iter().map(|event| event.token).collect();
+    told.sort_unstable();
+    assert_eq!(told, Vec::from_iter(0..COUNT));
+}
+
+/// C4: many at once, each of which is ready in one direction, and then in the other.
+pub(crate) fn every_oneshot_is_silenced_in_both_directions<P: Poller>() {
+    let pairs: Vec<_> = (0..100).map(|_| pair()).collect();
+    let both = Interest::READABLE | Interest::WRITABLE;
+    let mut poller = P::new().unwrap();
+    for (near, _) in &pairs {
+        let object = EventObject::client(near.as_raw_fd()).with_interest(both);
+        poller.add(object.with_mode(Mode::Oneshot)).unwrap();
+    }
+    let mut told = 0;
+    while let events @ [_, ..] = poller.wait(20).unwrap() {
+        told += events.len();
+    }
+    assert_eq!(told, pairs.len());
+    for (_, far) in &pairs {
+        (&*far).write_all(b"x").unwrap();
+    }
+    poller.expect_none();
 }

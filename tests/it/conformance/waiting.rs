@@ -2,12 +2,13 @@
 
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::thread::JoinHandleExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::thread;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use nix::sys::pthread::{pthread_kill, pthread_self};
+use nix::sys::pthread::{Pthread, pthread_kill};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use pollio::{EventObject, Mode, Poller};
 
@@ -127,77 +128,73 @@ pub(crate) fn a_wait_works_through_a_trait_object<P: Poller>() {
 }
 
 /// C7
-pub(crate) fn a_signal_does_not_end_a_wait<P: Poller>() {
+pub(crate) fn a_signal_does_not_end_a_wait<P: Poller + 'static>() {
     let (near, mut far) = pair();
-    let mut poller = P::new().unwrap();
-    poller.add(EventObject::client(near.as_raw_fd()).with_token(6)).unwrap();
-    let waiting = pthread_self();
     catch_signals(count_signal);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            for _ in 0..20 {
-                thread::sleep(3 * MS);
-                pthread_kill(waiting, Signal::SIGUSR1).unwrap();
-            }
-            far.write_all(b"x").unwrap();
-        });
-        let events = poller.wait(-1).unwrap();
-        assert_eq!(events.len(), 1);
-        assert_eq!(events[0].token, 6);
+    let waiter = thread::spawn(move || {
+        let mut poller = P::new().unwrap();
+        poller.add(EventObject::client(near.as_raw_fd()).with_token(6)).unwrap();
+        poller.wait(-1).unwrap().iter().map(|event| event.token).collect::<Vec<_>>()
     });
+    for _ in 0..20 {
+        thread::sleep(3 * MS);
+        signal(&waiter);
+    }
+    assert!(!waiter.is_finished());
+    far.write_all(b"x").unwrap();
+    assert_eq!(waiter.join().unwrap(), [6]);
     assert_ne!(SIGNALS.load(Ordering::Relaxed), 0);
 }
 
 /// C7, C8
-pub(crate) fn a_signal_does_not_change_a_timeout<P: Poller>() {
-    let mut poller = P::new().unwrap();
-    let waiting = pthread_self();
+pub(crate) fn a_signal_does_not_change_a_timeout<P: Poller + 'static>() {
     catch_signals(count_signal);
     for timeout in [200 * MS, Duration::from_nanos(200_000_001)] {
         let start = Instant::now();
-        let is_over = AtomicBool::new(false);
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                // Whoever begins the timeout anew at each signal waits for all of these.
-                while start.elapsed() < LATE && !is_over.load(Ordering::Relaxed) {
-                    thread::sleep(10 * MS);
-                    pthread_kill(waiting, Signal::SIGUSR1).unwrap();
-                }
-            });
-            assert!(poller.wait_timeout(Some(timeout)).unwrap().is_empty());
-            is_over.store(true, Ordering::Relaxed);
-        });
-        let elapsed = start.elapsed();
+        let waiter = thread::spawn(move || wait_for_nothing::<P>(timeout));
+        // Whoever begins the timeout anew at each signal waits for all of these.
+        while start.elapsed() < LATE && !waiter.is_finished() {
+            thread::sleep(10 * MS);
+            signal(&waiter);
+        }
+        let elapsed = waiter.join().unwrap();
         assert!(elapsed >= timeout && elapsed < LATE, "ended after {elapsed:?}");
     }
     assert_ne!(SIGNALS.load(Ordering::Relaxed), 0);
 }
 
 /// C7, C8: the handler runs for longer than the timeout, which is over when it returns.
-pub(crate) fn a_deadline_that_passes_in_a_handler_ends_the_wait<P: Poller>() {
+pub(crate) fn a_deadline_that_passes_in_a_handler_ends_the_wait<P: Poller + 'static>() {
     const TIMEOUT: Duration = Duration::from_secs(2);
     extern "C" fn outlast_the_timeout(_signal: i32) {
         SIGNALS.fetch_add(1, Ordering::Relaxed);
         thread::sleep(TIMEOUT);
     }
 
-    let mut poller = P::new().unwrap();
-    let waiting = pthread_self();
     catch_signals(outlast_the_timeout);
-    let start = Instant::now();
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            thread::sleep(TIMEOUT / 4);
-            pthread_kill(waiting, Signal::SIGUSR1).unwrap();
-        });
-        assert!(poller.wait_timeout(Some(TIMEOUT)).unwrap().is_empty());
-    });
-    let elapsed = start.elapsed();
+    let waiter = thread::spawn(|| wait_for_nothing::<P>(TIMEOUT));
+    thread::sleep(TIMEOUT / 4);
+    signal(&waiter);
+    let elapsed = waiter.join().unwrap();
     assert_eq!(SIGNALS.load(Ordering::Relaxed), 1);
     assert!(elapsed >= TIMEOUT, "ended after {elapsed:?}");
     // The handler returns at 1.25 times the timeout. Whoever waits on for the 0.75 that were
     // left when it began, or for all of it anew, ends at 2 or later.
     assert!(elapsed < TIMEOUT * 7 / 4, "ended after {elapsed:?}");
+}
+
+/// How long a wait for nothing lasts.
+fn wait_for_nothing<P: Poller>(timeout: Duration) -> Duration {
+    let mut poller = P::new().unwrap();
+    let start = Instant::now();
+    assert!(poller.wait_timeout(Some(timeout)).unwrap().is_empty());
+    start.elapsed()
+}
+
+/// Sends `SIGUSR1` to a thread that has not been joined.
+#[allow(clippy::unnecessary_cast, reason = "std and libc differ about musl's pthread_t")]
+pub(crate) fn signal<T>(thread: &JoinHandle<T>) {
+    pthread_kill(thread.as_pthread_t() as Pthread, Signal::SIGUSR1).unwrap();
 }
 
 /// C7

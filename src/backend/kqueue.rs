@@ -1,0 +1,493 @@
+//! Readiness through [kqueue(2)](https://man.freebsd.org/cgi/man.cgi?query=kqueue).
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::deadline::wait_until;
+use crate::sys::kevent::{self, Filter, Flags, Kevent};
+use crate::{EventKind, EventObject, Interest, Mode, Poller, Readiness, Register, Registry};
+
+/// The poller of macOS, iOS and the BSDs, over
+/// [kqueue(2)](https://man.freebsd.org/cgi/man.cgi?query=kqueue).
+///
+/// It goes to another thread, yet only one thread at a time can wait on it: it is `Send`, not
+/// `Sync`. Its [`registry`](Poller::registry) is both.
+///
+/// Where it differs from the poller of Linux is told in the docs of
+/// [`Poller`](Poller#where-kernels-differ).
+///
+/// It is itself a descriptor that is readable while one of its own is ready, so that it can be
+/// registered with another poller.
+#[derive(Debug)]
+pub struct KqueuePoller {
+    knotes: Arc<Knotes>,
+    registry: Registry,
+    /// What the kernel writes; its length is how many kevents one wait can take.
+    kevents: Vec<Kevent>,
+    /// How many the last wait took.
+    taken: usize,
+    /// What the last wait told.
+    events: Vec<EventObject>,
+    /// What it told of descriptors with several filters, of which each is a kevent.
+    shared: HashMap<RawFd, Shared>,
+    not_sync: PhantomData<Cell<()>>,
+}
+
+/// A descriptor with several filters, in one wait.
+#[derive(Debug)]
+struct Shared {
+    /// Its place in `events`.
+    event: usize,
+    /// The place of its first filter in `kevents`.
+    kevent: usize,
+    /// The interests whose filters fired.
+    fired: Interest,
+}
+
+/// How many events a poller from [`Poller::new`] takes in its first wait.
+const CAPACITY: usize = 32;
+
+/// How many events one wait takes at the most.
+const MAX_CAPACITY: usize = 1 << 20;
+
+const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl KqueuePoller {
+    /// Makes a poller whose first wait takes up to `events` events.
+    ///
+    /// The buffer doubles whenever a wait has filled it, so this only spares a program that knows
+    /// its load the first steps. It takes up to 150 bytes an event. [`new`](Poller::new) begins
+    /// with 32. 0 counts as 1, and more than 1,048,576 as that: there the buffer grows no further,
+    /// and what else is ready comes at the next wait.
+    ///
+    /// # Errors
+    ///
+    /// As [`Poller::new`] tells, and `OutOfMemory` where there is no room for the buffer.
+    pub fn with_capacity(events: usize) -> io::Result<Self> {
+        let knotes = Arc::new(Knotes(kevent::kqueue()?));
+        let mut poller = Self {
+            registry: Registry::new(knotes.clone()),
+            knotes,
+            kevents: Vec::new(),
+            taken: 0,
+            events: Vec::new(),
+            shared: HashMap::new(),
+            not_sync: PhantomData,
+        };
+        poller.set_capacity(events.clamp(1, MAX_CAPACITY))?;
+        Ok(poller)
+    }
+
+    fn set_capacity(&mut self, events: usize) -> io::Result<()> {
+        self.kevents.try_reserve_exact(events - self.kevents.len())?;
+        self.events.try_reserve_exact(events)?;
+        self.shared.try_reserve(events)?;
+        self.kevents.resize(events, Kevent::NONE);
+        Ok(())
+    }
+
+    /// One wait: returns how many events there are to tell.
+    fn ask_kernel(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
+        // macOS refuses to wait for years.
+        let timeout = timeout.map(|timeout| timeout.min(A_DAY));
+        self.taken = kevent::kevent(self.knotes.0.as_fd(), &[], &mut self.kevents, timeout)?;
+        for place in 0..self.taken {
+            self.tell(place);
+        }
+        self.silence_siblings()?;
+        Ok(self.events.len())
+    }
+
+    /// Tells of a filter that fired: in the event of its descriptor, if there is one already.
+    fn tell(&mut self, place: usize) {
+        let kevent = &self.kevents[place];
+        let event = event_object(kevent);
+        if interest_from(kevent.udata()).bits().count_ones() > 1 {
+            let shared = self.shared.entry(event.fd).or_insert(Shared {
+                event: self.events.len(),
+                kevent: place,
+                fired: Interest::NONE,
+            });
+            shared.fired |= interest_of(kevent.filter());
+            if let Some(told) = self.events.get_mut(shared.event) {
+                *told = told.with_readiness(told.readiness() | event.readiness());
+                return;
+            }
+        }
+        self.events.push(event);
+    }
+
+    /// Disables what EV_DISPATCH leaves armed: it knows of the one filter that fired, while a
+    /// oneshot is told once for all its interests together.
+    ///
+    /// A `modify` that another thread makes between the kernel's answer and this call loses the
+    /// siblings that it armed. Its program gets the event, after which it modifies once more.
+    fn silence_siblings(&mut self) -> io::Result<()> {
+        if self.shared.is_empty() {
+            return Ok(());
+        }
+        let mut silence = Changes::<32>::new();
+        for (fd, shared) in self.shared.drain() {
+            let udata = self.kevents[shared.kevent].udata();
+            if udata & ONESHOT == 0 {
+                continue;
+            }
+            for filter in filters(interest_from(udata) - shared.fired) {
+                if silence.is_full() {
+                    self.knotes.make(&silence)?;
+                    silence = Changes::new();
+                }
+                silence.push(change(fd, filter, kevent::EV_DISABLE).with_udata(udata));
+            }
+        }
+        // A receipt could say no more than that the descriptor was closed or deleted meanwhile.
+        self.knotes.make(&silence)?;
+        Ok(())
+    }
+}
+
+impl Poller for KqueuePoller {
+    fn new() -> io::Result<Self> {
+        Self::with_capacity(CAPACITY)
+    }
+
+    fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    fn wait_timeout(&mut self, timeout: Option<Duration>) -> io::Result<&[EventObject]> {
+        self.events.clear();
+        if self.taken == self.kevents.len() {
+            self.taken = 0;
+            // Without the memory to grow, the rest comes at the next waits: nothing is lost.
+            let _ = self.set_capacity(MAX_CAPACITY.min(self.kevents.len() * 2));
+        }
+        wait_until(timeout, |time_left| self.ask_kernel(time_left))?;
+        Ok(&self.events)
+    }
+}
+
+impl AsFd for KqueuePoller {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.knotes.0.as_fd()
+    }
+}
+
+impl AsRawFd for KqueuePoller {
+    fn as_raw_fd(&self) -> RawFd {
+        self.knotes.0.as_raw_fd()
+    }
+}
+
+/// The kqueue, shared by the poller and its registries.
+///
+/// The kernel has a knote for each descriptor and filter, so a registration is one knote for each
+/// interest. Without any, a disabled one keeps its place.
+#[derive(Debug)]
+struct Knotes(OwnedFd);
+
+impl Register for Knotes {
+    fn add(&self, object: EventObject) -> io::Result<()> {
+        self.replace(object).map(drop)
+    }
+
+    fn modify(&self, object: EventObject) -> io::Result<()> {
+        if self.replace(object)? {
+            return Ok(());
+        }
+        // There was nothing to modify, and the kernel has added it all the same.
+        self.delete(object.fd)?;
+        Err(not_found())
+    }
+
+    fn delete(&self, fd: RawFd) -> io::Result<()> {
+        let mut deletion = Changes::<3>::new();
+        for filter in filters(Interest::all()) {
+            deletion.push(change(fd, filter, kevent::EV_DELETE));
+        }
+        if any_was_there(&self.make(&deletion)?[..deletion.count])? {
+            Ok(())
+        } else {
+            Err(not_found())
+        }
+    }
+}
+
+impl Knotes {
+    /// Puts the knotes of `object` in the place of those that its descriptor has, and returns
+    /// whether it had any. On an error it has none.
+    ///
+    /// Each is deleted first: EV_ADD leaves the EV_CLEAR and EV_DISPATCH of an existing one as
+    /// they are.
+    fn replace(&self, object: EventObject) -> io::Result<bool> {
+        let mut changes = Changes::<6>::new();
+        for filter in filters(Interest::all()) {
+            changes.push(change(object.fd, filter, kevent::EV_DELETE));
+        }
+        let deletions = changes.count;
+        let mode = mode_flags(object.mode());
+        for filter in filters(object.interest()) {
+            changes.push(change(object.fd, filter, kevent::EV_ADD | mode));
+        }
+        if changes.count == deletions {
+            let flags = kevent::EV_ADD | kevent::EV_DISABLE;
+            changes.push(change(object.fd, kevent::EVFILT_READ, flags));
+        }
+        for added in &mut changes.list[deletions..] {
+            *added = added.with_udata(udata(object));
+        }
+        let receipts = self.make(&changes)?;
+        let (deleted, added) = receipts[..changes.count].split_at(deletions);
+        let had_any = any_was_there(deleted)?;
+        for (receipt, change) in added.iter().zip(&changes.list[deletions..]) {
+            if let Err(error) = self.check_added(receipt, change) {
+                // What else was added must not be told of.
+                let _ = self.delete(object.fd);
+                return Err(error);
+            }
+        }
+        Ok(had_any)
+    }
+
+    /// Whether a knote was added, says its receipt.
+    fn check_added(&self, receipt: &Kevent, change: &Kevent) -> io::Result<()> {
+        match errno(receipt) {
+            0 => Ok(()),
+            // The other end of the pipe is closed: old versions of macOS register the filter all
+            // the same, FreeBSD does not. Enabling it once more tells which.
+            libc::EPIPE if self.is_there(change)? => Ok(()),
+            errno => Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+
+    fn is_there(&self, change: &Kevent) -> io::Result<bool> {
+        let mut enabling = Changes::<1>::new();
+        enabling.push(change.with_flags(kevent::EV_ENABLE | kevent::EV_RECEIPT));
+        Ok(errno(&self.make(&enabling)?[0]) == 0)
+    }
+
+    /// Makes `changes`, and returns a receipt for each, in their order.
+    fn make<const MOST: usize>(&self, changes: &Changes<MOST>) -> io::Result<[Kevent; MOST]> {
+        let mut receipts = [Kevent::NONE; MOST];
+        if changes.count > 0 {
+            let room = &mut receipts[..changes.count];
+            let list = &changes.list[..changes.count];
+            kevent::kevent(self.0.as_fd(), list, room, Some(Duration::ZERO))?;
+        }
+        Ok(receipts)
+    }
+}
+
+/// What one kevent call changes.
+struct Changes<const MOST: usize> {
+    list: [Kevent; MOST],
+    count: usize,
+}
+
+impl<const MOST: usize> Changes<MOST> {
+    fn new() -> Self {
+        Self { list: [Kevent::NONE; MOST], count: 0 }
+    }
+
+    fn push(&mut self, change: Kevent) {
+        self.list[self.count] = change;
+        self.count += 1;
+    }
+
+    fn is_full(&self) -> bool {
+        self.count == MOST
+    }
+}
+
+/// A change that comes back with a receipt.
+#[expect(clippy::cast_sign_loss, reason = "a negative descriptor is EBADF to the kernel")]
+fn change(fd: RawFd, filter: Filter, flags: Flags) -> Kevent {
+    let change = Kevent::new(fd as usize, filter, flags | kevent::EV_RECEIPT);
+    if Some(filter) == kevent::EVFILT_EXCEPT {
+        // macOS tells by this filter of ordinary data too, once there is as much as this.
+        change.with_fflags(kevent::NOTE_OOB | kevent::NOTE_LOWAT).with_data(i64::MAX)
+    } else {
+        change
+    }
+}
+
+/// Whether a deletion found its knote.
+fn any_was_there(receipts: &[Kevent]) -> io::Result<bool> {
+    if receipts.iter().any(|receipt| errno(receipt) == libc::EBADF) {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    Ok(receipts.iter().any(|receipt| errno(receipt) == 0))
+}
+
+/// What a receipt says: 0 for success.
+fn errno(receipt: &Kevent) -> i32 {
+    i32::try_from(receipt.data()).unwrap_or(libc::EINVAL)
+}
+
+fn not_found() -> io::Error {
+    io::Error::from_raw_os_error(libc::ENOENT)
+}
+
+/// The filters that tell of `interest`. FreeBSD and NetBSD have none for out-of-band data.
+fn filters(interest: Interest) -> impl Iterator<Item = Filter> {
+    let asked = move |one| interest.contains(one);
+    [
+        Some(kevent::EVFILT_READ).filter(|_| asked(Interest::READABLE)),
+        Some(kevent::EVFILT_WRITE).filter(|_| asked(Interest::WRITABLE)),
+        kevent::EVFILT_EXCEPT.filter(|_| asked(Interest::PRIORITY)),
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// The interest that `filter` tells of.
+fn interest_of(filter: Filter) -> Interest {
+    match filter {
+        kevent::EVFILT_READ => Interest::READABLE,
+        kevent::EVFILT_WRITE => Interest::WRITABLE,
+        _ => Interest::PRIORITY,
+    }
+}
+
+fn mode_flags(mode: Mode) -> Flags {
+    match mode {
+        Mode::Level => 0,
+        Mode::Edge => kevent::EV_CLEAR,
+        // EV_ONESHOT would delete the knote.
+        Mode::Oneshot => kevent::EV_DISPATCH,
+        Mode::EdgeOneshot => kevent::EV_CLEAR | kevent::EV_DISPATCH,
+    }
+}
+
+// The descriptor is in `ident`, so `udata` has room for what a oneshot needs to know.
+const SERVER: u64 = 1 << 32;
+const ONESHOT: u64 = 1 << 33;
+const INTEREST_BYTE: usize = 5;
+
+/// What a knote carries of its registration.
+fn udata(object: EventObject) -> u64 {
+    let kind = match object.kind {
+        EventKind::Server => SERVER,
+        EventKind::Client => 0,
+    };
+    let mode = match object.mode() {
+        Mode::Level | Mode::Edge => 0,
+        Mode::Oneshot | Mode::EdgeOneshot => ONESHOT,
+    };
+    u64::from(object.interest().bits()) << (8 * INTEREST_BYTE)
+        | mode
+        | kind
+        | u64::from(object.token)
+}
+
+/// What was asked of a registration.
+fn interest_from(udata: u64) -> Interest {
+    Interest::from_bits_retain(udata.to_le_bytes()[INTEREST_BYTE])
+}
+
+/// What one filter told.
+#[expect(clippy::cast_possible_truncation, reason = "the token is the low half of the user data")]
+fn event_object(kevent: &Kevent) -> EventObject {
+    let fd = RawFd::try_from(kevent.ident()).unwrap_or(-1);
+    let udata = kevent.udata();
+    let object =
+        if udata & SERVER == 0 { EventObject::client(fd) } else { EventObject::server(fd) };
+    object.with_token(udata as u32).with_readiness(readiness(kevent))
+}
+
+/// What a filter and its flags mean. An error lets no call block, hence both directions.
+fn readiness(kevent: &Kevent) -> Readiness {
+    const FAILED: Readiness =
+        Readiness::READABLE.union(Readiness::WRITABLE).union(Readiness::ERROR);
+    if kevent.flags() & kevent::EV_ERROR != 0 {
+        return FAILED;
+    }
+    let (ready, closed) = match kevent.filter() {
+        kevent::EVFILT_WRITE => (Readiness::WRITABLE, Readiness::WRITE_CLOSED),
+        kevent::EVFILT_READ => (Readiness::READABLE, Readiness::READ_CLOSED),
+        // The filter for out-of-band data, which tells of the end as EVFILT_READ does.
+        _ if kevent.fflags() == kevent::NOTE_OOB => (Readiness::PRIORITY, Readiness::READ_CLOSED),
+        _ => (Readiness::READABLE, Readiness::READ_CLOSED),
+    };
+    if kevent.flags() & kevent::EV_EOF == 0 {
+        return ready;
+    }
+    match kevent.fflags() {
+        0 | kevent::NOTE_OOB => ready | closed,
+        // The socket's error, which is left for the next call to return.
+        _errno => ready | closed | FAILED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(filter: Filter, flags: Flags, fflags: u32) -> Readiness {
+        readiness(&Kevent::new(0, filter, flags).with_fflags(fflags))
+    }
+
+    #[test]
+    fn udata_brings_back_what_was_asked() {
+        for token in [0, 1, u32::MAX] {
+            for object in [EventObject::server(3), EventObject::client(3)] {
+                let udata = udata(object.with_token(token));
+                let kevent = Kevent::new(3, kevent::EVFILT_READ, 0).with_udata(udata);
+                let event = event_object(&kevent);
+                assert_eq!((event.fd, event.kind, event.token), (3, object.kind, token));
+            }
+        }
+    }
+
+    #[test]
+    fn udata_knows_interest_and_oneshots() {
+        let object = EventObject::server(3).with_token(u32::MAX);
+        for interest in [Interest::NONE, Interest::WRITABLE, Interest::all()] {
+            for (mode, is_oneshot) in [
+                (Mode::Level, false),
+                (Mode::Edge, false),
+                (Mode::Oneshot, true),
+                (Mode::EdgeOneshot, true),
+            ] {
+                let udata = udata(object.with_interest(interest).with_mode(mode));
+                assert_eq!(interest_from(udata), interest);
+                assert_eq!(udata & ONESHOT != 0, is_oneshot);
+            }
+        }
+    }
+
+    #[test]
+    fn every_interest_has_the_filter_that_tells_of_it() {
+        for interest in Interest::all().iter() {
+            for filter in filters(interest) {
+                assert_eq!(interest_of(filter), interest);
+            }
+        }
+        assert_eq!(filters(Interest::NONE).count(), 0);
+    }
+
+    #[test]
+    fn the_end_of_a_direction_is_told_with_its_filter() {
+        let (read, write) = (kevent::EVFILT_READ, kevent::EVFILT_WRITE);
+        let eof = kevent::EV_EOF;
+        assert_eq!(told(read, 0, 0), Readiness::READABLE);
+        assert_eq!(told(write, 0, 0), Readiness::WRITABLE);
+        assert_eq!(told(read, eof, 0), Readiness::READABLE | Readiness::READ_CLOSED);
+        assert_eq!(told(write, eof, 0), Readiness::WRITABLE | Readiness::WRITE_CLOSED);
+    }
+
+    #[test]
+    fn an_error_is_readable_and_writable() {
+        let failed = Readiness::READABLE | Readiness::WRITABLE | Readiness::ERROR;
+        let errno = libc::ECONNRESET.unsigned_abs();
+        let (read, write) = (kevent::EVFILT_READ, kevent::EVFILT_WRITE);
+        assert_eq!(told(read, kevent::EV_EOF, errno), failed | Readiness::READ_CLOSED);
+        assert_eq!(told(write, kevent::EV_EOF, errno), failed | Readiness::WRITE_CLOSED);
+        assert_eq!(told(read, kevent::EV_ERROR, 0), failed);
+    }
+}

@@ -1,0 +1,161 @@
+//! The calls of [kqueue(2)](https://man.freebsd.org/cgi/man.cgi?query=kqueue).
+
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
+use std::time::Duration;
+
+use super::result;
+
+const _: () = assert!(
+    size_of::<*mut libc::c_void>() == size_of::<u64>(),
+    "pollio keeps 64 bits in a kevent's udata: BSD targets of 32 bits are not supported"
+);
+
+// NetBSD has other widths than the others.
+#[cfg(not(target_os = "netbsd"))]
+mod width {
+    pub(crate) type Filter = i16;
+    pub(crate) type Flags = u16;
+    pub(super) type Count = std::ffi::c_int;
+}
+#[cfg(target_os = "netbsd")]
+mod width {
+    pub(crate) type Filter = u32;
+    pub(crate) type Flags = u32;
+    pub(super) type Count = libc::size_t;
+}
+use width::Count;
+pub(crate) use width::{Filter, Flags};
+
+pub(crate) use libc::{
+    EV_ADD, EV_CLEAR, EV_DELETE, EV_DISABLE, EV_DISPATCH, EV_ENABLE, EV_EOF, EV_ERROR, EV_RECEIPT,
+    EVFILT_READ, EVFILT_WRITE, NOTE_LOWAT,
+};
+
+/// The filter for out-of-band data: FreeBSD and NetBSD have none.
+#[cfg(not(any(target_os = "freebsd", target_os = "netbsd")))]
+pub(crate) const EVFILT_EXCEPT: Option<Filter> = Some(libc::EVFILT_EXCEPT);
+#[cfg(any(target_os = "freebsd", target_os = "netbsd"))]
+pub(crate) const EVFILT_EXCEPT: Option<Filter> = None;
+#[cfg(not(any(target_os = "freebsd", target_os = "netbsd")))]
+pub(crate) use libc::NOTE_OOB;
+#[cfg(any(target_os = "freebsd", target_os = "netbsd"))]
+pub(crate) const NOTE_OOB: u32 = 2;
+
+/// One entry of a list of changes, or of events.
+#[derive(Debug, Clone, Copy)]
+#[repr(transparent)]
+pub(crate) struct Kevent(libc::kevent);
+
+// SAFETY: `udata` is a number that the kernel carries, not a pointer that anyone follows.
+unsafe impl Send for Kevent {}
+
+impl Kevent {
+    /// An entry that no kernel wrote.
+    // SAFETY: `struct kevent` has integers and a pointer, all of which may be zero.
+    pub(crate) const NONE: Self = Self(unsafe { mem::zeroed() });
+
+    pub(crate) const fn new(ident: usize, filter: Filter, flags: Flags) -> Self {
+        let mut kevent = Self::NONE;
+        kevent.0.ident = ident;
+        kevent.0.filter = filter;
+        kevent.0.flags = flags;
+        kevent
+    }
+
+    pub(crate) const fn with_fflags(mut self, fflags: u32) -> Self {
+        self.0.fflags = fflags;
+        self
+    }
+
+    #[allow(trivial_numeric_casts, clippy::cast_possible_truncation, reason = "64 bits everywhere")]
+    pub(crate) const fn with_data(mut self, data: i64) -> Self {
+        self.0.data = data as _;
+        self
+    }
+
+    pub(crate) const fn with_flags(mut self, flags: Flags) -> Self {
+        self.0.flags = flags;
+        self
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "a pointer has 64 bits, as asserted above")]
+    pub(crate) const fn with_udata(mut self, udata: u64) -> Self {
+        self.0.udata = ptr::without_provenance_mut(udata as usize);
+        self
+    }
+
+    pub(crate) const fn ident(&self) -> usize {
+        self.0.ident
+    }
+
+    pub(crate) const fn filter(&self) -> Filter {
+        self.0.filter
+    }
+
+    pub(crate) const fn flags(&self) -> Flags {
+        self.0.flags
+    }
+
+    pub(crate) const fn fflags(&self) -> u32 {
+        self.0.fflags
+    }
+
+    #[allow(clippy::unnecessary_cast, reason = "macOS and DragonFly BSD have an isize here")]
+    pub(crate) const fn data(&self) -> i64 {
+        self.0.data as i64
+    }
+
+    pub(crate) fn udata(&self) -> u64 {
+        self.0.udata.addr() as u64
+    }
+}
+
+/// Makes a kqueue that an exec closes: `kqueue(2)`, then `fcntl(2)`.
+pub(crate) fn kqueue() -> io::Result<OwnedFd> {
+    // SAFETY: the call takes no pointer.
+    let fd = result(unsafe { libc::kqueue() })?;
+    // SAFETY: the kernel just made `fd` for us; nobody else owns it.
+    let kqueue = unsafe { OwnedFd::from_raw_fd(fd) };
+    // A child of fork(2) has no kqueue, so nothing is lost between the two calls.
+    // SAFETY: the call takes no pointer.
+    result(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    Ok(kqueue)
+}
+
+/// Makes `changes`, waits up to `timeout`, for ever without one, and returns how many of `events`
+/// were written: `kevent(2)`.
+pub(crate) fn kevent(
+    kqueue: BorrowedFd<'_>,
+    changes: &[Kevent],
+    events: &mut [Kevent],
+    timeout: Option<Duration>,
+) -> io::Result<usize> {
+    let timeout = timeout.map(timespec);
+    // SAFETY: the kernel reads `changes` and `timeout`, and writes at most as many events as
+    // `events` has; a `Kevent` is laid out as libc's.
+    let count = result(unsafe {
+        libc::kevent(
+            kqueue.as_raw_fd(),
+            changes.as_ptr().cast(),
+            count(changes),
+            events.as_mut_ptr().cast(),
+            count(events),
+            timeout.as_ref().map_or(ptr::null(), ptr::from_ref),
+        )
+    })?;
+    Ok(count.unsigned_abs() as usize)
+}
+
+fn count(kevents: &[Kevent]) -> Count {
+    Count::try_from(kevents.len()).unwrap_or(Count::MAX)
+}
+
+fn timespec(timeout: Duration) -> libc::timespec {
+    libc::timespec {
+        tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: timeout.subsec_nanos() as libc::c_long,
+    }
+}

@@ -1,0 +1,98 @@
+//! What kqueue does in its own way, where the contract leaves room for it.
+
+use std::io::{ErrorKind, Write};
+use std::net::Shutdown;
+use std::os::fd::AsRawFd;
+
+use nix::errno::Errno;
+use pollio::{EventObject, Interest, Mode, Poller};
+
+use crate::descriptors::{pair, pipe, tcp_pair};
+use crate::expect::Expect;
+
+/// C10: with all that was asked.
+pub(crate) fn adding_twice_replaces<P: Poller>() {
+    let (near, mut far) = pair();
+    let object = EventObject::client(near.as_raw_fd());
+    let mut poller = P::new().unwrap();
+    far.write_all(b"x").unwrap();
+    poller.add(object.with_interest(Interest::WRITABLE).with_token(1)).unwrap();
+    poller.expect_one();
+    poller.add(object.with_mode(Mode::Oneshot).with_token(2)).unwrap();
+    let event = poller.expect_one();
+    assert!(event.token == 2 && event.is_readable() && !event.is_writable());
+    poller.expect_none();
+    poller.add(object.with_token(3)).unwrap();
+    assert_eq!(poller.expect_one().token, 3);
+    assert_eq!(poller.expect_one().token, 3);
+}
+
+/// C5: a disabled filter hears of nothing.
+pub(crate) fn hang_ups_are_not_told_without_interest<P: Poller>() {
+    let (near, far) = pair();
+    let object = EventObject::client(near.as_raw_fd());
+    let mut poller = P::new().unwrap();
+    poller.add(object.with_interest(Interest::NONE)).unwrap();
+    drop(far);
+    poller.expect_none();
+    poller.modify(object).unwrap();
+    assert!(poller.expect_one().is_read_closed());
+}
+
+/// C16
+pub(crate) fn a_closed_descriptor_is_silent_though_a_duplicate_lives<P: Poller>() {
+    let (near, mut far) = pair();
+    let mut poller = P::new().unwrap();
+    poller.add(EventObject::client(near.as_raw_fd())).unwrap();
+    let _duplicate = near.try_clone().unwrap();
+    drop(near);
+    far.write_all(b"x").unwrap();
+    poller.expect_none();
+}
+
+/// C6: macOS takes the writing end of a pipe without a reader, FreeBSD and NetBSD do not.
+pub(crate) fn a_broken_pipe_is_refused_or_told<P: Poller>() {
+    let (reader, writer) = pipe();
+    let object = EventObject::client(writer.as_raw_fd()).with_interest(Interest::WRITABLE);
+    let mut poller = P::new().unwrap();
+    drop(reader);
+    match poller.add(object) {
+        Ok(()) => assert!(poller.expect_one().is_write_closed()),
+        Err(error) => {
+            let errno = if cfg!(target_os = "netbsd") { Errno::EBADF } else { Errno::EPIPE };
+            assert_eq!(error.raw_os_error(), Some(errno as i32));
+            assert_eq!(poller.delete(object.fd).unwrap_err().kind(), ErrorKind::NotFound);
+        }
+    }
+}
+
+/// C10: a kqueue can be read and no more, so of this registration one half could be made.
+pub(crate) fn a_refused_add_leaves_nothing_registered<P: Poller + AsRawFd>() {
+    let (near, mut far) = pair();
+    let (mut outer, inner) = (P::new().unwrap(), P::new().unwrap());
+    let object = EventObject::client(inner.as_raw_fd());
+    let both = object.with_interest(Interest::READABLE | Interest::WRITABLE);
+    assert_eq!(outer.add(both).unwrap_err().kind(), ErrorKind::InvalidInput);
+    assert_eq!(outer.delete(object.fd).unwrap_err().kind(), ErrorKind::NotFound);
+    inner.add(EventObject::client(near.as_raw_fd())).unwrap();
+    far.write_all(b"x").unwrap();
+    outer.expect_none();
+}
+
+/// C6: the filter for out-of-band data tells of the end as well, which must neither be lost nor
+/// keep a wait busy.
+pub(crate) fn the_end_is_told_to_those_who_asked_for_priority<P: Poller>() {
+    let (near, far) = tcp_pair();
+    let object = EventObject::client(near.as_raw_fd()).with_interest(Interest::PRIORITY);
+    let mut poller = P::new().unwrap();
+    poller.add(object).unwrap();
+    (&far).write_all(b"x").unwrap();
+    poller.expect_none();
+    far.shutdown(Shutdown::Write).unwrap();
+    if cfg!(any(target_os = "freebsd", target_os = "netbsd")) {
+        // They have no such filter.
+        return poller.expect_none();
+    }
+    let event = poller.expect_one();
+    assert!(event.is_read_closed() && event.is_readable() && !event.is_priority());
+}

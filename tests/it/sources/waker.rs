@@ -1,0 +1,164 @@
+//! `Waker`, over a poller, and over poll(2), which knows nothing of pollio.
+
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd};
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use pollio::{EventObject, Mode, Poller};
+
+use super::{AnyPoller, Waker};
+use crate::alone::alone;
+use crate::expect::Expect;
+
+/// C15
+#[test]
+fn a_wake_before_the_wait_is_told() {
+    let waker = Waker::new().unwrap();
+    let mut poller = AnyPoller::new().unwrap();
+    waker.wake().unwrap();
+    poller.add(EventObject::client(waker.as_raw_fd()).with_token(1)).unwrap();
+    let event = poller.expect_one();
+    assert!(event.token == 1 && event.is_readable());
+}
+
+/// C15, C12
+#[test]
+fn a_wake_ends_a_blocked_wait() {
+    let waker = Waker::new().unwrap();
+    let mut poller = AnyPoller::new().unwrap();
+    poller.add(EventObject::client(waker.as_raw_fd())).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(Duration::from_millis(30));
+            waker.wake().unwrap();
+        });
+        poller.expect_one();
+    });
+}
+
+/// C15
+#[test]
+fn many_wakes_are_one_event_until_cleared() {
+    for mode in [Mode::Level, Mode::Edge] {
+        let waker = Waker::new().unwrap();
+        let mut poller = AnyPoller::new().unwrap();
+        poller.add(EventObject::client(waker.as_raw_fd()).with_mode(mode)).unwrap();
+        for _ in 0..3 {
+            poller.expect_none();
+            for _ in 0..1_000 {
+                waker.wake().unwrap();
+            }
+            poller.expect_one();
+            waker.clear().unwrap();
+        }
+        poller.expect_none();
+    }
+}
+
+/// C15
+#[test]
+fn clearing_without_a_wake_does_nothing() {
+    let waker = Waker::new().unwrap();
+    let mut poller = AnyPoller::new().unwrap();
+    poller.add(EventObject::client(waker.as_raw_fd())).unwrap();
+    waker.clear().unwrap();
+    waker.clear().unwrap();
+    poller.expect_none();
+    waker.wake().unwrap();
+    poller.expect_one();
+}
+
+/// C15: more than a pair of sockets holds.
+#[test]
+fn a_wake_never_blocks() {
+    let waker = Waker::new().unwrap();
+    let mut poller = AnyPoller::new().unwrap();
+    poller.add(EventObject::client(waker.as_raw_fd())).unwrap();
+    for _ in 0..300_000 {
+        waker.wake().unwrap();
+    }
+    poller.expect_one();
+    waker.clear().unwrap();
+    poller.expect_none();
+    waker.wake().unwrap();
+    poller.expect_one();
+}
+
+/// C15: each thread counts its work before it wakes, so a cleared waker with uncounted work would
+/// be a lost wake.
+#[test]
+fn no_wake_of_many_threads_is_lost() {
+    const THREADS: u64 = 4;
+    const WAKES: u64 = 5_000;
+    for mode in [Mode::Level, Mode::Edge] {
+        let waker = Waker::new().unwrap();
+        let work = AtomicU64::new(0);
+        let mut poller = AnyPoller::new().unwrap();
+        poller.add(EventObject::client(waker.as_raw_fd()).with_mode(mode)).unwrap();
+        thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    for _ in 0..WAKES {
+                        work.fetch_add(1, Ordering::SeqCst);
+                        waker.wake().unwrap();
+                    }
+                });
+            }
+            let mut done = 0;
+            while done < THREADS * WAKES {
+                poller.expect_one();
+                waker.clear().unwrap();
+                done += work.swap(0, Ordering::SeqCst);
+            }
+        });
+    }
+}
+
+/// C15
+#[test]
+fn a_waker_serves_any_poller() {
+    let waker = Waker::new().unwrap();
+    let is_readable = || {
+        let mut watched = [PollFd::new(waker.as_fd(), PollFlags::POLLIN)];
+        poll(&mut watched, PollTimeout::ZERO).unwrap() == 1
+    };
+    assert!(!is_readable());
+    waker.wake().unwrap();
+    assert!(is_readable());
+    waker.clear().unwrap();
+    assert!(!is_readable());
+}
+
+/// C11
+#[test]
+fn a_dropped_waker_closes_its_descriptors() {
+    alone(concat!(module_path!(), "::a_dropped_waker_closes_its_descriptors"), || {
+        let open = || fs::read_dir("/dev/fd").unwrap().count();
+        let before = open();
+        let waker = Waker::new().unwrap();
+        assert!(open() > before);
+        drop(waker);
+        assert_eq!(open(), before);
+    });
+}
+
+/// C11
+#[test]
+fn an_exec_closes_a_wakers_descriptors() {
+    alone(concat!(module_path!(), "::an_exec_closes_a_wakers_descriptors"), || {
+        let inherited = || Command::new("ls").arg("/dev/fd").output().unwrap().stdout;
+        let before = inherited();
+        let _waker = Waker::new().unwrap();
+        assert_eq!(inherited(), before);
+    });
+}
+
+#[test]
+fn a_waker_is_send_and_sync() {
+    fn is_send_and_sync<T: Send + Sync>() {}
+    is_send_and_sync::<Waker>();
+}

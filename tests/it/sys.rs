@@ -1,0 +1,24 @@
+//! What stands behind the wall for the kqueue backend and the BSD halves of the sources: a model of
+//! kqueue(2), over the crate's own epoll.
+
+#[allow(unsafe_code, dead_code, reason = "the crate's own calls, of which the model needs some")]
+#[path = "../../src/sys/epoll.rs"]
+mod epoll;
+pub(crate) mod kevent;
+
+#[path = "../../src/sys/bsd.rs"]
+mod bsd;
+pub(crate) use bsd::WakeSignal;
+
+#[path = "../../src/source/waker.rs"]
+#[allow(unreachable_pub, reason = "public in its crate, not in these tests")]
+mod waker;
+pub(crate) use waker::Waker;
+
+use std::ffi::c_int;
+use std::io;
+
+/// What a system call returned, or the error that it left in `errno`.
+fn result(returned: c_int) -> io::Result<c_int> {
+    if returned == -1 { Err(io::Error::last_os_error()) } else { Ok(returned) }
+}
