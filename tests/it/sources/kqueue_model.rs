@@ -4,4 +4,5 @@ use crate::kqueue_model::backend::KqueuePoller as AnyPoller;
 use crate::sys::Waker;
 
 #[path = "waker.rs"]
+#[allow(clippy::duplicate_mod, reason = "the same cases, with other types above them")]
 mod waker;
