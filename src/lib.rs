@@ -16,4 +16,4 @@ pub use interest::{Interest, Mode};
 pub use poller::Poller;
 pub use readiness::Readiness;
 pub use registry::{Register, Registry};
-pub use source::Waker;
+pub use source::{Child, Timer, Waker};

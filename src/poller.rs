@@ -64,7 +64,7 @@ use crate::{EventObject, Registry};
 /// **Around it**
 ///
 /// - **C15** [`Waker::wake`](crate::Waker::wake) is never lost and never blocks. Wakes before the
-///   poller looks are one event.
+///   poller looks are one event, and one system call.
 /// - **C16** A program that deletes a descriptor before it closes it behaves the same everywhere.
 ///   See [below](#closing) for one that does not.
 ///

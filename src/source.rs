@@ -3,6 +3,10 @@
 //! A source knows no poller. It is `Send + Sync + AsFd + AsRawFd`, is registered like any other
 //! descriptor, and closes its own when it is dropped.
 
+mod child;
+mod timer;
 mod waker;
 
+pub use child::Child;
+pub use timer::Timer;
 pub use waker::Waker;

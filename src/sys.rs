@@ -6,14 +6,14 @@ pub(crate) mod epoll;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod linux;
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub(crate) use linux::WakeSignal;
+pub(crate) use linux::{ChildFd, TimerFd, WakerFd};
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 mod bsd;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) mod kevent;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(crate) use bsd::WakeSignal;
+pub(crate) use bsd::{ChildFd, TimerFd, WakerFd};
 
 #[cfg(not(any(
     target_os = "linux",
@@ -25,6 +25,11 @@ pub(crate) use bsd::WakeSignal;
     target_os = "dragonfly",
 )))]
 compile_error!("pollio needs epoll or kqueue: Linux, Android, an Apple system or a BSD");
+
+mod process;
+
+/// Here, so that the sources' own files can be run over a model of it.
+pub(crate) use std::sync::atomic::AtomicBool;
 
 use std::ffi::c_int;
 use std::io;

@@ -2,8 +2,9 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::atomic::Ordering::AcqRel;
 
-use crate::sys::WakeSignal;
+use crate::sys::{AtomicBool, WakerFd};
 
 /// Ends a wait from another thread: a source that is readable from the first
 /// [`wake`](Self::wake) until [`clear`](Self::clear).
@@ -35,7 +36,9 @@ use crate::sys::WakeSignal;
 /// ```
 #[derive(Debug)]
 pub struct Waker {
-    signal: WakeSignal,
+    fd: WakerFd,
+    /// A wake was made since the last clear, so that `fd` is readable, or is about to be.
+    is_woken: AtomicBool,
 }
 
 impl Waker {
@@ -45,43 +48,57 @@ impl Waker {
     ///
     /// The kernel's own, from
     /// [eventfd(2)](https://man7.org/linux/man-pages/man2/eventfd.2.html) or
-    /// [socketpair(2)](https://man7.org/linux/man-pages/man2/socketpair.2.html): `EMFILE` or `ENFILE`
-    /// when the process or the system has too many descriptors, `ENOMEM`.
+    /// [socketpair(2)](https://man7.org/linux/man-pages/man2/socketpair.2.html): `EMFILE` or
+    /// `ENFILE` when the process or the system has too many descriptors, `ENOMEM`.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { signal: WakeSignal::new()? })
+        Ok(Self { fd: WakerFd::new()?, is_woken: AtomicBool::new(false) })
     }
 
-    /// Makes the waker readable. It never blocks, and is never lost: all the wakes before the
-    /// poller looks are one event.
+    /// Makes the waker readable. It never blocks, and is never lost: all the wakes before the next
+    /// [`clear`](Self::clear) are one event, and of these only the first is a system call.
+    ///
+    /// What a thread wrote before it woke is there for the thread that has cleared.
     ///
     /// # Errors
     ///
     /// None can come about unless something closed the waker's descriptor behind its back.
     pub fn wake(&self) -> io::Result<()> {
-        self.signal.wake()
+        if self.is_woken.swap(true, AcqRel) {
+            return Ok(());
+        }
+        let woken = self.fd.wake();
+        if woken.is_err() {
+            self.is_woken.swap(false, AcqRel);
+        }
+        woken
     }
 
     /// Forgets the wakes so far; without any it does nothing. A wake that comes later is told.
     ///
-    /// Clear first, then look for the work that the wake announced: the other order loses what is
+    /// Clear first, then look for the work that the wakes announced: the other order loses what is
     /// announced in between.
     ///
     /// # Errors
     ///
     /// None can come about unless something closed the waker's descriptor behind its back.
     pub fn clear(&self) -> io::Result<()> {
-        self.signal.clear()
+        // In this order: a wake in between is forgotten with the others, before its work is looked
+        // for. In the other one, its write would be read here and its mark would stay, so that no
+        // later wake would write again.
+        let cleared = self.fd.clear();
+        self.is_woken.swap(false, AcqRel);
+        cleared
     }
 }
 
 impl AsFd for Waker {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.signal.as_fd()
+        self.fd.as_fd()
     }
 }
 
 impl AsRawFd for Waker {
     fn as_raw_fd(&self) -> RawFd {
-        self.signal.as_fd().as_raw_fd()
+        self.as_fd().as_raw_fd()
     }
 }

@@ -1,20 +1,25 @@
-//! What a BSD makes descriptors of: a pair of connected sockets.
+//! What a BSD makes descriptors of: a pair of connected sockets, or a kqueue with one filter, which
+//! is readable once the filter has fired.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use super::kevent::{self, Flags, Kevent};
+use super::process::check_unreaped;
 
 /// The waker's half: a connection to itself, readable while there is a byte in it.
 ///
 /// EVFILT_USER would need one descriptor instead of two, but NetBSD before 10 and older OpenBSDs
 /// do not have it.
 #[derive(Debug)]
-pub(crate) struct WakeSignal {
+pub(crate) struct WakerFd {
     near: UnixStream,
     far: UnixStream,
 }
 
-impl WakeSignal {
+impl WakerFd {
     pub(crate) fn new() -> io::Result<Self> {
         let (near, far) = UnixStream::pair()?;
         near.set_nonblocking(true)?;
@@ -42,8 +47,103 @@ impl WakeSignal {
     }
 }
 
-impl AsFd for WakeSignal {
+impl AsFd for WakerFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.near.as_fd()
+    }
+}
+
+/// The timer's half: a kqueue with EVFILT_TIMER.
+#[derive(Debug)]
+pub(crate) struct TimerFd {
+    kqueue: OwnedFd,
+}
+
+impl TimerFd {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self { kqueue: kevent::kqueue()? })
+    }
+
+    pub(crate) fn set(&self, after: Duration) -> io::Result<()> {
+        self.start(after, kevent::EV_ONESHOT)
+    }
+
+    pub(crate) fn set_interval(&self, every: Duration) -> io::Result<()> {
+        self.start(every, 0)
+    }
+
+    pub(crate) fn disarm(&self) -> io::Result<()> {
+        let mut receipt = [Kevent::NONE];
+        // The receipt tells whether it was running, which does not matter.
+        kevent::kevent(self.kqueue.as_fd(), &[STOP], &mut receipt, Some(Duration::ZERO)).map(drop)
+    }
+
+    pub(crate) fn clear(&self) -> io::Result<u64> {
+        let mut fired = [Kevent::NONE];
+        kevent::kevent(self.kqueue.as_fd(), &[], &mut fired, Some(Duration::ZERO))?;
+        Ok(fired[0].data().unsigned_abs())
+    }
+
+    fn start(&self, period: Duration, flags: Flags) -> io::Result<()> {
+        // The kernels do not agree on what to make of a time that none of them lives to see.
+        const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+        if period > FOR_EVER {
+            return self.disarm();
+        }
+        let units = period.as_nanos().div_ceil(kevent::TIMER_UNIT.as_nanos()).max(1);
+        let flags = kevent::EV_ADD | kevent::EV_RECEIPT | flags;
+        let start = Kevent::new(0, kevent::EVFILT_TIMER, flags)
+            .with_fflags(kevent::NOTE_TIMER_UNIT)
+            .with_data(i64::try_from(units).unwrap_or(i64::MAX));
+        // Stopped first: to start it once more would keep what it has counted.
+        let mut receipts = [Kevent::NONE; 2];
+        let changes = [STOP, start];
+        kevent::kevent(self.kqueue.as_fd(), &changes, &mut receipts, Some(Duration::ZERO))?;
+        match receipts[1].data() {
+            0 => Ok(()),
+            errno => {
+                Err(io::Error::from_raw_os_error(i32::try_from(errno).unwrap_or(libc::EINVAL)))
+            }
+        }
+    }
+}
+
+const STOP: Kevent = Kevent::new(0, kevent::EVFILT_TIMER, kevent::EV_DELETE | kevent::EV_RECEIPT);
+
+impl AsFd for TimerFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.kqueue.as_fd()
+    }
+}
+
+/// The child's half: a kqueue with EVFILT_PROC.
+#[derive(Debug)]
+pub(crate) struct ChildFd {
+    kqueue: OwnedFd,
+}
+
+impl ChildFd {
+    pub(crate) fn new(pid: u32) -> io::Result<Self> {
+        // The number of a child that was waited for may be somebody else's by now.
+        check_unreaped(pid)?;
+        let kqueue = kevent::kqueue()?;
+        let exit = Kevent::new(pid as usize, kevent::EVFILT_PROC, kevent::EV_ADD)
+            .with_fflags(kevent::NOTE_EXIT);
+        match kevent::kevent(kqueue.as_fd(), &[exit], &mut [], Some(Duration::ZERO)) {
+            // It has ended already. FreeBSD tells of that, macOS and OpenBSD know it no more, so
+            // that something else has to be readable in its stead.
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {
+                let timer = TimerFd { kqueue };
+                timer.set(Duration::ZERO)?;
+                Ok(Self { kqueue: timer.kqueue })
+            }
+            watched => watched.map(|_| Self { kqueue }),
+        }
+    }
+}
+
+impl AsFd for ChildFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.kqueue.as_fd()
     }
 }

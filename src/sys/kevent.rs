@@ -30,8 +30,8 @@ use width::Count;
 pub(crate) use width::{Filter, Flags};
 
 pub(crate) use libc::{
-    EV_ADD, EV_CLEAR, EV_DELETE, EV_DISABLE, EV_DISPATCH, EV_ENABLE, EV_EOF, EV_ERROR, EV_RECEIPT,
-    EVFILT_READ, EVFILT_WRITE, NOTE_LOWAT,
+    EV_ADD, EV_CLEAR, EV_DELETE, EV_DISABLE, EV_DISPATCH, EV_ENABLE, EV_EOF, EV_ERROR, EV_ONESHOT,
+    EV_RECEIPT, EVFILT_PROC, EVFILT_READ, EVFILT_TIMER, EVFILT_WRITE, NOTE_EXIT, NOTE_LOWAT,
 };
 
 /// The filter for out-of-band data: FreeBSD and NetBSD have none.
@@ -43,6 +43,17 @@ pub(crate) const EVFILT_EXCEPT: Option<Filter> = None;
 pub(crate) use libc::NOTE_OOB;
 #[cfg(any(target_os = "freebsd", target_os = "netbsd"))]
 pub(crate) const NOTE_OOB: u32 = 2;
+
+/// What EVFILT_TIMER counts in, and the note that says so. Where nanoseconds came late or never,
+/// older kernels would take them for milliseconds.
+#[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
+pub(crate) const TIMER_UNIT: Duration = Duration::from_nanos(1);
+#[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
+pub(crate) use libc::NOTE_NSECONDS as NOTE_TIMER_UNIT;
+#[cfg(not(any(target_vendor = "apple", target_os = "freebsd")))]
+pub(crate) const TIMER_UNIT: Duration = Duration::from_millis(1);
+#[cfg(not(any(target_vendor = "apple", target_os = "freebsd")))]
+pub(crate) const NOTE_TIMER_UNIT: u32 = 0;
 
 /// One entry of a list of changes, or of events.
 #[derive(Debug, Clone, Copy)]

@@ -1,19 +1,22 @@
-//! What Linux makes descriptors of:
-//! [eventfd(2)](https://man7.org/linux/man-pages/man2/eventfd.2.html).
+//! What Linux makes descriptors of.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
+use std::time::Duration;
 
+use super::process::check_unreaped;
 use super::result;
 
-/// The waker's half: a counter in the kernel, readable while it is not zero.
+/// The waker's half, by [eventfd(2)](https://man7.org/linux/man-pages/man2/eventfd.2.html): a
+/// counter that is readable while it is not zero.
 #[derive(Debug)]
-pub(crate) struct WakeSignal {
+pub(crate) struct WakerFd {
     eventfd: File,
 }
 
-impl WakeSignal {
+impl WakerFd {
     pub(crate) fn new() -> io::Result<Self> {
         // SAFETY: the call takes no pointer.
         let fd = result(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
@@ -31,16 +34,111 @@ impl WakeSignal {
     }
 
     pub(crate) fn clear(&self) -> io::Result<()> {
-        match (&self.eventfd).read(&mut [0; size_of::<u64>()]) {
-            // The counter is zero: there was no wake to forget.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-            read => read.map(drop),
-        }
+        read_counter(&self.eventfd).map(drop)
     }
 }
 
-impl AsFd for WakeSignal {
+impl AsFd for WakerFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.eventfd.as_fd()
+    }
+}
+
+/// The timer's half, by
+/// [timerfd_create(2)](https://man7.org/linux/man-pages/man2/timerfd_create.2.html): a counter of
+/// expirations.
+#[derive(Debug)]
+pub(crate) struct TimerFd {
+    timerfd: File,
+}
+
+impl TimerFd {
+    pub(crate) fn new() -> io::Result<Self> {
+        let flags = libc::TFD_CLOEXEC | libc::TFD_NONBLOCK;
+        // SAFETY: the call takes no pointer.
+        let fd = result(unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, flags) })?;
+        // SAFETY: the kernel just made `fd` for us; nobody else owns it.
+        let timerfd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Self { timerfd: File::from(timerfd) })
+    }
+
+    pub(crate) fn set(&self, after: Duration) -> io::Result<()> {
+        // Zero would disarm it.
+        self.settime(after.max(Duration::from_nanos(1)), Duration::ZERO)
+    }
+
+    pub(crate) fn set_interval(&self, every: Duration) -> io::Result<()> {
+        self.settime(every, every)
+    }
+
+    pub(crate) fn disarm(&self) -> io::Result<()> {
+        self.settime(Duration::ZERO, Duration::ZERO)
+    }
+
+    pub(crate) fn clear(&self) -> io::Result<u64> {
+        read_counter(&self.timerfd)
+    }
+
+    /// Also sets the counter to zero.
+    fn settime(&self, first: Duration, then: Duration) -> io::Result<()> {
+        let times = libc::itimerspec { it_value: timespec(first), it_interval: timespec(then) };
+        let timerfd = self.timerfd.as_raw_fd();
+        // SAFETY: the kernel reads `times`, and writes nothing where the old ones are not asked for.
+        result(unsafe { libc::timerfd_settime(timerfd, 0, &times, ptr::null_mut()) })?;
+        Ok(())
+    }
+}
+
+impl AsFd for TimerFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.timerfd.as_fd()
+    }
+}
+
+/// The child's half, by
+/// [pidfd_open(2)](https://man7.org/linux/man-pages/man2/pidfd_open.2.html): readable once the
+/// process has ended.
+#[derive(Debug)]
+pub(crate) struct ChildFd {
+    pidfd: OwnedFd,
+}
+
+impl ChildFd {
+    pub(crate) fn new(pid: u32) -> io::Result<Self> {
+        // The number of a child that was waited for may be somebody else's by now.
+        check_unreaped(pid)?;
+        // An Android app is killed, not answered, for a call that its sandbox does not know.
+        if cfg!(target_os = "android") {
+            return Err(io::Error::from_raw_os_error(libc::ENOSYS));
+        }
+        // SAFETY: the call takes no pointer.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        // A descriptor is an int, though libc has a long of it.
+        let fd = result(fd.try_into().unwrap_or(-1))?;
+        // SAFETY: the kernel just made `fd` for us; nobody else owns it.
+        Ok(Self { pidfd: unsafe { OwnedFd::from_raw_fd(fd) } })
+    }
+}
+
+impl AsFd for ChildFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+/// Takes what an eventfd or a timerfd has counted, 0 if that is nothing.
+fn read_counter(mut counter: &File) -> io::Result<u64> {
+    let mut count = [0; size_of::<u64>()];
+    match counter.read(&mut count) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        read => read.map(|_| u64::from_ne_bytes(count)),
+    }
+}
+
+/// `duration` for the kernel, which takes what no clock reaches as for ever.
+fn timespec(duration: Duration) -> libc::timespec {
+    libc::timespec {
+        tv_sec: libc::time_t::try_from(duration.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: duration.subsec_nanos() as libc::c_long,
     }
 }

@@ -8,11 +8,23 @@ pub(crate) mod kevent;
 
 #[path = "../../src/sys/bsd.rs"]
 mod bsd;
-pub(crate) use bsd::WakeSignal;
+#[allow(unsafe_code, reason = "the crate's own call")]
+#[path = "../../src/sys/process.rs"]
+mod process;
+pub(crate) use bsd::{ChildFd, TimerFd, WakerFd};
+pub(crate) use std::sync::atomic::AtomicBool;
 
-#[path = "../../src/source/waker.rs"]
 #[allow(unreachable_pub, reason = "public in its crate, not in these tests")]
+#[path = "../../src/source/child.rs"]
+mod child;
+#[allow(unreachable_pub, reason = "public in its crate, not in these tests")]
+#[path = "../../src/source/timer.rs"]
+mod timer;
+#[allow(unreachable_pub, reason = "public in its crate, not in these tests")]
+#[path = "../../src/source/waker.rs"]
 mod waker;
+pub(crate) use child::Child;
+pub(crate) use timer::Timer;
 pub(crate) use waker::Waker;
 
 use std::ffi::c_int;

@@ -11,7 +11,7 @@ use nix::sys::ptrace;
 use nix::sys::signal::{Signal, raise};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::getppid;
-use pollio::{EventObject, Interest, OsPoller, Poller, Waker};
+use pollio::{EventObject, Interest, OsPoller, Poller, Timer, Waker};
 
 use crate::alone::this_program_again;
 use crate::descriptors::pair;
@@ -91,17 +91,38 @@ fn a_kernel_without_nanoseconds_is_asked_once() {
     assert_eq!(calls, [libc::SYS_epoll_pwait2, WAIT, WAIT, WAIT]);
 }
 
-/// C15
+/// C15: a burst of wakes is one system call until the poller has looked.
 #[test]
-fn a_wake_is_one_write() {
-    let calls = trace(concat!(module_path!(), "::a_wake_is_one_write"), || {
+fn a_burst_of_wakes_is_one_write() {
+    let calls = trace(concat!(module_path!(), "::a_burst_of_wakes_is_one_write"), || {
         let waker = Waker::new().unwrap();
         trace_from_here();
-        waker.wake().unwrap();
-        waker.clear().unwrap();
+        for _ in 0..2 {
+            for _ in 0..1_000 {
+                waker.wake().unwrap();
+            }
+            waker.clear().unwrap();
+        }
         trace_to_here();
     });
-    assert_eq!(calls, [libc::SYS_write, libc::SYS_read]);
+    let (write, read) = (libc::SYS_write, libc::SYS_read);
+    assert_eq!(calls, [write, read, write, read]);
+}
+
+#[test]
+fn each_verb_of_a_timer_is_one_system_call() {
+    let calls = trace(concat!(module_path!(), "::each_verb_of_a_timer_is_one_system_call"), || {
+        let timer = Timer::new().unwrap();
+        let hour = Duration::from_secs(3_600);
+        trace_from_here();
+        timer.set(hour).unwrap();
+        timer.set_interval(hour).unwrap();
+        timer.disarm().unwrap();
+        timer.clear().unwrap();
+        trace_to_here();
+    });
+    let set = libc::SYS_timerfd_settime;
+    assert_eq!(calls, [set, set, set, libc::SYS_read]);
 }
 
 /// What `epoll_wait` is to the kernel: newer architectures have `epoll_pwait` alone.

@@ -61,6 +61,8 @@ pub(crate) const NOTE_LOWAT: u32 = 0x0000_0001;
 pub(crate) const NOTE_OOB: u32 = 0x0000_0002;
 pub(crate) const NOTE_EXIT: u32 = 0x8000_0000;
 pub(crate) const NOTE_NSECONDS: u32 = 0x0000_0004;
+pub(crate) const NOTE_TIMER_UNIT: u32 = NOTE_NSECONDS;
+pub(crate) const TIMER_UNIT: Duration = Duration::from_nanos(1);
 
 /// The longest timeout that is not EINVAL: that of older macOS. Newer ones take 2³¹ - 1 seconds,
 /// FreeBSD takes any, and OpenBSD took 24 hours for whatever is longer.
@@ -84,7 +86,7 @@ impl Kevent {
     pub(crate) const NONE: Self =
         Self { ident: 0, filter: 0, flags: 0, fflags: 0, data: 0, udata: 0 };
 
-    pub(crate) fn new(ident: usize, filter: Filter, flags: Flags) -> Self {
+    pub(crate) const fn new(ident: usize, filter: Filter, flags: Flags) -> Self {
         Self { ident, filter, flags, ..Self::NONE }
     }
 

@@ -1,0 +1,110 @@
+//! Time, as a descriptor.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::time::Duration;
+
+use crate::sys::TimerFd;
+
+/// A timer that goes off once or again and again: a source that is readable from its first
+/// expiration until [`clear`](Self::clear).
+///
+/// It is a descriptor, so it is registered with any poller, under any token, in any mode: on Linux
+/// a [timerfd](https://man7.org/linux/man-pages/man2/timerfd_create.2.html), elsewhere a kqueue with
+/// `EVFILT_TIMER`. It runs on the monotonic clock, to the nanosecond on Linux, Apple systems and
+/// FreeBSD, and rounded up to milliseconds on the others. It can be set from another thread while a
+/// wait is blocked.
+///
+/// A program with many timeouts needs one of these, set to the next of them, or none: the timeout of
+/// [`wait_timeout`](crate::Poller::wait_timeout) does the same.
+///
+/// ```
+/// use std::{os::fd::AsRawFd, time::Duration};
+/// use pollio::{EventObject, OsPoller, Poller, Timer};
+///
+/// let mut poller = OsPoller::new()?;
+/// let timer = Timer::new()?;
+/// poller.add(EventObject::client(timer.as_raw_fd()).with_token(3))?;
+///
+/// timer.set(Duration::from_millis(1))?;
+/// assert_eq!(poller.wait(-1)?[0].token, 3);
+/// assert_eq!(timer.clear()?, 1);
+/// assert!(poller.wait(0)?.is_empty());
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Timer {
+    fd: TimerFd,
+}
+
+impl Timer {
+    /// Makes a timer that is not set.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's own, from
+    /// [timerfd_create(2)](https://man7.org/linux/man-pages/man2/timerfd_create.2.html) or
+    /// [kqueue(2)](https://man.freebsd.org/cgi/man.cgi?query=kqueue): `EMFILE` or `ENFILE` when the
+    /// process or the system has too many descriptors, `ENOMEM`.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { fd: TimerFd::new()? })
+    }
+
+    /// Goes off once, `after` this long; zero is at once, [`Duration::MAX`] never.
+    ///
+    /// What it was set to before, and the expirations so far, are forgotten.
+    ///
+    /// # Errors
+    ///
+    /// None can come about unless something closed the timer's descriptor behind its back; on
+    /// kqueue also `ENOMEM`.
+    pub fn set(&self, after: Duration) -> io::Result<()> {
+        self.fd.set(after)
+    }
+
+    /// Goes off again and again, `every` this long, for the first time after as long.
+    ///
+    /// What it was set to before, and the expirations so far, are forgotten.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for zero, which no clock can keep up with; else as [`set`](Self::set).
+    pub fn set_interval(&self, every: Duration) -> io::Result<()> {
+        if every.is_zero() {
+            let why = "a timer cannot go off every zero seconds";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        self.fd.set_interval(every)
+    }
+
+    /// Goes off no more, until it is set again. The expirations so far are forgotten.
+    ///
+    /// # Errors
+    ///
+    /// As [`set`](Self::set).
+    pub fn disarm(&self) -> io::Result<()> {
+        self.fd.disarm()
+    }
+
+    /// Returns how often it went off since it was set or last cleared, and forgets that. Zero means
+    /// that it was not readable.
+    ///
+    /// # Errors
+    ///
+    /// As [`set`](Self::set).
+    pub fn clear(&self) -> io::Result<u64> {
+        self.fd.clear()
+    }
+}
+
+impl AsFd for Timer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl AsRawFd for Timer {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}

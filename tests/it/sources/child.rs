@@ -1,0 +1,174 @@
+//! `Child`, over a poller.
+
+use std::os::fd::AsRawFd;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{self, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use pollio::{EventObject, Mode, Poller};
+
+use super::{AnyPoller, Child};
+use crate::alone::alone;
+use crate::expect::Expect;
+
+/// A process that ends when its standard input does, with this status.
+fn spawn(status: u8) -> process::Child {
+    Command::new("sh")
+        .args(["-c", &format!("read _; exit {status}")])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn end(process: &mut process::Child) {
+    drop(process.stdin.take());
+}
+
+#[test]
+fn it_is_readable_once_the_process_has_ended() {
+    for mode in [Mode::Level, Mode::Edge, Mode::Oneshot] {
+        let mut process = spawn(7);
+        let child = Child::new(&process).unwrap();
+        let mut poller = AnyPoller::new().unwrap();
+        poller.add(EventObject::client(child.as_raw_fd()).with_mode(mode).with_token(9)).unwrap();
+        poller.expect_none();
+        end(&mut process);
+        let event = poller.expect_one();
+        assert!(event.token == 9 && event.is_readable());
+        // It was not reaped: that is left to whoever asks.
+        assert_eq!(process.try_wait().unwrap().unwrap().code(), Some(7));
+    }
+}
+
+#[test]
+fn it_stays_readable_until_the_process_is_reaped() {
+    let mut process = spawn(0);
+    let child = Child::new(&process).unwrap();
+    let mut poller = AnyPoller::new().unwrap();
+    poller.add(EventObject::client(child.as_raw_fd())).unwrap();
+    end(&mut process);
+    for _ in 0..3 {
+        assert!(poller.expect_one().is_readable());
+    }
+    assert!(process.wait().unwrap().success());
+}
+
+#[test]
+fn a_process_that_has_ended_already_is_told() {
+    let mut process = spawn(3);
+    let watch = Child::new(&process).unwrap();
+    let mut poller = AnyPoller::new().unwrap();
+    poller.add(EventObject::client(watch.as_raw_fd())).unwrap();
+    end(&mut process);
+    poller.expect_one();
+
+    let child = Child::new(&process).unwrap();
+    let mut poller = AnyPoller::new().unwrap();
+    poller.add(EventObject::client(child.as_raw_fd())).unwrap();
+    for _ in 0..3 {
+        assert!(poller.expect_one().is_readable());
+    }
+    assert_eq!(process.wait().unwrap().code(), Some(3));
+}
+
+#[test]
+fn a_process_that_was_killed_is_told() {
+    let mut process = spawn(0);
+    let child = Child::new(&process).unwrap();
+    let mut poller = AnyPoller::new().unwrap();
+    poller.add(EventObject::client(child.as_raw_fd())).unwrap();
+    process.kill().unwrap();
+    poller.expect_one();
+    assert_eq!(process.wait().unwrap().signal(), Some(9));
+}
+
+#[test]
+fn a_stop_is_no_end() {
+    let mut process = spawn(0);
+    let child = Child::new(&process).unwrap();
+    let mut poller = AnyPoller::new().unwrap();
+    poller.add(EventObject::client(child.as_raw_fd())).unwrap();
+    let signal = |signal: &str| {
+        let pid = process.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    };
+    signal("-STOP");
+    poller.expect_none();
+    signal("-CONT");
+    poller.expect_none();
+    end(&mut process);
+    poller.expect_one();
+    process.wait().unwrap();
+}
+
+#[test]
+fn a_reaped_process_is_an_error() {
+    let mut process = spawn(0);
+    end(&mut process);
+    process.wait().unwrap();
+    let error = Child::new(&process).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(Errno::ECHILD as i32));
+}
+
+#[test]
+fn children_are_told_apart() {
+    let mut processes: Vec<_> = (0..10).map(spawn).collect();
+    let children: Vec<_> = processes.iter().map(|child| Child::new(child).unwrap()).collect();
+    let mut poller = AnyPoller::new().unwrap();
+    for (token, child) in (0..).zip(&children) {
+        let object = EventObject::client(child.as_raw_fd()).with_token(token);
+        poller.add(object.with_mode(Mode::Oneshot)).unwrap();
+    }
+    for (status, process) in (0..10).zip(&mut processes).rev() {
+        end(process);
+        assert_eq!(poller.expect_one().token, status);
+        assert_eq!(process.wait().unwrap().code(), Some(status.try_into().unwrap()));
+    }
+}
+
+#[test]
+fn an_end_ends_a_blocked_wait() {
+    let mut process = spawn(0);
+    let child = Child::new(&process).unwrap();
+    let mut poller = AnyPoller::new().unwrap();
+    poller.add(EventObject::client(child.as_raw_fd())).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(Duration::from_millis(50));
+            end(&mut process);
+        });
+        poller.expect_one();
+    });
+    process.wait().unwrap();
+}
+
+#[test]
+fn it_leaves_the_process_alone_when_it_is_dropped() {
+    let mut process = spawn(5);
+    drop(Child::new(&process).unwrap());
+    end(&mut process);
+    assert_eq!(process.wait().unwrap().code(), Some(5));
+}
+
+/// C11
+#[test]
+fn an_exec_closes_the_descriptors_of_sources() {
+    alone(concat!(module_path!(), "::an_exec_closes_the_descriptors_of_sources"), || {
+        let inherited = || Command::new("ls").arg("/dev/fd").output().unwrap().stdout;
+        let mut process = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let before = inherited();
+        let _child = Child::new(&process).unwrap();
+        let _timer = super::Timer::new().unwrap();
+        assert_eq!(inherited(), before);
+        end(&mut process);
+        process.wait().unwrap();
+    });
+}
+
+#[test]
+fn a_child_is_send_and_sync() {
+    fn is_send_and_sync<T: Send + Sync>() {}
+    is_send_and_sync::<Child>();
+}

@@ -1,0 +1,223 @@
+//! `Timer`, over a poller.
+
+use std::io::ErrorKind;
+use std::os::fd::AsRawFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pollio::{EventObject, Interest, Mode, Poller};
+
+use super::{AnyPoller, Timer};
+use crate::expect::Expect;
+
+const MS: Duration = Duration::from_millis(1);
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// A poller that watches a timer.
+fn watched(mode: Mode) -> (AnyPoller, Timer) {
+    let poller = AnyPoller::new().unwrap();
+    let timer = Timer::new().unwrap();
+    poller.add(EventObject::client(timer.as_raw_fd()).with_mode(mode)).unwrap();
+    (poller, timer)
+}
+
+#[test]
+fn it_is_silent_until_it_is_set() {
+    let (mut poller, timer) = watched(Mode::Level);
+    poller.expect_none();
+    assert_eq!(timer.clear().unwrap(), 0);
+}
+
+#[test]
+fn it_goes_off_once_and_never_early() {
+    for mode in [Mode::Level, Mode::Edge] {
+        let (mut poller, timer) = watched(mode);
+        for nanoseconds in [1, 999_999, 1_000_000, 1_500_001, 20_000_000] {
+            let after = Duration::from_nanos(nanoseconds);
+            let start = Instant::now();
+            timer.set(after).unwrap();
+            assert!(poller.expect_one().is_readable());
+            assert!(start.elapsed() >= after, "{after:?} was over after {:?}", start.elapsed());
+            assert_eq!(timer.clear().unwrap(), 1);
+            assert_eq!(timer.clear().unwrap(), 0);
+            poller.expect_none();
+        }
+    }
+}
+
+#[test]
+fn it_is_readable_until_it_is_cleared() {
+    let (mut poller, timer) = watched(Mode::Level);
+    timer.set(MS).unwrap();
+    for _ in 0..3 {
+        poller.expect_one();
+    }
+    assert_eq!(timer.clear().unwrap(), 1);
+    poller.expect_none();
+}
+
+#[test]
+fn zero_is_at_once() {
+    let (mut poller, timer) = watched(Mode::Level);
+    for _ in 0..3 {
+        timer.set(Duration::ZERO).unwrap();
+        poller.expect_one();
+        assert_eq!(timer.clear().unwrap(), 1);
+        poller.expect_none();
+    }
+}
+
+#[test]
+fn an_interval_goes_off_again_and_again() {
+    let (mut poller, timer) = watched(Mode::Level);
+    let start = Instant::now();
+    timer.set_interval(10 * MS).unwrap();
+    let mut expirations = 0;
+    while expirations < 5 {
+        poller.expect_one();
+        let count = timer.clear().unwrap();
+        assert_ne!(count, 0);
+        expirations += u32::try_from(count).unwrap();
+        assert!(start.elapsed() >= expirations * 10 * MS);
+    }
+}
+
+#[test]
+fn clear_tells_how_often_it_went_off() {
+    let (mut poller, timer) = watched(Mode::Level);
+    timer.set_interval(5 * MS).unwrap();
+    thread::sleep(52 * MS);
+    poller.expect_one();
+    let count = timer.clear().unwrap();
+    assert!(count >= 10, "it went off {count} times");
+}
+
+#[test]
+fn every_zero_seconds_is_refused() {
+    let (mut poller, timer) = watched(Mode::Level);
+    timer.set(HOUR).unwrap();
+    assert_eq!(timer.set_interval(Duration::ZERO).unwrap_err().kind(), ErrorKind::InvalidInput);
+    poller.expect_none();
+}
+
+#[test]
+fn setting_it_again_forgets_what_went_off() {
+    let (mut poller, timer) = watched(Mode::Level);
+    timer.set(MS).unwrap();
+    poller.expect_one();
+    timer.set(HOUR).unwrap();
+    poller.expect_none();
+    assert_eq!(timer.clear().unwrap(), 0);
+
+    timer.set_interval(MS).unwrap();
+    poller.expect_one();
+    timer.set_interval(HOUR).unwrap();
+    poller.expect_none();
+    assert_eq!(timer.clear().unwrap(), 0);
+}
+
+#[test]
+fn setting_it_again_replaces_an_interval() {
+    let (mut poller, timer) = watched(Mode::Level);
+    timer.set_interval(MS).unwrap();
+    poller.expect_one();
+    timer.set(MS).unwrap();
+    poller.expect_one();
+    assert_eq!(timer.clear().unwrap(), 1);
+    poller.expect_none();
+}
+
+#[test]
+fn setting_it_later_moves_it() {
+    let (mut poller, timer) = watched(Mode::Level);
+    let start = Instant::now();
+    timer.set(HOUR).unwrap();
+    timer.set(30 * MS).unwrap();
+    poller.expect_one();
+    assert!(start.elapsed() >= 30 * MS);
+}
+
+#[test]
+fn disarming_silences_it() {
+    let (mut poller, timer) = watched(Mode::Level);
+    timer.disarm().unwrap();
+    timer.set(5 * MS).unwrap();
+    timer.disarm().unwrap();
+    poller.expect_none();
+
+    timer.set_interval(MS).unwrap();
+    poller.expect_one();
+    timer.disarm().unwrap();
+    poller.expect_none();
+    assert_eq!(timer.clear().unwrap(), 0);
+
+    timer.set(MS).unwrap();
+    poller.expect_one();
+}
+
+#[test]
+fn for_ever_is_never_over() {
+    let (mut poller, timer) = watched(Mode::Level);
+    for for_ever in [
+        Duration::MAX,
+        Duration::from_secs(u64::MAX),
+        Duration::from_secs(i64::MAX.unsigned_abs()),
+        Duration::from_nanos(u64::MAX),
+        Duration::from_secs(200 * 365 * 24 * 3_600),
+    ] {
+        timer.set(MS).unwrap();
+        poller.expect_one();
+        timer.set(for_ever).unwrap();
+        poller.expect_none();
+        timer.set(MS).unwrap();
+        poller.expect_one();
+        timer.set_interval(for_ever).unwrap();
+        poller.expect_none();
+        assert_eq!(timer.clear().unwrap(), 0);
+    }
+}
+
+#[test]
+fn setting_it_ends_a_blocked_wait() {
+    let (mut poller, timer) = watched(Mode::Level);
+    timer.set(HOUR).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(30 * MS);
+            timer.set(MS).unwrap();
+        });
+        poller.expect_one();
+    });
+}
+
+#[test]
+fn it_can_be_registered_without_interest() {
+    let (mut poller, timer) = watched(Mode::Level);
+    let object = EventObject::client(timer.as_raw_fd());
+    poller.modify(object.with_interest(Interest::NONE)).unwrap();
+    timer.set(MS).unwrap();
+    poller.expect_none();
+    poller.modify(object).unwrap();
+    poller.expect_one();
+}
+
+#[test]
+fn timers_go_off_in_their_own_time() {
+    let mut poller = AnyPoller::new().unwrap();
+    let timers: Vec<_> = (0..5).map(|_| Timer::new().unwrap()).collect();
+    for (token, timer) in (0..).zip(&timers) {
+        let object = EventObject::client(timer.as_raw_fd());
+        poller.add(object.with_token(token).with_mode(Mode::Edge)).unwrap();
+        timer.set((5 - token) * 40 * MS).unwrap();
+    }
+    for token in (0..5).rev() {
+        assert_eq!(poller.expect_one().token, token);
+    }
+    poller.expect_none();
+}
+
+#[test]
+fn a_timer_is_send_and_sync() {
+    fn is_send_and_sync<T: Send + Sync>() {}
+    is_send_and_sync::<Timer>();
+}
