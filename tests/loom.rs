@@ -1,6 +1,6 @@
 //! `Waker` in every order that its threads can run in: its own file, with the `sys` of this one
 //! below it, checked by loom. A program of its own, because that is the root of a crate.
-#![cfg(any(target_os = "linux", target_os = "android"))]
+#![cfg(target_os = "linux")]
 
 #[path = "../src/source/waker.rs"]
 #[allow(

@@ -137,8 +137,10 @@ fn read_counter(mut counter: &File) -> io::Result<u64> {
 
 /// `duration` for the kernel, which takes what no clock reaches as for ever.
 fn timespec(duration: Duration) -> libc::timespec {
+    let seconds = duration.as_secs().min(i64::MAX.unsigned_abs());
     libc::timespec {
-        tv_sec: libc::time_t::try_from(duration.as_secs()).unwrap_or(libc::time_t::MAX),
-        tv_nsec: duration.subsec_nanos() as libc::c_long,
+        // Where the seconds have 32 bits, they end after 68 years.
+        tv_sec: seconds.try_into().unwrap_or(i32::MAX.into()),
+        tv_nsec: duration.subsec_nanos() as _,
     }
 }
