@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 /// Asks the kernel, with the time that is left, until it tells of something or `timeout` is over;
 /// returns how much it told of.
 ///
-/// `ask` may come back early and empty-handed, where a kernel cannot wait for so long, or told of
-/// nothing that counts.
+/// `ask` may come back early and empty-handed, where a kernel cannot wait for so long.
 pub(crate) fn wait_until(
     timeout: Option<Duration>,
     mut ask: impl FnMut(Option<Duration>) -> io::Result<usize>,

@@ -99,11 +99,11 @@ impl EventObject {
     /// each of which added it as exclusive, the kernel wakes one or a few instead of all.
     ///
     /// Linux only (`EPOLLEXCLUSIVE` in
-    /// [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html), 4.5): kqueue wakes
-    /// all of them. It is meant
-    /// for listening sockets, and the kernel takes it with `READABLE` and `WRITABLE`, level or
-    /// edge, alone: priority and the oneshot modes are `InvalidInput`, and so is a later `modify`.
-    /// A half-close is told as readable, without [`is_read_closed`](Self::is_read_closed).
+    /// [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html), 4.5): kqueue wakes all
+    /// of them. It is meant for listening sockets, and the kernel takes it with `READABLE` and
+    /// `WRITABLE`, level or edge, alone: priority and the oneshot modes are `InvalidInput`, and so is
+    /// a later `modify`. A half-close is told as readable, without
+    /// [`is_read_closed`](Self::is_read_closed).
     #[must_use]
     pub const fn exclusive(self) -> Self {
         Self { exclusive: true, ..self }
@@ -160,15 +160,15 @@ impl EventObject {
         self.readiness.contains(Readiness::READ_CLOSED)
     }
 
-    /// Nothing can be sent any more: both directions are shut.
+    /// Nothing can be sent any more: both directions are shut, or were never open, as on a socket
+    /// that epoll watches before it is connected.
     #[must_use]
     pub const fn is_write_closed(&self) -> bool {
         self.readiness.contains(Readiness::WRITE_CLOSED)
     }
 
-    /// An error is pending: a refused or reset connection, on epoll also a pipe whose reader is
-    /// gone. The next
-    /// read or write returns it, and so does `SO_ERROR`
+    /// An error is pending, which the next call returns: a refused or reset connection, and on epoll
+    /// a pipe whose reader is gone. Of a socket, `SO_ERROR` tells which
     /// ([`TcpStream::take_error`](std::net::TcpStream::take_error)).
     #[must_use]
     pub const fn is_error(&self) -> bool {

@@ -5,7 +5,7 @@ use bitflags::bitflags;
 bitflags! {
     /// The readiness that a registration asks for, joined by `|`.
     ///
-    /// Epoll tells of errors and hang-ups whatever the interest is, kqueue with those directions that
+    /// Epoll tells of errors and hang-ups whatever the interest is, kqueue with the directions that
     /// were asked for.
     ///
     /// ```

@@ -14,7 +14,7 @@ use crate::{EventObject, Registry};
 ///
 /// # The contract
 ///
-/// Each clause has tests that run over every backend.
+/// Each clause has tests, and all but those about costs run over every backend.
 ///
 /// **What comes back**
 ///
@@ -38,9 +38,10 @@ use crate::{EventObject, Registry};
 /// - **C7** A wait without a timeout returns only with events. A signal handler that runs
 ///   meanwhile, or a stop and continue, ends neither the wait nor the program: it goes on with
 ///   the time that is left.
-/// - **C8** A timeout is never early, and late by no more than the kernel's slack (50 µs unless
+/// - **C8** A timeout is never early, and late by no more than the kernel's slack: on Linux 50 µs,
+///   unless
 ///   [`PR_SET_TIMERSLACK`](https://man7.org/linux/man-pages/man2/PR_SET_TIMERSLACK.2const.html)
-///   says otherwise). Nanoseconds are honoured where the kernel can, else rounded up to
+///   says otherwise, or a thousandth of a longer timeout. Nanoseconds are honoured where the kernel can, else rounded up to
 ///   milliseconds. Zero polls. An empty slice means that the time is up.
 /// - **C9** No descriptor is lost or starved. With more ready than the buffer holds, the rest
 ///   come at the next waits, and the buffer grows to meet the load.
@@ -82,22 +83,25 @@ use crate::{EventObject, Registry};
 ///
 /// # Where kernels differ
 ///
-/// What the contract leaves to the kernel, in one place. The column of kqueue is from manual pages
-/// and sources, and from running the backend over a model of kqueue, not from a BSD.
+/// What the contract leaves to the kernel, in one place. The column of epoll has tests, but for the
+/// last row. That of kqueue is from manual pages and sources, and from running the backend over a
+/// model of kqueue, not from a BSD.
 ///
 /// | | epoll | kqueue |
 /// |---|---|---|
 /// | adding what is registered | `AlreadyExists` | replaces all of it |
 /// | a `modify` that fails | changes nothing | deletes |
 /// | `delete` of a number that is not open | `EBADF` | `EBADF`; on Apple systems `NotFound` |
-/// | a regular file | `PermissionDenied` | always ready |
+/// | a regular file | `PermissionDenied` | is readable up to its end |
+/// | a socket that was never connected | is told as a full hang-up: connect first, then add | is not ready |
 /// | `Interest::NONE` | tells of hang-ups and errors | tells of nothing |
 /// | a full hang-up or an error | is told with any interest, in both directions | is told in the directions that were asked for; an error counts for both |
 /// | one's own `shutdown(Write)` | is told with the peer's, as a full hang-up | is `is_write_closed` at once |
 /// | a pipe whose reader is gone | `is_error` | `is_write_closed`; adding it is `BrokenPipe` on FreeBSD, `EBADF` on NetBSD |
 /// | `Interest::PRIORITY` | whatever `POLLPRI` stands for | out-of-band data of sockets on Apple systems, OpenBSD and DragonFly BSD, where it tells of the peer's half-close as well; nothing on FreeBSD and NetBSD |
 /// | [`exclusive`](EventObject::exclusive) | shares wake-ups | has no effect |
-/// | a oneshot with several interests | is one system call to wait for | is two |
+/// | a oneshot with several interests | is one system call to wait for | is two; what another thread registers under that number between them may lose a direction, so after an event that turns out to be stale, `modify` what lives there now |
+/// | `modify` | is one system call | is two, and registrations take turns |
 /// | a closed descriptor with a duplicate | is told of | is deleted |
 /// | a forked child | shares the registrations: what it adds or deletes, it does for both | has no poller |
 pub trait Poller {

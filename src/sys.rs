@@ -28,7 +28,7 @@ compile_error!("pollio needs epoll or kqueue: Linux, Android, an Apple system or
 
 mod process;
 
-/// Here, so that the sources' own files can be run over a model of it.
+/// Named here, so that `tests/loom.rs` can put loom's in its place.
 pub(crate) use std::sync::atomic::AtomicBool;
 
 use std::ffi::c_int;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::deadline::wait_until;
@@ -61,7 +61,7 @@ impl KqueuePoller {
     /// Makes a poller whose first wait takes up to `events` events.
     ///
     /// The buffer doubles whenever a wait has filled it, so this only spares a program that knows
-    /// its load the first steps. It takes up to 150 bytes an event. [`new`](Poller::new) begins
+    /// its load the first steps. It never shrinks, and takes up to 160 bytes an event. [`new`](Poller::new) begins
     /// with 32. 0 counts as 1, and more than 1,048,576 as that: there the buffer grows no further,
     /// and what else is ready comes at the next wait.
     ///
@@ -69,7 +69,7 @@ impl KqueuePoller {
     ///
     /// As [`Poller::new`] tells, and `OutOfMemory` where there is no room for the buffer.
     pub fn with_capacity(events: usize) -> io::Result<Self> {
-        let knotes = Arc::new(Knotes(kevent::kqueue()?));
+        let knotes = Arc::new(Knotes { kqueue: kevent::kqueue()?, change: Mutex::new(()) });
         let mut poller = Self {
             registry: Registry::new(knotes.clone()),
             knotes,
@@ -95,22 +95,23 @@ impl KqueuePoller {
     fn ask_kernel(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
         // macOS refuses to wait for years.
         let timeout = timeout.map(|timeout| timeout.min(A_DAY));
-        self.taken = kevent::kevent(self.knotes.0.as_fd(), &[], &mut self.kevents, timeout)?;
-        for place in 0..self.taken {
-            self.tell(place);
+        self.taken = kevent::kevent(self.knotes.kqueue.as_fd(), &[], &mut self.kevents, timeout)?;
+        for index in 0..self.taken {
+            self.tell(index);
         }
-        self.silence_siblings()?;
+        // Where the kernel has no memory for it, one event too many is better than these lost.
+        let _ = self.silence_siblings();
         Ok(self.events.len())
     }
 
     /// Tells of a filter that fired: in the event of its descriptor, if there is one already.
-    fn tell(&mut self, place: usize) {
-        let kevent = &self.kevents[place];
+    fn tell(&mut self, index: usize) {
+        let kevent = &self.kevents[index];
         let event = event_object(kevent);
         if interest_from(kevent.udata()).bits().count_ones() > 1 {
             let shared = self.shared.entry(event.fd).or_insert(Shared {
                 event: self.events.len(),
-                kevent: place,
+                kevent: index,
                 fired: Interest::NONE,
             });
             shared.fired |= interest_of(kevent.filter());
@@ -125,28 +126,29 @@ impl KqueuePoller {
     /// Disables what EV_DISPATCH leaves armed: it knows of the one filter that fired, while a
     /// oneshot is told once for all its interests together.
     ///
-    /// A `modify` that another thread makes between the kernel's answer and this call loses the
-    /// siblings that it armed. Its program gets the event, after which it modifies once more.
+    /// A registration that another thread makes between the kernel's answer and this call loses the
+    /// siblings that it armed. The docs of [`Poller`](Poller#where-kernels-differ) say what to do.
     fn silence_siblings(&mut self) -> io::Result<()> {
         if self.shared.is_empty() {
             return Ok(());
         }
         let mut silence = Changes::<32>::new();
-        for (fd, shared) in self.shared.drain() {
+        for event in &self.events {
+            let Some(shared) = self.shared.remove(&event.fd) else { continue };
             let udata = self.kevents[shared.kevent].udata();
             if udata & ONESHOT == 0 {
                 continue;
             }
             for filter in filters(interest_from(udata) - shared.fired) {
                 if silence.is_full() {
-                    self.knotes.make(&silence)?;
+                    self.knotes.apply(&silence)?;
                     silence = Changes::new();
                 }
-                silence.push(change(fd, filter, kevent::EV_DISABLE).with_udata(udata));
+                silence.push(change(event.fd, filter, kevent::EV_DISABLE).with_udata(udata));
             }
         }
         // A receipt could say no more than that the descriptor was closed or deleted meanwhile.
-        self.knotes.make(&silence)?;
+        self.knotes.apply(&silence)?;
         Ok(())
     }
 }
@@ -174,13 +176,13 @@ impl Poller for KqueuePoller {
 
 impl AsFd for KqueuePoller {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.knotes.0.as_fd()
+        self.knotes.kqueue.as_fd()
     }
 }
 
 impl AsRawFd for KqueuePoller {
     fn as_raw_fd(&self) -> RawFd {
-        self.knotes.0.as_raw_fd()
+        self.knotes.kqueue.as_raw_fd()
     }
 }
 
@@ -189,42 +191,58 @@ impl AsRawFd for KqueuePoller {
 /// The kernel has a knote for each descriptor and filter, so a registration is one knote for each
 /// interest. Without any, a disabled one keeps its place.
 #[derive(Debug)]
-struct Knotes(OwnedFd);
+struct Knotes {
+    kqueue: OwnedFd,
+    /// Held while a registration changes: the kernel takes its knotes one by one, and those of two
+    /// threads would mix.
+    change: Mutex<()>,
+}
 
 impl Register for Knotes {
     fn add(&self, object: EventObject) -> io::Result<()> {
-        self.replace(object).map(drop)
+        let _change = self.change();
+        self.replace(object)
     }
 
     fn modify(&self, object: EventObject) -> io::Result<()> {
-        if self.replace(object)? {
-            return Ok(());
-        }
-        // There was nothing to modify, and the kernel has added it all the same.
-        self.delete(object.fd)?;
-        Err(not_found())
+        let _change = self.change();
+        // In one call with what follows, the kernel would add what there was not to modify.
+        self.forget(object.fd)?;
+        self.replace(object)
     }
 
     fn delete(&self, fd: RawFd) -> io::Result<()> {
-        let mut deletion = Changes::<3>::new();
-        for filter in filters(Interest::all()) {
-            deletion.push(change(fd, filter, kevent::EV_DELETE));
-        }
-        if any_was_there(&self.make(&deletion)?[..deletion.count])? {
-            Ok(())
-        } else {
-            Err(not_found())
-        }
+        let _change = self.change();
+        self.forget(fd)
     }
 }
 
 impl Knotes {
-    /// Puts the knotes of `object` in the place of those that its descriptor has, and returns
-    /// whether it had any. On an error it has none.
+    fn change(&self) -> MutexGuard<'_, ()> {
+        // What it guards is the kernel's, which nobody's panic leaves half done.
+        self.change.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Deletes the knotes of a descriptor, one of which at least must be there.
+    fn forget(&self, fd: RawFd) -> io::Result<()> {
+        let mut deletion = Changes::<3>::new();
+        for filter in filters(Interest::all()) {
+            deletion.push(change(fd, filter, kevent::EV_DELETE));
+        }
+        let receipts = self.apply(&deletion)?;
+        check_open(&receipts[..deletion.count])?;
+        if receipts[..deletion.count].iter().any(|receipt| errno(receipt) == 0) {
+            return Ok(());
+        }
+        Err(io::Error::from_raw_os_error(libc::ENOENT))
+    }
+
+    /// Puts the knotes of `object` in the place of those that its descriptor has. On an error it
+    /// has none.
     ///
     /// Each is deleted first: EV_ADD leaves the EV_CLEAR and EV_DISPATCH of an existing one as
     /// they are.
-    fn replace(&self, object: EventObject) -> io::Result<bool> {
+    fn replace(&self, object: EventObject) -> io::Result<()> {
         let mut changes = Changes::<6>::new();
         for filter in filters(Interest::all()) {
             changes.push(change(object.fd, filter, kevent::EV_DELETE));
@@ -241,17 +259,17 @@ impl Knotes {
         for added in &mut changes.list[deletions..] {
             *added = added.with_udata(udata(object));
         }
-        let receipts = self.make(&changes)?;
+        let receipts = self.apply(&changes)?;
         let (deleted, added) = receipts[..changes.count].split_at(deletions);
-        let had_any = any_was_there(deleted)?;
+        check_open(deleted)?;
         for (receipt, change) in added.iter().zip(&changes.list[deletions..]) {
             if let Err(error) = self.check_added(receipt, change) {
                 // What else was added must not be told of.
-                let _ = self.delete(object.fd);
+                let _ = self.forget(object.fd);
                 return Err(error);
             }
         }
-        Ok(had_any)
+        Ok(())
     }
 
     /// Whether a knote was added, says its receipt.
@@ -268,16 +286,16 @@ impl Knotes {
     fn is_there(&self, change: &Kevent) -> io::Result<bool> {
         let mut enabling = Changes::<1>::new();
         enabling.push(change.with_flags(kevent::EV_ENABLE | kevent::EV_RECEIPT));
-        Ok(errno(&self.make(&enabling)?[0]) == 0)
+        Ok(errno(&self.apply(&enabling)?[0]) == 0)
     }
 
-    /// Makes `changes`, and returns a receipt for each, in their order.
-    fn make<const MOST: usize>(&self, changes: &Changes<MOST>) -> io::Result<[Kevent; MOST]> {
+    /// Applies `changes`, and returns a receipt for each, in their order.
+    fn apply<const MOST: usize>(&self, changes: &Changes<MOST>) -> io::Result<[Kevent; MOST]> {
         let mut receipts = [Kevent::NONE; MOST];
         if changes.count > 0 {
             let room = &mut receipts[..changes.count];
             let list = &changes.list[..changes.count];
-            kevent::kevent(self.0.as_fd(), list, room, Some(Duration::ZERO))?;
+            kevent::kevent(self.kqueue.as_fd(), list, room, Some(Duration::ZERO))?;
         }
         Ok(receipts)
     }
@@ -316,21 +334,17 @@ fn change(fd: RawFd, filter: Filter, flags: Flags) -> Kevent {
     }
 }
 
-/// Whether a deletion found its knote.
-fn any_was_there(receipts: &[Kevent]) -> io::Result<bool> {
+/// Fails if these receipts are about a descriptor that is not open.
+fn check_open(receipts: &[Kevent]) -> io::Result<()> {
     if receipts.iter().any(|receipt| errno(receipt) == libc::EBADF) {
         return Err(io::Error::from_raw_os_error(libc::EBADF));
     }
-    Ok(receipts.iter().any(|receipt| errno(receipt) == 0))
+    Ok(())
 }
 
 /// What a receipt says: 0 for success.
 fn errno(receipt: &Kevent) -> i32 {
     i32::try_from(receipt.data()).unwrap_or(libc::EINVAL)
-}
-
-fn not_found() -> io::Error {
-    io::Error::from_raw_os_error(libc::ENOENT)
 }
 
 /// The filters that tell of `interest`. FreeBSD and NetBSD have none for out-of-band data.

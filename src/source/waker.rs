@@ -57,7 +57,8 @@ impl Waker {
     /// Makes the waker readable. It never blocks, and is never lost: all the wakes before the next
     /// [`clear`](Self::clear) are one event, and of these only the first is a system call.
     ///
-    /// What a thread wrote before it woke is there for the thread that has cleared.
+    /// What a thread wrote before it woke is there for the thread that has cleared. A forked child
+    /// must not clear the waker of its parent, nor anybody but `clear` read from its descriptor.
     ///
     /// # Errors
     ///

@@ -86,7 +86,8 @@ impl TimerFd {
 
     fn start(&self, period: Duration, flags: Flags) -> io::Result<()> {
         // The kernels do not agree on what to make of a time that none of them lives to see.
-        const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+        // FreeBSD's clock ends after 68 years.
+        const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
         if period > FOR_EVER {
             return self.disarm();
         }

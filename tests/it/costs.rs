@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 use allocation_counter::measure;
 use pollio::{EventObject, Interest, Mode, OsPoller, Poller, Waker};
@@ -42,7 +43,7 @@ fn nothing_is_allocated_once_the_buffer_has_its_size() {
         }
         assert!(poller.wait(0).unwrap().is_empty());
         assert!(poller.wait(1).unwrap().is_empty());
-        assert!(poller.wait_timeout(Some(std::time::Duration::from_nanos(1))).unwrap().is_empty());
+        assert!(poller.wait_timeout(Some(Duration::from_nanos(1))).unwrap().is_empty());
     });
     assert_eq!(waits.count_total, 0);
 }
@@ -57,7 +58,8 @@ fn registering_allocates_nothing() {
         for mode in [Mode::Level, Mode::Edge, Mode::Oneshot] {
             poller.add(object.with_mode(mode)).unwrap();
             poller.modify(object.with_interest(Interest::WRITABLE)).unwrap();
-            poller.add(object).unwrap_err();
+            // An error on epoll; kqueue replaces.
+            let _ = poller.add(object);
             poller.delete(object.fd).unwrap();
             poller.delete(object.fd).unwrap_err();
         }

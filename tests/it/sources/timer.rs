@@ -164,6 +164,8 @@ fn for_ever_is_never_over() {
         Duration::from_secs(i64::MAX.unsigned_abs()),
         Duration::from_nanos(u64::MAX),
         Duration::from_secs(200 * 365 * 24 * 3_600),
+        Duration::from_secs(31 * 365 * 24 * 3_600),
+        Duration::from_secs(29 * 365 * 24 * 3_600),
     ] {
         timer.set(MS).unwrap();
         poller.expect_one();
