@@ -14,9 +14,10 @@ pub(crate) mod ownership;
 pub(crate) mod thread;
 pub(crate) mod waiting;
 
-/// Makes a test of each case, over one backend; or of those that are about kqueue alone.
+/// Makes a test of each case, over one backend; or of those that need neither real time nor a
+/// poller that is a descriptor; or of those that are about kqueue alone.
 macro_rules! conformance {
-    ($poller:ty) => {
+    (simulated: $poller:ty) => {
         conformance! { @together $poller;
             closing::a_half_close_is_read_closed_and_readable,
             closing::a_full_hang_up_closes_both_ways,
@@ -37,7 +38,6 @@ macro_rules! conformance {
             errors::a_failed_call_leaves_the_registration_as_it_was,
             identity::fd_kind_and_token_come_back,
             identity::modify_replaces_kind_and_token,
-            identity::a_poller_watches_another_poller,
             identity::descriptors_are_told_apart,
             interest::readable_is_told_to_those_who_asked,
             interest::writable_is_told_to_those_who_asked,
@@ -65,17 +65,23 @@ macro_rules! conformance {
             mode::oneshot_tells_what_modify_finds,
             mode::every_mode_can_become_every_other,
             ownership::a_dropped_poller_leaves_registered_descriptors_open,
-            thread::a_registration_reaches_a_blocked_wait,
-            thread::a_modification_reaches_a_blocked_wait,
-            thread::a_poller_moves_to_another_thread,
             thread::registering_works_while_events_are_borrowed,
             thread::many_threads_register_at_once,
             waiting::zero_polls,
+            waiting::a_wait_works_through_a_trait_object,
+        }
+    };
+    ($poller:ty) => {
+        conformance!(simulated: $poller);
+        conformance! { @together $poller;
+            identity::a_poller_watches_another_poller,
+            thread::a_registration_reaches_a_blocked_wait,
+            thread::a_modification_reaches_a_blocked_wait,
+            thread::a_poller_moves_to_another_thread,
             waiting::a_timeout_is_never_early,
             waiting::a_wait_ends_when_an_event_comes,
             waiting::any_negative_timeout_is_for_ever,
             waiting::a_timeout_beyond_every_clock_is_for_ever,
-            waiting::a_wait_works_through_a_trait_object,
         }
         conformance! { @alone $poller;
             load::thousands_ready_at_once_are_all_told,
