@@ -4,18 +4,21 @@ mod following;
 
 use std::collections::BTreeSet;
 use std::env;
-use std::io::{self, ErrorKind};
-use std::os::fd::RawFd;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use pollio::sim::{SimPoller, World};
-use pollio::{EventObject, Interest, Mode, Poller, Readiness};
+use pollio::{EventObject, Interest, Mode, OsPoller, Poller, Readiness};
 
 use crate::alone::this_program_again;
 use crate::conformance::{conformance, load};
+use crate::descriptors::{drain, fill, pair};
 use crate::expect::Expect;
 use following::Following;
 
@@ -38,6 +41,61 @@ fn watching(seed: u64, count: RawFd) -> (SimPoller, World) {
 
 fn told(poller: &mut SimPoller) -> Vec<RawFd> {
     poller.wait(0).unwrap().iter().map(|event| event.fd).collect()
+}
+
+/// C2, C3, C4, C5, C6: whatever happens to connections, and whatever is asked of them.
+#[test]
+fn the_simulation_tells_what_the_kernel_tells() {
+    const MODES: [Mode; 4] = [Mode::Level, Mode::Edge, Mode::Oneshot, Mode::EdgeOneshot];
+    // Without PRIORITY: data counts as its arrival on Linux, which tells a standing WRITABLE anew.
+    const INTERESTS: [Interest; 4] = [Interest::NONE, Interest::READABLE, Interest::WRITABLE, BOTH];
+    for seed in 0..100 {
+        let mut pairs: Vec<_> =
+            (0..3).map(|_| pair()).map(|(near, far)| (near, Some(far))).collect();
+        let mut real = OsPoller::new().unwrap();
+        let mut sim = Following::<{ usize::MAX }>::new().unwrap();
+        for (near, _) in &pairs {
+            real.add(EventObject::client(near.as_raw_fd())).unwrap();
+            sim.add(EventObject::client(near.as_raw_fd())).unwrap();
+        }
+        for step in 0..100 {
+            let mut dice = dice(seed, step);
+            let (near, far) = &mut pairs[dice(3)];
+            match (dice(20), &mut *far) {
+                (0..=3, Some(far)) => drop(far.write(b"x")),
+                (4..=6, _) => while matches!((&*near).read(&mut [0; 4096]), Ok(1..)) {},
+                (7..=8, Some(_)) => fill(&*near),
+                (9..=11, Some(far)) => drain(&*far),
+                (12, Some(far)) => far.shutdown(Shutdown::Write).unwrap(),
+                (13, _) if dice(4) == 0 => *far = None,
+                _ => {
+                    let object = EventObject::client(near.as_raw_fd())
+                        .with_interest(INTERESTS[dice(4)])
+                        .with_mode(MODES[dice(4)])
+                        .with_token(step);
+                    real.modify(object).unwrap();
+                    sim.modify(object).unwrap();
+                }
+            }
+            let sorted = |events: &[EventObject]| {
+                let mut events = events.to_vec();
+                events.sort_by_key(|event| event.fd);
+                events
+            };
+            let (told, expected) = (sorted(sim.wait(0).unwrap()), sorted(real.wait(0).unwrap()));
+            assert_eq!(told, expected, "seed {seed}, step {step}");
+        }
+    }
+}
+
+/// Numbers below what is asked for.
+fn dice(seed: u32, step: u32) -> impl FnMut(usize) -> usize {
+    let mut hasher = DefaultHasher::new();
+    (seed, step).hash(&mut hasher);
+    move |sides| {
+        sides.hash(&mut hasher);
+        usize::try_from(hasher.finish() % sides as u64).unwrap()
+    }
 }
 
 /// C8
