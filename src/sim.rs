@@ -76,7 +76,8 @@
 //! - A timeout ends exactly when it is over, and the clock stands still between the waits. A wait
 //!   for ever that nothing can end is an error, of kind
 //!   [`Deadlock`](io::ErrorKind::Deadlock), as it does not wait for other threads.
-//! - Whoever drops a [`SimPoller`] or a [`World`] in a panic prints the seed to the standard error.
+//! - A test that panics prints the seed to the standard error, as it drops the [`SimPoller`] or a
+//!   [`World`]. One that fails by returning an error has to tell its [`seed`](World::seed) itself.
 //!
 //! # What it does not
 //!
@@ -243,8 +244,8 @@ impl World {
         self.state().wait_errors.push_back(error);
     }
 
-    /// Has each wait tell of `size` descriptors, or of all that are ready if they are fewer, and
-    /// no more of a random number. 0 counts as 1.
+    /// Has each wait tell of `size` descriptors, or of all that are ready if they are fewer, instead
+    /// of any number of them. 0 counts as 1.
     pub fn set_batch(&self, size: usize) {
         self.state().batch = Some(size.max(1));
     }
@@ -278,6 +279,9 @@ impl World {
     ///
     /// What is planned for the same time happens in the order of the plans, and before a wait that
     /// ends at that time. A delay that no clock can reach is never.
+    ///
+    /// It happens to whoever has the number of the descriptor then. The plan is given the world; a
+    /// clone in it would keep the world alive for as long as it has not happened.
     pub fn after(&self, delay: Duration, happening: impl FnOnce(&Self) + Send + 'static) {
         let mut state = self.state();
         if let Some(time) = state.now.checked_add(delay) {
