@@ -7,6 +7,7 @@ mod interest;
 mod poller;
 mod readiness;
 mod registry;
+pub mod sim;
 mod source;
 mod sys;
 

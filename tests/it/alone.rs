@@ -1,8 +1,12 @@
 //! A test in a process of its own, for what a process has only once: signals, the limit of
 //! descriptors, the list of open ones.
+//!
+//! Every case of the contract runs so. Until its exec, a child that another test spawns has
+//! duplicates of all descriptors, close-on-exec or not, so that for a moment a close closes nothing.
 
 use std::env;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use nix::unistd::alarm;
 
@@ -19,7 +23,9 @@ pub(crate) fn alone(path: &str, body: fn()) {
         alarm::set(LIMIT_S);
         return body();
     }
-    let output = this_program_again(path).env(ALONE, "1").output().unwrap();
+    let mut command = this_program_again(path);
+    command.env(ALONE, "1").stdout(Stdio::piped()).stderr(Stdio::piped());
+    let output = spawn(&mut command).wait_with_output().unwrap();
     let stdout = String::from_utf8_lossy(&output.stdout);
     assert!(
         output.status.success() && stdout.contains("1 passed"),
@@ -35,4 +41,35 @@ pub(crate) fn this_program_again(path: &str) -> Command {
     let mut command = Command::new(env::current_exe().unwrap());
     command.args([test, "--exact", "--nocapture", "--test-threads=1"]);
     command
+}
+
+/// Spawns a process while nobody [closes](Closing).
+pub(crate) fn spawn(command: &mut Command) -> Child {
+    let mut closing = CLOSING.0.lock().unwrap_or_else(PoisonError::into_inner);
+    while *closing > 0 {
+        closing = CLOSING.1.wait(closing).unwrap_or_else(PoisonError::into_inner);
+    }
+    // It returns when the child has done its exec.
+    command.spawn().unwrap()
+}
+
+/// How many tests close.
+static CLOSING: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+
+/// While one of these lives, [`spawn`] spawns nothing: for a test that runs beside others, and in
+/// which a close must close.
+pub(crate) struct Closing(());
+
+impl Closing {
+    pub(crate) fn new() -> Self {
+        *CLOSING.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        Self(())
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        *CLOSING.0.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        CLOSING.1.notify_all();
+    }
 }

@@ -14,10 +14,11 @@ pub(crate) mod ownership;
 pub(crate) mod thread;
 pub(crate) mod waiting;
 
-/// Makes a test of each case, over one backend; or of those that are about kqueue alone.
+/// Makes a test of each case, over one backend; or of those that need neither real time nor a
+/// poller that is a descriptor; or of those that are about kqueue alone.
 macro_rules! conformance {
-    ($poller:ty) => {
-        conformance! { @together $poller;
+    (simulated: $poller:ty) => {
+        conformance! { @each $poller;
             closing::a_half_close_is_read_closed_and_readable,
             closing::a_full_hang_up_closes_both_ways,
             closing::a_hang_up_of_both_sides_over_tcp_closes_both_ways,
@@ -37,7 +38,6 @@ macro_rules! conformance {
             errors::a_failed_call_leaves_the_registration_as_it_was,
             identity::fd_kind_and_token_come_back,
             identity::modify_replaces_kind_and_token,
-            identity::a_poller_watches_another_poller,
             identity::descriptors_are_told_apart,
             interest::readable_is_told_to_those_who_asked,
             interest::writable_is_told_to_those_who_asked,
@@ -50,7 +50,7 @@ macro_rules! conformance {
             interest::none_keeps_the_registration,
             interest::every_interest_can_become_every_other,
             load::every_descriptor_is_one_event,
-            load::every_edge_is_told_once_however_small_the_buffer,
+            load::every_edge_is_told_once_beyond_the_first_buffer,
             load::every_oneshot_is_silenced_in_both_directions,
             mode::level_repeats_until_drained,
             mode::level_tells_of_room_until_it_is_filled,
@@ -65,22 +65,26 @@ macro_rules! conformance {
             mode::oneshot_tells_what_modify_finds,
             mode::every_mode_can_become_every_other,
             ownership::a_dropped_poller_leaves_registered_descriptors_open,
-            thread::a_registration_reaches_a_blocked_wait,
-            thread::a_modification_reaches_a_blocked_wait,
-            thread::a_poller_moves_to_another_thread,
             thread::registering_works_while_events_are_borrowed,
             thread::many_threads_register_at_once,
             waiting::zero_polls,
+            waiting::a_wait_works_through_a_trait_object,
+        }
+    };
+    ($poller:ty) => {
+        conformance!(simulated: $poller);
+        conformance! { @each $poller;
+            identity::a_poller_watches_another_poller,
+            load::thousands_ready_at_once_are_all_told,
+            ownership::a_dropped_poller_closes_its_own_descriptors,
+            ownership::an_exec_closes_a_pollers_descriptors,
+            thread::a_registration_reaches_a_blocked_wait,
+            thread::a_modification_reaches_a_blocked_wait,
+            thread::a_poller_moves_to_another_thread,
             waiting::a_timeout_is_never_early,
             waiting::a_wait_ends_when_an_event_comes,
             waiting::any_negative_timeout_is_for_ever,
             waiting::a_timeout_beyond_every_clock_is_for_ever,
-            waiting::a_wait_works_through_a_trait_object,
-        }
-        conformance! { @alone $poller;
-            load::thousands_ready_at_once_are_all_told,
-            ownership::a_dropped_poller_closes_its_own_descriptors,
-            ownership::an_exec_closes_a_pollers_descriptors,
             waiting::a_signal_does_not_end_a_wait,
             waiting::a_signal_does_not_change_a_timeout,
             waiting::a_deadline_that_passes_in_a_handler_ends_the_wait,
@@ -89,7 +93,7 @@ macro_rules! conformance {
         }
     };
     (kqueue: $poller:ty) => {
-        conformance! { @together $poller;
+        conformance! { @each $poller;
             kqueue::a_broken_pipe_is_refused_or_told,
             kqueue::a_closed_descriptor_is_silent_though_a_duplicate_lives,
             kqueue::a_refused_add_leaves_nothing_registered,
@@ -98,13 +102,7 @@ macro_rules! conformance {
             kqueue::the_end_is_told_to_those_who_asked_for_priority,
         }
     };
-    (@together $poller:ty; $($file:ident::$case:ident,)*) => {
-        $(#[test]
-        fn $case() {
-            $crate::conformance::$file::$case::<$poller>();
-        })*
-    };
-    (@alone $poller:ty; $($file:ident::$case:ident,)*) => {
+    (@each $poller:ty; $($file:ident::$case:ident,)*) => {
         $(#[test]
         fn $case() {
             let path = concat!(module_path!(), "::", stringify!($case));

@@ -12,9 +12,9 @@ use nix::errno::Errno;
 use nix::unistd::close;
 use pollio::{EpollPoller, EventObject, Interest, Mode, Poller, Waker};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::alone::alone;
+use crate::alone::{Closing, alone};
 use crate::conformance::conformance;
 use crate::descriptors::{pair, tcp_pair};
 use crate::expect::Expect;
@@ -70,6 +70,7 @@ fn pollers_cannot_watch_each_other_in_a_circle() {
 /// C5, C6
 #[test]
 fn hang_ups_and_errors_need_no_interest() {
+    let _closing = Closing::new();
     let (near, far) = pair();
     let mut poller = EpollPoller::new().unwrap();
     poller.add(EventObject::client(near.as_raw_fd()).with_interest(Interest::NONE)).unwrap();
@@ -84,6 +85,16 @@ fn hang_ups_and_errors_need_no_interest() {
     SockRef::from(&far).set_linger(Some(Duration::ZERO)).unwrap();
     drop(far);
     assert!(poller.expect_one().is_error());
+}
+
+/// C6: so connect first, then add.
+#[test]
+fn a_socket_that_was_never_connected_looks_hung_up() {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let mut poller = EpollPoller::new().unwrap();
+    poller.add(EventObject::client(socket.as_raw_fd())).unwrap();
+    let event = poller.expect_one();
+    assert!(event.is_read_closed() && event.is_write_closed() && !event.is_error());
 }
 
 /// C6
@@ -102,6 +113,7 @@ fn a_half_close_is_told_to_readers_alone() {
 /// C16
 #[test]
 fn a_closed_descriptor_is_told_while_a_duplicate_lives() {
+    let _closing = Closing::new();
     let (near, mut far) = pair();
     let fd = near.as_raw_fd();
     let mut poller = EpollPoller::new().unwrap();
@@ -239,6 +251,19 @@ fn nanoseconds_are_honoured() {
         "100 µs took {shortest:?}. On a kernel without epoll_pwait2 (before 5.11), leave this test \
          out by name, with --skip"
     );
+}
+
+/// C8: of ten waits for 20 ms, one at least is late by no more than a quarter.
+#[test]
+fn a_timeout_is_hardly_late() {
+    let mut poller = EpollPoller::new().unwrap();
+    let wait = || {
+        let start = Instant::now();
+        assert!(poller.wait(20).unwrap().is_empty());
+        start.elapsed()
+    };
+    let shortest = std::iter::repeat_with(wait).take(10).min().unwrap();
+    assert!(shortest < Duration::from_millis(25), "20 ms took {shortest:?}");
 }
 
 /// C8: a kernel or a sandbox without `epoll_pwait2` makes timeouts longer, never shorter.

@@ -7,7 +7,59 @@
 #[allow(unreachable_pub, reason = "public in its crate, not in these tests")]
 pub(crate) mod backend;
 
-use crate::conformance::conformance;
+use std::io::Write;
+use std::os::fd::AsRawFd;
 
-conformance!(backend::KqueuePoller);
-conformance!(kqueue: backend::KqueuePoller);
+use backend::KqueuePoller;
+use pollio::{EventObject, Interest, Mode, Poller};
+
+use crate::conformance::conformance;
+use crate::descriptors::pair;
+use crate::expect::Expect;
+
+conformance!(KqueuePoller);
+conformance!(kqueue: KqueuePoller);
+
+/// C4, C9: the two filters of a descriptor come in different batches, if at all.
+#[test]
+fn a_oneshot_is_told_once_by_a_buffer_of_one() {
+    for capacity in [0, 1] {
+        let pairs: Vec<_> = (0..10).map(|_| pair()).collect();
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let mut poller = KqueuePoller::with_capacity(capacity).unwrap();
+        for (token, (near, far)) in (0..).zip(&pairs) {
+            (&*far).write_all(b"x").unwrap();
+            let object = EventObject::client(near.as_raw_fd()).with_interest(both);
+            poller.add(object.with_mode(Mode::Oneshot).with_token(token)).unwrap();
+        }
+        let mut told = Vec::new();
+        while let events @ [_, ..] = poller.wait(0).unwrap() {
+            told.extend(events.iter().map(|event| event.token));
+        }
+        told.sort_unstable();
+        assert_eq!(told, Vec::from_iter(0..10));
+        poller.expect_none();
+    }
+}
+
+/// C10, C12: registrations of one descriptor take turns.
+#[test]
+fn a_failed_modify_is_never_told_and_undoes_nothing() {
+    let (near, mut far) = pair();
+    far.write_all(b"x").unwrap();
+    let object = EventObject::client(near.as_raw_fd());
+    let mut poller = KqueuePoller::new().unwrap();
+    let registry = poller.registry().clone();
+    std::thread::scope(|scope| {
+        let modifying = scope.spawn(|| {
+            for _ in 0..1_000 {
+                let _ = registry.modify(object.with_token(2));
+            }
+        });
+        while !modifying.is_finished() {
+            assert_eq!(poller.wait(0).unwrap(), [], "nothing is registered");
+            poller.add(object.with_token(1)).unwrap();
+            poller.delete(object.fd).expect("it was added");
+        }
+    });
+}

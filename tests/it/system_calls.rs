@@ -13,7 +13,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::getppid;
 use pollio::{EventObject, Interest, OsPoller, Poller, Timer, Waker};
 
-use crate::alone::this_program_again;
+use crate::alone::{spawn, this_program_again};
 use crate::descriptors::pair;
 use crate::epoll::refuse_pwait2;
 
@@ -153,7 +153,7 @@ fn trace(path: &str, program: fn()) -> Vec<i64> {
         // What the test goes on to assert is asserted by the tracer.
         std::process::exit(0);
     }
-    this_program_again(path).env(TRACED, "1").stdout(Stdio::null()).spawn().unwrap();
+    spawn(this_program_again(path).env(TRACED, "1").stdout(Stdio::null()));
     let calls = calls_of_traced_child();
     let marks: Vec<_> = (0..calls.len()).filter(|&call| calls[call] == MARK).collect();
     let [from, to] = marks[..] else { panic!("{path}: {} marks in {calls:?}", marks.len()) };

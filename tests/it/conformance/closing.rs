@@ -169,29 +169,29 @@ pub(crate) fn a_closed_descriptor_is_silent<P: Poller>() {
     poller.expect_none();
 }
 
-/// C16: the handler of one event closes the descriptor of another one in the same slice, and
-/// registers a new one in its place.
+/// C16: the handler of one event closes the descriptor of another one in the same slice, and is
+/// given its number for a new connection.
 pub(crate) fn a_token_tells_a_stale_event_from_a_fresh_one<P: Poller>() {
     let mut poller = P::new().unwrap();
     let registry = poller.registry().clone();
-    let mut slots: Vec<_> = (0..2).map(|_| Some(pair())).collect();
-    let mut generations = [0, 1];
-    for (slot, generation) in slots.iter_mut().zip(generations) {
-        let (near, far) = slot.as_mut().unwrap();
-        registry.add(EventObject::client(near.as_raw_fd()).with_token(generation)).unwrap();
-        far.write_all(b"x").unwrap();
+    let mut connections: Vec<_> = (0..2).map(|_| Some(pair())).collect();
+    for (token, connection) in (0..).zip(&connections) {
+        let (near, far) = connection.as_ref().unwrap();
+        registry.add(EventObject::client(near.as_raw_fd()).with_token(token)).unwrap();
+        (&*far).write_all(b"x").unwrap();
     }
 
     let events = poller.wait(1_000).unwrap();
     assert_eq!(events.len(), 2);
-    let other = usize::from(events[0].token == 0);
-    let (near, _far) = slots[other].take().unwrap();
+    let stale = events[1];
+    let (near, _far) = connections[stale.token as usize].take().unwrap();
     registry.delete(near.as_raw_fd()).unwrap();
     drop(near);
-    let fresh = pair();
-    generations[other] = 2;
-    registry.add(EventObject::client(fresh.0.as_raw_fd()).with_token(2)).unwrap();
+    let (fresh, mut far) = pair();
+    assert_eq!(fresh.as_raw_fd(), stale.fd, "the lowest free number is used again");
+    registry.add(EventObject::client(fresh.as_raw_fd()).with_token(2)).unwrap();
 
-    let stale = events[1];
-    assert!(!generations.contains(&stale.token), "the token of {stale:?} lives nowhere");
+    far.write_all(b"x").unwrap();
+    let told: Vec<_> = poller.wait(1_000).unwrap().iter().map(|event| event.token).collect();
+    assert!(told.contains(&2) && !told.contains(&stale.token), "{told:?}");
 }

@@ -42,7 +42,7 @@ pub(crate) fn thousands_ready_at_once_are_all_told<P: Poller>() {
 }
 
 /// C9, C3: nothing is told twice, and nothing is lost between two waits.
-pub(crate) fn every_edge_is_told_once_however_small_the_buffer<P: Poller>() {
+pub(crate) fn every_edge_is_told_once_beyond_the_first_buffer<P: Poller>() {
     const COUNT: u32 = 300;
     for mode in [Mode::Edge, Mode::Oneshot] {
         let pairs: Vec<_> = (0..COUNT).map(|_| pair()).collect();

@@ -10,16 +10,13 @@ use nix::errno::Errno;
 use pollio::{EventObject, Mode, Poller};
 
 use super::{AnyPoller, Child};
-use crate::alone::alone;
+use crate::alone::{self, alone};
 use crate::expect::Expect;
 
 /// A process that ends when its standard input does, with this status.
 fn spawn(status: u8) -> process::Child {
-    Command::new("sh")
-        .args(["-c", &format!("read _; exit {status}")])
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap()
+    let mut command = Command::new("sh");
+    alone::spawn(command.args(["-c", &format!("read _; exit {status}")]).stdin(Stdio::piped()))
 }
 
 fn end(process: &mut process::Child) {

@@ -10,7 +10,7 @@ use signal_hook::consts::SIGUSR1;
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::*;
-use crate::alone::alone;
+use crate::alone::{Closing, alone};
 use crate::conformance::waiting::signal;
 use crate::descriptors::{drain, fill, pair, pipe, tcp_pair};
 
@@ -19,11 +19,12 @@ const MS: Duration = Duration::from_millis(1);
 /// Longer than anything here takes.
 const LONG: Duration = Duration::from_secs(20);
 
-struct Kq(OwnedFd);
+/// A kqueue, beside which no process is spawned.
+struct Kq(OwnedFd, Closing);
 
 impl Kq {
     fn new() -> Self {
-        Self(kqueue().unwrap())
+        Self(kqueue().unwrap(), Closing::new())
     }
 
     #[track_caller]

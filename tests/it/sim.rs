@@ -1,0 +1,436 @@
+//! The contract over a simulated poller, and what the simulation alone does.
+
+mod following;
+
+use std::collections::BTreeSet;
+use std::env;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use pollio::sim::{SimPoller, World};
+use pollio::{EventObject, Interest, Mode, OsPoller, Poller, Readiness};
+
+use crate::alone::{Closing, this_program_again};
+use crate::conformance::{conformance, load};
+use crate::descriptors::{drain, fill, pair};
+use crate::expect::Expect;
+use following::Following;
+
+conformance!(simulated: Following<{ usize::MAX }>);
+
+const HOUR: Duration = Duration::from_secs(3_600);
+const SECOND: Duration = Duration::from_secs(1);
+const BOTH: Interest = Interest::READABLE.union(Interest::WRITABLE);
+
+/// A poller that watches so many descriptors for reading, from 0 up.
+fn watching(seed: u64, count: RawFd) -> (SimPoller, World) {
+    let poller = SimPoller::with_seed(seed);
+    let world = poller.world().clone();
+    for fd in 0..count {
+        world.open(fd);
+        poller.add(EventObject::client(fd)).unwrap();
+    }
+    (poller, world)
+}
+
+fn told(poller: &mut SimPoller) -> Vec<RawFd> {
+    poller.wait(0).unwrap().iter().map(|event| event.fd).collect()
+}
+
+/// C2, C3, C4, C5, C6: whatever happens to connections, and whatever is asked of them.
+#[test]
+fn the_simulation_tells_what_the_kernel_tells() {
+    let _closing = Closing::new();
+    const MODES: [Mode; 4] = [Mode::Level, Mode::Edge, Mode::Oneshot, Mode::EdgeOneshot];
+    // Without PRIORITY: data counts as its arrival on Linux, which tells a standing WRITABLE anew.
+    const INTERESTS: [Interest; 4] = [Interest::NONE, Interest::READABLE, Interest::WRITABLE, BOTH];
+    for seed in 0..100 {
+        let mut pairs: Vec<_> =
+            (0..3).map(|_| pair()).map(|(near, far)| (near, Some(far))).collect();
+        let mut real = OsPoller::new().unwrap();
+        let mut sim = Following::<{ usize::MAX }>::new().unwrap();
+        for (near, _) in &pairs {
+            real.add(EventObject::client(near.as_raw_fd())).unwrap();
+            sim.add(EventObject::client(near.as_raw_fd())).unwrap();
+        }
+        for step in 0..100 {
+            let mut dice = dice(seed, step);
+            let (near, far) = &mut pairs[dice(3)];
+            match (dice(20), &mut *far) {
+                (0..=3, Some(far)) => drop(far.write(b"x")),
+                (4..=6, _) => while matches!((&*near).read(&mut [0; 4096]), Ok(1..)) {},
+                (7..=8, Some(_)) => fill(&*near),
+                (9..=11, Some(far)) => drain(&*far),
+                (12, Some(far)) => far.shutdown(Shutdown::Write).unwrap(),
+                (13, _) if dice(4) == 0 => *far = None,
+                _ => {
+                    let object = EventObject::client(near.as_raw_fd())
+                        .with_interest(INTERESTS[dice(4)])
+                        .with_mode(MODES[dice(4)])
+                        .with_token(step);
+                    real.modify(object).unwrap();
+                    sim.modify(object).unwrap();
+                }
+            }
+            let sorted = |events: &[EventObject]| {
+                let mut events = events.to_vec();
+                events.sort_by_key(|event| event.fd);
+                events
+            };
+            let (told, expected) = (sorted(sim.wait(0).unwrap()), sorted(real.wait(0).unwrap()));
+            assert_eq!(told, expected, "seed {seed}, step {step}");
+        }
+    }
+}
+
+/// Numbers below what is asked for.
+fn dice(seed: u32, step: u32) -> impl FnMut(usize) -> usize {
+    let mut hasher = DefaultHasher::new();
+    (seed, step).hash(&mut hasher);
+    move |sides| {
+        sides.hash(&mut hasher);
+        usize::try_from(hasher.finish() % sides as u64).unwrap()
+    }
+}
+
+/// C8
+#[test]
+fn a_timeout_takes_its_time_to_the_nanosecond() {
+    let (mut poller, world) = watching(0, 1);
+    let mut elapsed = Duration::ZERO;
+    for timeout in [Duration::ZERO, Duration::from_nanos(1), SECOND, HOUR * 24 * 365] {
+        let before = world.now();
+        assert!(poller.wait_timeout(Some(timeout)).unwrap().is_empty());
+        assert_eq!(world.now() - before, timeout);
+        elapsed += timeout;
+        assert_eq!(world.elapsed(), elapsed);
+    }
+}
+
+#[test]
+fn nothing_sleeps() {
+    let (mut poller, world) = watching(0, 1);
+    let start = Instant::now();
+    for hour in 1..=100 {
+        world.after(HOUR * hour, |world| world.ready(0, Readiness::READABLE));
+    }
+    for _ in 0..100 {
+        assert!(poller.wait_timeout(Some(HOUR / 2)).unwrap().is_empty());
+        assert_eq!(poller.wait(-1).unwrap().len(), 1);
+        world.unready(0, Readiness::READABLE);
+    }
+    assert_eq!(world.elapsed(), HOUR * 100);
+    assert!(start.elapsed() < HOUR);
+}
+
+/// C8
+#[test]
+fn a_wait_ends_when_what_was_planned_happens() {
+    let (mut poller, world) = watching(0, 2);
+    world.after(2 * SECOND, |world| world.ready(1, Readiness::READABLE));
+    world.after(SECOND, |world| {
+        world.ready(0, Readiness::WRITABLE);
+        world.after(SECOND / 2, |world| world.ready(0, Readiness::READABLE));
+    });
+    assert_eq!(poller.wait_timeout(Some(HOUR)).unwrap()[0].fd, 0);
+    assert_eq!(world.elapsed(), SECOND * 3 / 2);
+    world.unready(0, Readiness::READABLE);
+    assert_eq!(poller.wait_timeout(None).unwrap()[0].fd, 1);
+    assert_eq!(world.elapsed(), 2 * SECOND);
+}
+
+#[test]
+fn what_happens_as_the_time_is_up_is_told() {
+    let (mut poller, world) = watching(0, 1);
+    world.after(SECOND, |world| world.ready(0, Readiness::READABLE));
+    world.after(SECOND, |world| world.unready(0, Readiness::READABLE));
+    world.after(2 * SECOND, |world| world.unready(0, Readiness::READABLE));
+    world.after(2 * SECOND, |world| world.ready(0, Readiness::READABLE));
+    assert!(poller.wait_timeout(Some(SECOND)).unwrap().is_empty());
+    assert_eq!(poller.wait_timeout(Some(SECOND)).unwrap().len(), 1);
+}
+
+#[test]
+fn a_wait_that_nothing_can_end_is_a_deadlock() {
+    let (mut poller, world) = watching(77, 1);
+    for timeout in [None, Some(Duration::MAX)] {
+        let error = poller.wait_timeout(timeout).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Deadlock);
+        assert!(error.to_string().contains("77"), "{error}");
+    }
+    assert_eq!(world.elapsed(), Duration::ZERO);
+    // A plan that ends no wait does not last either.
+    world.after(HOUR, |world| world.ready(0, Readiness::WRITABLE));
+    assert_eq!(poller.wait(-1).unwrap_err().kind(), ErrorKind::Deadlock);
+    world.after(Duration::MAX, |world| world.ready(0, Readiness::READABLE));
+    assert_eq!(poller.wait(-1).unwrap_err().kind(), ErrorKind::Deadlock);
+    world.ready(0, Readiness::READABLE);
+    assert_eq!(poller.wait(-1).unwrap().len(), 1);
+}
+
+#[test]
+fn time_passes_in_a_slow_handler() {
+    let (mut poller, world) = watching(0, 1);
+    world.after(SECOND, |world| world.ready(0, Readiness::READABLE));
+    world.advance(HOUR);
+    world.advance(Duration::MAX);
+    assert_eq!(world.elapsed(), HOUR);
+    assert_eq!(told(&mut poller), [0]);
+    assert_eq!(world.elapsed(), HOUR);
+}
+
+/// C10
+#[test]
+fn adding_twice_is_already_exists() {
+    let (mut poller, world) = watching(0, 1);
+    let error = poller.add(EventObject::client(0).with_token(1)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    world.ready(0, Readiness::READABLE);
+    assert_eq!(poller.expect_one().token, 0);
+}
+
+/// C10, C16
+#[test]
+fn a_close_deletes() {
+    let (mut poller, world) = watching(0, 1);
+    world.ready(0, Readiness::READABLE);
+    world.close(0);
+    assert!(told(&mut poller).is_empty());
+    let bad = Some(Errno::EBADF as i32);
+    assert_eq!(poller.delete(0).unwrap_err().raw_os_error(), bad);
+    world.ready(0, Readiness::READABLE);
+    world.open(0);
+    assert_eq!(poller.delete(0).unwrap_err().kind(), ErrorKind::NotFound);
+    poller.add(EventObject::client(0)).unwrap();
+    assert!(told(&mut poller).is_empty());
+    world.open(-1);
+    assert_eq!(poller.add(EventObject::client(-1)).unwrap_err().raw_os_error(), bad);
+}
+
+/// C5, C6
+#[test]
+fn hang_ups_and_errors_need_no_interest() {
+    for (readiness, is_told) in [
+        (Readiness::READ_CLOSED, false),
+        (Readiness::WRITE_CLOSED, true),
+        (Readiness::ERROR, true),
+        (Readiness::READABLE | Readiness::WRITABLE | Readiness::PRIORITY, false),
+    ] {
+        for mode in [Mode::Level, Mode::Edge, Mode::Oneshot, Mode::EdgeOneshot] {
+            let (mut poller, world) = watching(0, 1);
+            let object = EventObject::client(0).with_interest(Interest::NONE).with_mode(mode);
+            poller.modify(object).unwrap();
+            world.ready(0, readiness);
+            let event = poller.wait(0).unwrap().first().copied();
+            assert_eq!(event.is_some(), is_told, "{readiness:?}");
+            assert!(event.is_none_or(|event| event.readiness().contains(readiness)));
+            assert_eq!(!told(&mut poller).is_empty(), is_told && mode == Mode::Level);
+        }
+    }
+}
+
+/// C3
+#[test]
+fn an_edge_needs_an_arrival_that_was_asked_for() {
+    let (mut poller, world) = watching(0, 1);
+    let object = EventObject::client(0).with_mode(Mode::Edge);
+    poller.modify(object.with_interest(Interest::WRITABLE)).unwrap();
+    world.ready(0, Readiness::WRITABLE);
+    assert_eq!(told(&mut poller), [0]);
+    world.ready(0, Readiness::READABLE);
+    assert!(told(&mut poller).is_empty());
+    poller.modify(object.with_interest(BOTH)).unwrap();
+    assert_eq!(told(&mut poller), [0]);
+    world.ready(0, Readiness::READABLE);
+    let event = poller.expect_one();
+    assert!(event.is_readable() && event.is_writable(), "what stands is told with what comes");
+}
+
+#[test]
+fn an_error_of_add_registers_nothing() {
+    let (mut poller, world) = watching(0, 0);
+    world.open(0);
+    world.fail_add(Errno::EMFILE.into());
+    world.fail_add(Errno::ENOSPC.into());
+    world.ready(0, Readiness::READABLE);
+    for errno in [Errno::EMFILE, Errno::ENOSPC] {
+        let error = poller.add(EventObject::client(0)).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(errno as i32));
+        assert!(told(&mut poller).is_empty());
+    }
+    poller.add(EventObject::client(0)).unwrap();
+    assert_eq!(told(&mut poller), [0]);
+}
+
+#[test]
+fn an_error_of_wait_loses_nothing() {
+    let (mut poller, world) = watching(0, 1);
+    poller.modify(EventObject::client(0).with_mode(Mode::Edge)).unwrap();
+    world.ready(0, Readiness::READABLE);
+    world.fail_wait(ErrorKind::Interrupted.into());
+    assert_eq!(poller.wait(-1).unwrap_err().kind(), ErrorKind::Interrupted);
+    assert_eq!(told(&mut poller), [0]);
+
+    world.after(SECOND, |world| world.fail_wait(io::Error::other("out of the blue")));
+    assert_eq!(poller.wait(-1).unwrap_err().to_string(), "out of the blue");
+    assert_eq!(world.elapsed(), SECOND);
+    assert!(told(&mut poller).is_empty());
+}
+
+#[test]
+fn spurious_readiness_is_told_once() {
+    for mode in [Mode::Level, Mode::Edge, Mode::Oneshot, Mode::EdgeOneshot] {
+        let (mut poller, world) = watching(0, 1);
+        poller.modify(EventObject::client(0).with_mode(mode)).unwrap();
+        world.spurious(0, Readiness::READABLE);
+        assert_eq!(poller.expect_one().readiness(), Readiness::READABLE);
+        assert!(told(&mut poller).is_empty());
+        world.spurious(0, Readiness::WRITABLE);
+        assert!(told(&mut poller).is_empty(), "nobody asked");
+    }
+}
+
+#[test]
+fn what_nobody_asked_for_is_never_told_as_spurious() {
+    let (mut poller, world) = watching(0, 1);
+    world.spurious(0, Readiness::WRITABLE);
+    world.ready(0, Readiness::READABLE);
+    assert_eq!(poller.expect_one().readiness(), Readiness::READABLE);
+    poller.modify(EventObject::client(0).with_interest(Interest::WRITABLE)).unwrap();
+    assert!(told(&mut poller).is_empty());
+}
+
+/// C9
+#[test]
+fn a_batch_of_one_starves_nobody() {
+    let (mut poller, world) = watching(3, 10);
+    world.set_batch(0);
+    (0..10).for_each(|fd| world.ready(fd, Readiness::READABLE));
+    for _ in 0..10 {
+        let mut round: Vec<_> = (0..10).flat_map(|_| told(&mut poller)).collect();
+        assert_eq!(round.len(), 10);
+        round.sort_unstable();
+        assert_eq!(round, Vec::from_iter(0..10));
+    }
+}
+
+/// C9, C3
+#[test]
+fn every_edge_is_told_once_in_batches_of_one() {
+    load::every_edge_is_told_once_beyond_the_first_buffer::<Following<1>>();
+}
+
+/// C4, C9
+#[test]
+fn every_oneshot_is_silenced_in_batches_of_one() {
+    load::every_oneshot_is_silenced_in_both_directions::<Following<1>>();
+}
+
+/// C9
+#[test]
+fn who_was_left_out_comes_before_who_came_later() {
+    for seed in 0..1_000 {
+        let (mut poller, world) = watching(seed, 8);
+        (0..4).for_each(|fd| world.ready(fd, Readiness::READABLE));
+        let first = told(&mut poller);
+        // Those of before come again, too, and keep their place.
+        (0..8).for_each(|fd| world.ready(fd, Readiness::READABLE));
+        let left_out: BTreeSet<_> = (0..4).filter(|fd| !first.contains(fd)).collect();
+        let mut later = Vec::new();
+        while later.len() < left_out.len() {
+            later.extend(told(&mut poller));
+        }
+        later.truncate(left_out.len());
+        assert_eq!(BTreeSet::from_iter(later), left_out, "seed {seed}");
+    }
+}
+
+#[test]
+fn seeds_bring_about_every_order_in_every_batch() {
+    let mut seen = BTreeSet::new();
+    for seed in 0..1_000 {
+        let (mut poller, world) = watching(seed, 3);
+        // What was ready earlier has no older right.
+        for fd in [0, 1] {
+            world.ready(fd, Readiness::READABLE);
+            assert_eq!(told(&mut poller), [fd]);
+            world.unready(fd, Readiness::READABLE);
+            assert!(told(&mut poller).is_empty());
+        }
+        (0..3).for_each(|fd| world.ready(fd, Readiness::READABLE));
+        let events = told(&mut poller);
+        assert!(!events.is_empty());
+        seen.insert(events);
+    }
+    // 3 batches of one, 6 of two, 6 of three.
+    assert_eq!(seen.len(), 15);
+}
+
+#[test]
+fn the_same_seed_tells_the_same() {
+    let run = |mut poller: SimPoller| {
+        let world = poller.world().clone();
+        let mut all = Vec::new();
+        for fd in 0..20 {
+            world.open(fd);
+            poller.add(EventObject::client(fd)).unwrap();
+            world.ready(fd, Readiness::READABLE);
+            all.push(told(&mut poller));
+        }
+        all
+    };
+    assert_eq!(run(SimPoller::with_seed(5)), run(SimPoller::with_seed(5)));
+    assert_ne!(run(SimPoller::with_seed(5)), run(SimPoller::with_seed(6)));
+    assert_eq!(run(SimPoller::new().unwrap()), run(SimPoller::with_seed(0)));
+}
+
+#[test]
+fn a_failed_test_prints_its_seed() {
+    const FAILS: &str = "POLLIO_TEST_FAILS";
+    if env::var_os(FAILS).is_some() {
+        let (poller, world) = watching(987_654, 1);
+        let planned = world.clone();
+        world.after(HOUR, move |_| planned.ready(0, Readiness::READABLE));
+        // The poller may be gone by the time that the test fails.
+        drop(poller);
+        let _second_handle = world.clone();
+        panic!("this is not what was expected");
+    }
+    let path = concat!(module_path!(), "::a_failed_test_prints_its_seed");
+    let output = this_program_again(path).env(FAILS, "1").output().unwrap();
+    assert!(!output.status.success());
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(stderr.matches("with_seed(987654)").count(), 1, "{stderr}");
+}
+
+#[test]
+fn a_poller_shows_its_seed_and_its_time() {
+    let (mut poller, world) = watching(41, 1);
+    poller.wait(1_500).unwrap();
+    assert_eq!(world.seed(), 41);
+    let shown = format!("{poller:?}");
+    assert!(shown.contains("seed: 41") && shown.contains("elapsed: 1.5s"), "{shown}");
+}
+
+#[test]
+fn the_world_goes_to_other_threads() {
+    let (mut poller, world) = watching(0, 1);
+    let seen = Arc::new(Mutex::new(None));
+    let note = seen.clone();
+    thread::spawn(move || {
+        world.after(SECOND, move |world| {
+            *note.lock().unwrap() = Some(world.elapsed());
+            world.ready(0, Readiness::READABLE);
+        });
+    })
+    .join()
+    .unwrap();
+    poller.expect_one();
+    assert_eq!(*seen.lock().unwrap(), Some(SECOND));
+}

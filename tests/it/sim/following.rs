@@ -1,0 +1,141 @@
+//! A simulated poller whose script is what real descriptors do, so that the contract's cases hold
+//! it to what they hold the real ones to.
+//!
+//! Real pollers watch each descriptor. What they tell by edges is scripted as arrivals; what one of
+//! them, level-triggered, no longer tells of is scripted as gone. All else, who is told what and
+//! how often, is the simulation's.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, ErrorKind};
+use std::os::fd::RawFd;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use pollio::sim::{SimPoller, World};
+use pollio::{EventObject, Interest, Mode, OsPoller, Poller, Readiness, Register, Registry};
+
+/// A simulation that tells at most `BATCH` events in a wait.
+pub(crate) struct Following<const BATCH: usize> {
+    sim: SimPoller,
+    registry: Registry,
+    /// One for each interest, as an edge does not say which readiness is new.
+    edges: [OsPoller; 3],
+    levels: OsPoller,
+    watched: Arc<Watched>,
+    events: Vec<EventObject>,
+}
+
+const INTERESTS: [Interest; 3] = [Interest::READABLE, Interest::WRITABLE, Interest::PRIORITY];
+
+/// More descriptors than a case has, so that one wait tells of them all.
+const ALL: usize = 1_000;
+
+/// How long the kernel is given to deliver what a case has sent. TCP takes its time.
+const GRACE: Duration = Duration::from_millis(10);
+
+impl<const BATCH: usize> Following<BATCH> {
+    /// Scripts what became of the watched descriptors.
+    fn follow(&mut self) -> io::Result<()> {
+        let world = self.sim.world();
+        for edges in &mut self.edges {
+            for event in edges.wait(0)? {
+                world.ready(event.fd, event.readiness());
+            }
+        }
+        let levels = self.levels.wait(0)?;
+        assert!(levels.len() < ALL);
+        let levels: BTreeMap<_, _> = levels.iter().map(|at| (at.fd, at.readiness())).collect();
+        for fd in self.watched.fds.lock().unwrap().iter() {
+            let readiness = levels.get(fd).copied().unwrap_or(Readiness::empty());
+            world.unready(*fd, !readiness);
+        }
+        Ok(())
+    }
+}
+
+impl<const BATCH: usize> Poller for Following<BATCH> {
+    fn new() -> io::Result<Self> {
+        let poller = || OsPoller::with_capacity(ALL);
+        let (edges, levels) = ([poller()?, poller()?, poller()?], poller()?);
+        let sim = SimPoller::new()?;
+        sim.world().set_batch(BATCH);
+        let watched = Arc::new(Watched {
+            fds: Mutex::default(),
+            edges: edges.each_ref().map(|edges| edges.registry().clone()),
+            levels: levels.registry().clone(),
+            world: sim.world().clone(),
+            sim: sim.registry().clone(),
+        });
+        let registry = Registry::new(watched.clone());
+        Ok(Self { sim, registry, edges, levels, watched, events: Vec::new() })
+    }
+
+    fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    fn wait_timeout(&mut self, timeout: Option<Duration>) -> io::Result<&[EventObject]> {
+        self.follow()?;
+        self.events = self.sim.wait(0)?.to_vec();
+        if self.events.is_empty() && timeout != Some(Duration::ZERO) {
+            thread::sleep(GRACE);
+            self.follow()?;
+            self.events = self.sim.wait_timeout(timeout)?.to_vec();
+        }
+        Ok(&self.events)
+    }
+}
+
+/// The descriptors that the real pollers watch, and those who register them.
+struct Watched {
+    fds: Mutex<BTreeSet<RawFd>>,
+    edges: [Registry; 3],
+    levels: Registry,
+    world: World,
+    sim: Registry,
+}
+
+impl Watched {
+    /// Has the descriptor be watched and open in the simulation, if it is open.
+    fn watch(&self, fd: RawFd) {
+        let object = EventObject::client(fd);
+        let everything = object.with_interest(Interest::all());
+        match self.levels.modify(everything) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.world.open(fd);
+                self.levels.add(everything).unwrap();
+                for (edges, interest) in self.edges.iter().zip(INTERESTS) {
+                    edges.add(object.with_interest(interest).with_mode(Mode::Edge)).unwrap();
+                }
+                self.fds.lock().unwrap().insert(fd);
+            }
+            Err(_) => self.world.close(fd),
+        }
+    }
+}
+
+impl Register for Watched {
+    fn add(&self, object: EventObject) -> io::Result<()> {
+        self.watch(object.fd);
+        self.sim.add(object)
+    }
+
+    fn modify(&self, object: EventObject) -> io::Result<()> {
+        self.watch(object.fd);
+        self.sim.modify(object)
+    }
+
+    fn delete(&self, fd: RawFd) -> io::Result<()> {
+        self.watch(fd);
+        let answer = self.sim.delete(fd);
+        if self.fds.lock().unwrap().remove(&fd) {
+            // A closed one is gone already.
+            for registry in self.edges.iter().chain([&self.levels]) {
+                let _ = registry.delete(fd);
+            }
+        }
+        answer
+    }
+}
