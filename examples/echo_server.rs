@@ -90,7 +90,7 @@ impl Server {
                 match event.kind {
                     EventKind::Server => self.accept(),
                     EventKind::Client if event.fd == signals => return Ok(()),
-                    EventKind::Client => self.echo(*event)?,
+                    EventKind::Client => self.echo(*event),
                 }
             }
             if self.retry.is_some() {
@@ -102,8 +102,8 @@ impl Server {
     fn accept(&mut self) {
         self.retry = match self.accept_one() {
             Err(error) if error.kind() == ErrorKind::WouldBlock => None,
-            // Out of descriptors (EMFILE), as a rule. The client stays in the queue until one is
-            // free; to ask again without a pause would only keep the processor busy.
+            // Out of descriptors (EMFILE), as a rule: the client stays in the queue until one is
+            // free, and to ask again without a pause would only keep the processor busy.
             Err(error) if error.kind() != ErrorKind::ConnectionAborted => Some(RETRY_AFTER),
             _ => Some(Duration::ZERO),
         };
@@ -125,19 +125,20 @@ impl Server {
         Ok(())
     }
 
-    fn echo(&mut self, event: EventObject) -> io::Result<()> {
+    fn echo(&mut self, event: EventObject) {
         let key = (event.fd, event.token);
-        let Some(client) = self.clients.get_mut(&key) else { return Ok(()) };
+        let Some(client) = self.clients.get_mut(&key) else { return };
         match client.echo(&mut self.counts.bytes) {
             // A modify tells again of what is still there, after the others had their turn.
-            Ok(ControlFlow::Continue(())) => return self.registry.modify(both_ways(event)),
+            Ok(ControlFlow::Continue(())) if self.registry.modify(both_ways(event)).is_ok() => {
+                return;
+            }
             Ok(ControlFlow::Break(())) => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-            Err(_) => self.counts.broken += 1,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+            _ => self.counts.broken += 1,
         }
-        self.registry.delete(event.fd)?;
+        let _ = self.registry.delete(event.fd);
         self.clients.remove(&key);
-        Ok(())
     }
 }
 
