@@ -58,8 +58,10 @@ static CLOSING: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
 
 /// While one of these lives, [`spawn`] spawns nothing: for a test that runs beside others, and in
 /// which a close must close.
+#[allow(dead_code, reason = "on a BSD all such tests run alone")]
 pub(crate) struct Closing(());
 
+#[allow(dead_code, reason = "on a BSD all such tests run alone")]
 impl Closing {
     pub(crate) fn new() -> Self {
         *CLOSING.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
