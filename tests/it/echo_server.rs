@@ -1,23 +1,17 @@
 //! The example `echo_server`: a process of its own, and clients that do to it what clients do.
 
-use std::fs;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use pollio::{EventObject, Interest, OsPoller, Poller};
-use socket2::SockRef;
 
-use crate::example::{example, processor_ticks};
-
-/// Longer than anything here takes, so that what is lost fails a test instead of hanging it.
-const LONG: Duration = Duration::from_secs(30);
+use crate::example::{
+    LONG, Running, eventually, example, expect_refusal, read_to_end, reset, write_until_stuck,
+};
 
 #[test]
 fn every_byte_of_500_connections_comes_back() {
@@ -25,7 +19,7 @@ fn every_byte_of_500_connections_comes_back() {
     const THREADS: usize = 4;
     const BYTES_EACH: usize = 100_000;
 
-    let server = EchoServer::start();
+    let server = start();
     let data = Random::new(0).bytes(2 * BYTES_EACH);
     let mut clients: Vec<_> =
         (1..=CLIENTS).map(|seed| Talker::new(server.connect(), seed, &data, BYTES_EACH)).collect();
@@ -39,15 +33,15 @@ fn every_byte_of_500_connections_comes_back() {
         }
     });
 
-    let (status, statistics) = server.stop(Signal::SIGINT);
+    let (status, lines) = server.stop(Signal::SIGINT);
     assert!(status.success(), "{status}");
     let bytes = CLIENTS * BYTES_EACH + PING.len();
-    assert_eq!(statistics, format!("501 clients, 501 at once, 0 broken off; {bytes} bytes"));
+    assert_eq!(lines, [format!("501 clients, 501 at once, 0 broken off; {bytes} bytes")]);
 }
 
 #[test]
 fn a_client_that_never_reads_takes_one_buffer_and_stalls_nobody() {
-    let server = EchoServer::start();
+    let server = start();
     let mut other = server.connect();
     ping(&mut other);
     let memory_before = server.memory_kb();
@@ -72,7 +66,7 @@ fn a_client_that_never_reads_takes_one_buffer_and_stalls_nobody() {
 
 #[test]
 fn clients_that_reset_harm_nobody_else() {
-    let server = EchoServer::start();
+    let server = start();
     let mut other = server.connect();
     ping(&mut other);
     let descriptors = server.descriptors();
@@ -95,15 +89,16 @@ fn clients_that_reset_harm_nobody_else() {
 
     eventually("the clients that reset are forgotten", || server.descriptors() == descriptors);
     ping(&mut other);
-    let (status, statistics) = server.stop(Signal::SIGINT);
+    let (status, lines) = server.stop(Signal::SIGINT);
     assert!(status.success(), "{status}");
+    let [statistics] = &lines[..] else { panic!("not one line: {lines:?}") };
     assert!(statistics.starts_with("62 clients, "), "{statistics}");
     assert!(statistics.contains(" 61 broken off; "), "{statistics}");
 }
 
 #[test]
 fn a_half_close_is_answered_with_everything_and_then_the_end() {
-    let server = EchoServer::start();
+    let server = start();
     let data = Random::new(2).bytes(50_000);
     for length in [0, 1, data.len()] {
         let mut client = server.connect();
@@ -118,7 +113,7 @@ fn a_half_close_is_answered_with_everything_and_then_the_end() {
 
 #[test]
 fn more_than_a_fair_share_at_once_comes_back_too() {
-    let server = EchoServer::start();
+    let server = start();
     let data = Random::new(3).bytes(4 << 20);
     let mut client = server.connect();
     // A connection that has carried some megabytes has room for much at once.
@@ -136,8 +131,8 @@ fn more_than_a_fair_share_at_once_comes_back_too() {
 
 #[test]
 fn clients_beyond_the_last_descriptor_wait_for_one_that_leaves() {
-    let server = EchoServer::start_with_descriptors(32);
-    let (mut served, mut waiting) = server.connect_more_than_fit(32);
+    let server = start_with_descriptors(32);
+    let (mut served, mut waiting) = connect_more_than_fit(&server, 32);
     server.expect_idle();
 
     // Those who are in are served meanwhile.
@@ -150,13 +145,13 @@ fn clients_beyond_the_last_descriptor_wait_for_one_that_leaves() {
 
 #[test]
 fn clients_beyond_the_last_descriptor_are_served_though_nobody_leaves() {
-    let server = EchoServer::start_with_descriptors(32);
-    let (mut served, mut waiting) = server.connect_more_than_fit(32);
+    let server = start_with_descriptors(32);
+    let (mut served, mut waiting) = connect_more_than_fit(&server, 32);
     server.expect_idle();
     expect_nothing_yet(&waiting);
 
     let raised = Command::new("prlimit")
-        .args(["--nofile=64:", "--pid", &server.child.id().to_string()])
+        .args(["--nofile=64:", "--pid", &server.id().to_string()])
         .status()
         .expect("no prlimit (of util-linux) here: leave this test out by name, with --skip");
     assert!(raised.success(), "prlimit: {raised}");
@@ -167,22 +162,23 @@ fn clients_beyond_the_last_descriptor_are_served_though_nobody_leaves() {
 #[test]
 fn ctrl_c_ends_it_with_a_line_of_statistics() {
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
-        let (status, statistics) = EchoServer::start().stop(signal);
+        let (status, lines) = start().stop(signal);
         assert_eq!(status.code(), Some(0), "{signal}: {status}");
-        assert_eq!(statistics, "0 clients, 0 at once, 0 broken off; 0 bytes", "{signal}");
+        assert_eq!(lines, ["0 clients, 0 at once, 0 broken off; 0 bytes"], "{signal}");
     }
 }
 
 #[test]
 fn ctrl_c_ends_it_with_clients_connected_too() {
-    let server = EchoServer::start();
+    let server = start();
     let mut idle = server.connect();
     ping(&mut idle);
     let stuck = server.connect();
     write_until_stuck(&stuck, &vec![7; 64 << 20]);
 
-    let (status, statistics) = server.stop(Signal::SIGINT);
+    let (status, lines) = server.stop(Signal::SIGINT);
     assert_eq!(status.code(), Some(0), "{status}");
+    let [statistics] = &lines[..] else { panic!("not one line: {lines:?}") };
     assert!(statistics.starts_with("2 clients, 2 at once, 0 broken off; "), "{statistics}");
     assert_eq!(read_to_end(&mut idle), b"", "the server is gone, and its clients are told");
 }
@@ -192,134 +188,40 @@ fn without_an_argument_it_listens_on_port_7777() {
     const DEFAULT: &str = "127.0.0.1:7777";
     // The port may be somebody else's at the moment. Then this is what it complains of.
     let _taken = TcpListener::bind(DEFAULT);
-    let output = Command::new(example("echo_server")).output().unwrap();
-    assert_refused(&output, DEFAULT, "Address already in use");
+    let complaint = format!("cannot serve {DEFAULT}: Address already in use");
+    expect_refusal("echo_server", &[], &complaint);
 }
 
 #[test]
 fn an_address_that_is_none_is_an_error_in_one_line() {
     for address in ["here", "127.0.0.1", "127.0.0.1:66666", ""] {
-        let output = Command::new(example("echo_server")).arg(address).output().unwrap();
-        assert_refused(&output, address, "");
+        expect_refusal("echo_server", &[address], &format!("cannot serve {address}: "));
     }
 }
 
-#[track_caller]
-fn assert_refused(output: &Output, address: &str, reason: &str) {
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{}: {stderr}", output.status);
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "");
-    assert_eq!(stderr.lines().count(), 1, "{stderr}");
-    let beginning = format!("echo_server: cannot serve {address}: {reason}");
-    assert!(stderr.starts_with(&beginning), "{stderr:?}, not {beginning:?}");
+fn start() -> Running {
+    Running::start("echo_server", &["127.0.0.1:0"]).listening()
 }
 
-/// The example, running. It is killed when the test is done with it, or panics.
-struct EchoServer {
-    child: Child,
-    stdout: Receiver<String>,
-    address: SocketAddr,
+/// May have `count` descriptors open, its own among them.
+fn start_with_descriptors(count: usize) -> Running {
+    let limited = format!("ulimit -S -n {count}; exec \"$0\" 127.0.0.1:0");
+    let mut shell = Command::new("sh");
+    Running::spawn(shell.arg("-c").arg(limited).arg(example("echo_server"))).listening()
 }
 
-impl EchoServer {
-    fn start() -> Self {
-        Self::spawn(Command::new(example("echo_server")).arg("127.0.0.1:0"))
+/// Connects clients up to the limit and some more, each of which has sent a ping. Returns those
+/// who are in, with their answers, and those who are not.
+fn connect_more_than_fit(server: &Running, limit: usize) -> (Vec<TcpStream>, Vec<TcpStream>) {
+    // What the server was handed down may well have numbers beyond the limit.
+    let room = limit - server.descriptors().iter().filter(|fd| **fd < limit).count();
+    let mut served: Vec<_> = (0..room + 10).map(|_| server.connect()).collect();
+    for mut client in &served {
+        client.write_all(PING).unwrap();
     }
-
-    /// May have `count` descriptors open, its own among them.
-    fn start_with_descriptors(count: usize) -> Self {
-        let limited = format!("ulimit -S -n {count}; exec \"$0\" 127.0.0.1:0");
-        Self::spawn(Command::new("sh").arg("-c").arg(limited).arg(example("echo_server")))
-    }
-
-    fn spawn(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let (sender, stdout) = mpsc::channel();
-        thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
-
-        let mut server = Self { child, stdout, address: ([127, 0, 0, 1], 0).into() };
-        let line = server.next_line();
-        let address = line.strip_prefix("listening on ").expect(&line);
-        server.address = address.parse().expect(&line);
-        server
-    }
-
-    fn next_line(&self) -> String {
-        self.stdout.recv_timeout(LONG).expect("no further line from the server")
-    }
-
-    fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect_timeout(&self.address, LONG).unwrap();
-        stream.set_read_timeout(Some(LONG)).unwrap();
-        stream.set_write_timeout(Some(LONG)).unwrap();
-        stream
-    }
-
-    /// Connects clients up to the limit and some more, each of which has sent a ping. Returns
-    /// those who are in, with their answers, and those who are not.
-    fn connect_more_than_fit(&self, limit: usize) -> (Vec<TcpStream>, Vec<TcpStream>) {
-        // What the server was handed down may well have numbers beyond the limit.
-        let room = limit - self.descriptors().iter().filter(|fd| **fd < limit).count();
-        let mut served: Vec<_> = (0..room + 10).map(|_| self.connect()).collect();
-        for mut client in &served {
-            client.write_all(PING).unwrap();
-        }
-        let waiting = served.split_off(room);
-        served.iter_mut().for_each(expect_pong);
-        (served, waiting)
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
-    }
-
-    /// Sends `signal`, and returns how the server ended and the line that it wrote.
-    fn stop(mut self, signal: Signal) -> (ExitStatus, String) {
-        self.signal(signal);
-        let statistics = self.next_line();
-        let end_of_lines = self.stdout.recv_timeout(LONG);
-        assert_eq!(
-            end_of_lines,
-            Err(mpsc::RecvTimeoutError::Disconnected),
-            "one line, and the end"
-        );
-        (self.child.wait().unwrap(), statistics)
-    }
-
-    /// Fails if the server uses the processor though nothing happens.
-    #[track_caller]
-    fn expect_idle(&self) {
-        let before = processor_ticks(&self.child);
-        thread::sleep(Duration::from_millis(500));
-        let ticks = processor_ticks(&self.child) - before;
-        // Out of 50. One that spins uses more than these, even where it gets a fraction of a core.
-        assert!(ticks < 4, "the server used {ticks} ticks in half a second of idleness");
-    }
-
-    /// What the server has allocated: its code, read in bit by bit, does not count.
-    fn memory_kb(&self) -> u64 {
-        let status = fs::read_to_string(self.proc("status")).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
-    }
-
-    fn descriptors(&self) -> Vec<usize> {
-        let entries = fs::read_dir(self.proc("fd")).unwrap();
-        entries.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect()
-    }
-
-    fn proc(&self, name: &str) -> String {
-        format!("/proc/{}/{name}", self.child.id())
-    }
-}
-
-impl Drop for EchoServer {
-    fn drop(&mut self) {
-        // One that has ended can be neither killed nor waited for again, which is fine.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    let waiting = served.split_off(room);
+    served.iter_mut().for_each(expect_pong);
+    (served, waiting)
 }
 
 const PING: &[u8] = b"ping";
@@ -344,46 +246,6 @@ fn expect_nothing_yet(clients: &[TcpStream]) {
         let read = client.peek(&mut [0]).map_err(|error| error.kind());
         assert_eq!(read, Err(ErrorKind::WouldBlock));
         client.set_nonblocking(false).unwrap();
-    }
-}
-
-fn read_to_end(client: &mut TcpStream) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    client.read_to_end(&mut bytes).unwrap();
-    bytes
-}
-
-/// Writes until nothing has gone out for a while, or `data` is at its end, and returns how much
-/// went out.
-fn write_until_stuck(mut client: &TcpStream, data: &[u8]) -> usize {
-    const A_WHILE: Duration = Duration::from_millis(300);
-    client.set_nonblocking(true).unwrap();
-    let (mut sent, mut last_progress) = (0, Instant::now());
-    while sent < data.len() && last_progress.elapsed() < A_WHILE {
-        match client.write(&data[sent..]) {
-            Ok(count) => (sent, last_progress) = (sent + count, Instant::now()),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                thread::sleep(Duration::from_millis(5));
-            }
-            Err(error) => panic!("after {sent} bytes: {error}"),
-        }
-    }
-    client.set_nonblocking(false).unwrap();
-    sent
-}
-
-/// Ends the connection with a reset instead of a farewell.
-fn reset(client: TcpStream) {
-    SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
-    drop(client);
-}
-
-#[track_caller]
-fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LONG;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "it never came about that {what}");
-        thread::sleep(Duration::from_millis(5));
     }
 }
 

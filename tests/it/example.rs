@@ -1,9 +1,21 @@
-//! The examples, as programs.
+//! The examples, as programs, and what their clients have in common.
 
 use std::env;
 use std::fs;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::process::Child;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use socket2::SockRef;
+
+/// Longer than anything here takes, so that what is lost fails a test instead of hanging it.
+pub(crate) const LONG: Duration = Duration::from_secs(30);
 
 /// The program of the example `name`, which `cargo test` builds beside the tests.
 pub(crate) fn example(name: &str) -> PathBuf {
@@ -13,12 +25,181 @@ pub(crate) fn example(name: &str) -> PathBuf {
     program
 }
 
-/// The processor time that a program has used so far, in clock ticks: fields 14 and 15 of
-/// [proc_pid_stat(5)](https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html).
-pub(crate) fn processor_ticks(program: &Child) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", program.id())).unwrap();
-    // The second field, a name in parentheses, may hold spaces.
-    let (_, from_the_third) = stat.rsplit_once(") ").unwrap();
-    let ticks = from_the_third.split(' ').skip(14 - 3).take(2);
-    ticks.map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+/// An example, running. It is killed when the test is done with it, or panics.
+pub(crate) struct Running {
+    child: Child,
+    stdout: Receiver<String>,
+    address: Option<SocketAddr>,
+}
+
+impl Running {
+    pub(crate) fn start(name: &str, args: &[&str]) -> Self {
+        Self::spawn(Command::new(example(name)).args(args))
+    }
+
+    /// For what `start` cannot say. The program's stdout is taken.
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (sender, stdout) = mpsc::channel();
+        thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Self { child, stdout, address: None }
+    }
+
+    /// Waits for the line `listening on ADDRESS`, which a server writes before any other.
+    pub(crate) fn listening(mut self) -> Self {
+        let line = self.next_line();
+        let address = line.strip_prefix("listening on ").expect(&line);
+        self.address = Some(address.parse().expect(&line));
+        self
+    }
+
+    /// Where the server listens, once it was waited for.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address.expect("not waited for with `listening`")
+    }
+
+    pub(crate) fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect_timeout(&self.address(), LONG).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        stream.set_write_timeout(Some(LONG)).unwrap();
+        stream
+    }
+
+    #[track_caller]
+    pub(crate) fn next_line(&self) -> String {
+        self.stdout.recv_timeout(LONG).expect("no further line from the program")
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    /// Sends `signal`, and returns how the program ended and the lines that it still wrote.
+    #[track_caller]
+    pub(crate) fn stop(self, signal: Signal) -> (ExitStatus, Vec<String>) {
+        self.signal(signal);
+        self.end()
+    }
+
+    /// Waits for the end of the program, and returns how it ended and the lines that nobody read.
+    #[track_caller]
+    pub(crate) fn end(mut self) -> (ExitStatus, Vec<String>) {
+        let mut lines = Vec::new();
+        loop {
+            match self.stdout.recv_timeout(LONG) {
+                Ok(line) => lines.push(line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("the program goes on after {lines:?}"),
+            }
+        }
+        eventually("the program ends", || !self.is_running());
+        (self.child.wait().unwrap(), lines)
+    }
+
+    /// Fails if the program uses the processor though nothing happens.
+    #[track_caller]
+    pub(crate) fn expect_idle(&self) {
+        let before = self.processor_ticks();
+        thread::sleep(Duration::from_millis(500));
+        let ticks = self.processor_ticks() - before;
+        // Out of 50. One that spins uses more than these, even where it gets a fraction of a core.
+        assert!(ticks < 4, "the program used {ticks} ticks in half a second of idleness");
+    }
+
+    /// The processor time that the program has used so far, in clock ticks: fields 14 and 15 of
+    /// [proc_pid_stat(5)](https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html).
+    pub(crate) fn processor_ticks(&self) -> u64 {
+        let stat = fs::read_to_string(self.proc("stat")).unwrap();
+        // The second field, a name in parentheses, may hold spaces.
+        let (_, from_the_third) = stat.rsplit_once(") ").unwrap();
+        let ticks = from_the_third.split(' ').skip(14 - 3).take(2);
+        ticks.map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+    }
+
+    /// What the program has allocated: its code, read in bit by bit, does not count.
+    pub(crate) fn memory_kb(&self) -> u64 {
+        let status = fs::read_to_string(self.proc("status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    pub(crate) fn descriptors(&self) -> Vec<usize> {
+        let entries = fs::read_dir(self.proc("fd")).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect()
+    }
+
+    fn proc(&self, name: &str) -> String {
+        format!("/proc/{}/{name}", self.id())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // One that has ended can be neither killed nor waited for again, which is fine.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Starts the example with arguments that it does not take: it complains in one line of stderr,
+/// which begins with its name and `complaint`, and fails.
+#[track_caller]
+pub(crate) fn expect_refusal(name: &str, args: &[&str], complaint: &str) {
+    let output = Command::new(example(name)).args(args).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{args:?}: {}: {stderr}", output.status);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "", "{args:?}");
+    assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr}");
+    let beginning = format!("{name}: {complaint}");
+    assert!(stderr.starts_with(&beginning), "{args:?}: {stderr:?}, not {beginning:?}");
+}
+
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "it never came about that {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[track_caller]
+pub(crate) fn read_to_end(client: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    client.read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+/// Writes until nothing has gone out for a while, or `data` is at its end, and returns how much
+/// went out.
+pub(crate) fn write_until_stuck(mut client: &TcpStream, data: &[u8]) -> usize {
+    const A_WHILE: Duration = Duration::from_millis(300);
+    client.set_nonblocking(true).unwrap();
+    let (mut sent, mut last_progress) = (0, Instant::now());
+    while sent < data.len() && last_progress.elapsed() < A_WHILE {
+        match client.write(&data[sent..]) {
+            Ok(count) => (sent, last_progress) = (sent + count, Instant::now()),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            Err(error) => panic!("after {sent} bytes: {error}"),
+        }
+    }
+    client.set_nonblocking(false).unwrap();
+    sent
+}
+
+/// Ends the connection with a reset instead of a farewell.
+pub(crate) fn reset(client: TcpStream) {
+    SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(client);
 }

@@ -2,11 +2,11 @@
 
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::example::{example, processor_ticks};
+use crate::example::{Running, eventually, example};
 
 #[test]
 fn the_front_page_shows_the_example() {
@@ -22,34 +22,17 @@ fn the_front_page_shows_the_example() {
 fn the_example_waits_for_clients() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let child = Command::new(example("quick_start"))
-        .stdin(Stdio::from(OwnedFd::from(listener)))
-        .spawn()
-        .unwrap();
-    let mut quick_start = Ended(child);
+    let mut command = Command::new(example("quick_start"));
+    let mut quick_start = Running::spawn(command.stdin(Stdio::from(OwnedFd::from(listener))));
 
     sleep(Duration::from_millis(300));
-    assert!(quick_start.0.try_wait().unwrap().is_none(), "it goes on for ever");
-    let ticks = processor_ticks(&quick_start.0);
+    assert!(quick_start.is_running(), "it goes on for ever");
+    let ticks = quick_start.processor_ticks();
     sleep(Duration::from_millis(300));
-    let busy = processor_ticks(&quick_start.0) - ticks;
+    let busy = quick_start.processor_ticks() - ticks;
     assert!(busy < 4, "it was busy for {busy} of 30 ticks while nobody came");
 
     let _client = TcpStream::connect(address).unwrap();
-    let start = Instant::now();
-    while processor_ticks(&quick_start.0) < ticks + 10 {
-        assert!(start.elapsed() < Duration::from_secs(20), "it was not told of a client");
-        sleep(Duration::from_millis(10));
-    }
-    assert!(quick_start.0.try_wait().unwrap().is_none(), "it goes on for ever");
-}
-
-/// A child that ends with the test.
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+    eventually("it is told of a client", || quick_start.processor_ticks() >= ticks + 10);
+    assert!(quick_start.is_running(), "it goes on for ever");
 }
