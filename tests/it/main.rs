@@ -20,6 +20,8 @@ mod epoll;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod example;
 #[cfg(any(target_os = "linux", target_os = "android"))]
+mod graceful_shutdown;
+#[cfg(any(target_os = "linux", target_os = "android"))]
 mod quick_start;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod sim;
