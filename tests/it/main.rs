@@ -22,6 +22,8 @@ mod example;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod graceful_shutdown;
 #[cfg(any(target_os = "linux", target_os = "android"))]
+mod http_server;
+#[cfg(any(target_os = "linux", target_os = "android"))]
 mod quick_start;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod sim;

@@ -1,0 +1,361 @@
+//! The example `http_server`: a process of its own, and clients that do to it what clients do.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::example::{
+    Running, eventually, example, expect_refusal, read_to_end, reset, write_until_stuck,
+};
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: here\r\n\r\n";
+const HEAD: &str = "HEAD / HTTP/1.1\r\nHost: here\r\n\r\n";
+const ANSWER_TO_GET: &str = "HTTP/1.1 200 OK\r\nContent-Length: 19\r\n\r\nHello from pollio.\n";
+const ANSWER_TO_HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 19\r\n\r\n";
+const LAST_ANSWER: &str =
+    "HTTP/1.1 200 OK\r\nContent-Length: 19\r\nConnection: close\r\n\r\nHello from pollio.\n";
+
+/// The longest head that the example takes.
+const LONGEST: usize = 8 * 1024;
+
+#[test]
+fn a_connection_is_kept_for_one_request_after_the_other() {
+    let server = start(&[]);
+    let mut client = server.connect();
+    for _ in 0..200 {
+        ask(&mut client, GET, ANSWER_TO_GET);
+        ask(&mut client, HEAD, ANSWER_TO_HEAD);
+    }
+    server.expect_idle();
+    ask(&mut client, GET, ANSWER_TO_GET);
+}
+
+#[test]
+fn requests_in_one_write_are_answered_in_order() {
+    let server = start(&[]);
+    let mut client = server.connect();
+    let (mut requests, mut answers) = (String::new(), String::new());
+    for n in 0..5_000_u32 {
+        // A pattern that does not repeat soon: the number of bits of n, odd or even.
+        let is_get = n.count_ones() % 2 == 0;
+        requests += if is_get { GET } else { HEAD };
+        answers += if is_get { ANSWER_TO_GET } else { ANSWER_TO_HEAD };
+    }
+    ask(&mut client, &requests, &answers);
+    // And once more with the end of them in the same breath.
+    client.write_all(requests.as_bytes()).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert!(read_to_end(&mut client) == answers.as_bytes(), "other answers than to the requests");
+}
+
+#[test]
+fn a_request_may_come_byte_by_byte() {
+    let server = start(&[]);
+    let mut client = server.connect();
+    client.set_nodelay(true).unwrap();
+    for (request, answer) in [(GET, ANSWER_TO_GET), (HEAD, ANSWER_TO_HEAD)] {
+        let (last, before) = request.as_bytes().split_last().unwrap();
+        for byte in before {
+            client.write_all(&[*byte]).unwrap();
+            thread::sleep(Duration::from_millis(1));
+        }
+        expect_nothing_yet(&client);
+        client.write_all(&[*last]).unwrap();
+        expect(&mut client, answer);
+    }
+}
+
+#[test]
+fn a_request_may_be_split_anywhere() {
+    let server = start(&[]);
+    let mut client = server.connect();
+    client.set_nodelay(true).unwrap();
+    let (requests, answers) =
+        ([GET, HEAD, GET].concat(), [ANSWER_TO_GET, ANSWER_TO_HEAD, ANSWER_TO_GET]);
+    for middle in 1..requests.len() {
+        client.write_all(&requests.as_bytes()[..middle]).unwrap();
+        thread::sleep(Duration::from_millis(1));
+        ask(&mut client, &requests[middle..], &answers.concat());
+    }
+}
+
+#[test]
+fn the_last_request_ends_the_connection() {
+    let server = start(&[]);
+    for last in [
+        "GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost:here\r\nCONNECTION:TE ,\tClose\r\n\r\n",
+        "GET / HTTP/1.0\r\n\r\n",
+    ] {
+        let mut client = server.connect();
+        // What comes after the last is not answered.
+        client.write_all([GET, last, GET].concat().as_bytes()).unwrap();
+        assert_eq!(text(read_to_end(&mut client)), [ANSWER_TO_GET, LAST_ANSWER].concat(), "{last}");
+    }
+}
+
+#[test]
+fn what_is_no_request_is_refused_and_the_connection_ended() {
+    let server = start(&[]);
+    let mut other = server.connect();
+    let too_many = "A: b\r\n".repeat(65);
+    for (refused, status) in [
+        ("nonsense\r\n\r\n", "400 Bad Request"),
+        ("GET / HTTP/1.1\r\nHost here\r\n\r\n", "400 Bad Request"),
+        ("GET / HTTP/1.1\r\n\r\n", "400 Bad Request"),
+        ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "400 Bad Request"),
+        ("GET / HTTP/3.1\r\nHost: here\r\n\r\n", "400 Bad Request"),
+        ("\0\0\0\0", "400 Bad Request"),
+        (&format!("GET / HTTP/1.1\r\n{too_many}\r\n"), "431 Request Header Fields Too Large"),
+        ("GET / HTTP/1.1\r\nHost: here\r\nContent-Length: 5\r\n\r\nhello", "413 Content Too Large"),
+        (
+            "GET / HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "413 Content Too Large",
+        ),
+        ("POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 1\r\n\r\nx", "501 Not Implemented"),
+    ] {
+        let mut client = server.connect();
+        client.write_all([GET, refused, GET].concat().as_bytes()).unwrap();
+        let answers = text(read_to_end(&mut client));
+        assert_eq!(answers, [ANSWER_TO_GET, &refusal(status)].concat(), "{refused:?}");
+        ask(&mut other, GET, ANSWER_TO_GET);
+    }
+}
+
+#[test]
+fn a_head_that_is_too_long_is_refused() {
+    let server = start(&[]);
+    let mut client = server.connect();
+    ask(&mut client, &head_of(LONGEST), ANSWER_TO_GET);
+    let both = [GET, &head_of(LONGEST)].concat();
+    ask(&mut client, &both, &[ANSWER_TO_GET, ANSWER_TO_GET].concat());
+
+    for length in [LONGEST + 1, 100_000, 4 << 20] {
+        let mut client = server.connect();
+        client.write_all(head_of(length).as_bytes()).unwrap();
+        let answer = text(read_to_end(&mut client));
+        assert_eq!(answer, refusal("431 Request Header Fields Too Large"), "{length} bytes");
+    }
+}
+
+#[test]
+fn a_half_close_is_answered_with_everything_and_then_the_end() {
+    let server = start(&[]);
+    for (requests, answers) in [
+        ("", ""),
+        (GET, ANSWER_TO_GET),
+        (&GET.repeat(3_000), &ANSWER_TO_GET.repeat(3_000)),
+        (&[GET, "GET / HT"].concat(), ANSWER_TO_GET),
+    ] {
+        let mut client = server.connect();
+        client.write_all(requests.as_bytes()).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        assert!(read_to_end(&mut client) == answers.as_bytes(), "after {} bytes", requests.len());
+    }
+}
+
+#[test]
+fn a_client_that_never_reads_takes_its_buffers_and_stalls_nobody() {
+    let server = start(&[]);
+    // On every core, so that the one that the other client has is among them.
+    let mut others: Vec<_> = (0..16).map(|_| server.connect()).collect();
+    others.iter_mut().for_each(|client| ask(client, GET, ANSWER_TO_GET));
+    let memory_before = server.memory_kb();
+
+    let requests = GET.repeat(1 << 21);
+    let slow = server.connect();
+    let sent = write_until_stuck(&slow, requests.as_bytes());
+    assert!(sent < requests.len(), "the server took {sent} bytes from a client that reads nothing");
+
+    let grown = server.memory_kb().saturating_sub(memory_before);
+    assert!(grown < 512, "the server grew by {grown} kB");
+    others.iter_mut().for_each(|client| ask(client, GET, ANSWER_TO_GET));
+    server.expect_idle();
+
+    // What was sent in whole is answered, as soon as the client takes it.
+    let mut slow = slow;
+    slow.shutdown(Shutdown::Write).unwrap();
+    let answers = ANSWER_TO_GET.repeat(sent / GET.len());
+    assert!(read_to_end(&mut slow) == answers.as_bytes(), "other answers than to the requests");
+}
+
+#[test]
+fn clients_that_reset_harm_nobody_else() {
+    let server = start(&[]);
+    let mut other = server.connect();
+    ask(&mut other, GET, ANSWER_TO_GET);
+    let descriptors = server.descriptors();
+    let requests = GET.repeat(20_000);
+    for bytes in [0, 10, GET.len(), requests.len()].repeat(20) {
+        let client = server.connect();
+        client.set_nonblocking(true).unwrap();
+        let _ = (&client).write(&requests.as_bytes()[..bytes]).unwrap();
+        reset(client);
+        ask(&mut other, GET, ANSWER_TO_GET);
+    }
+    eventually("the clients that reset are forgotten", || server.descriptors() == descriptors);
+}
+
+#[test]
+fn connections_that_are_idle_are_closed_and_no_others() {
+    const IDLE: Duration = Duration::from_secs(1);
+    let begin = Instant::now();
+    let server = start(&["--idle", "1"]);
+    let mut silent: Vec<_> = (0..20).map(|_| server.connect()).collect();
+    let mut served: Vec<_> = (0..20).map(|_| server.connect()).collect();
+    served.iter_mut().for_each(|client| ask(client, GET, ANSWER_TO_GET));
+    let dripping = server.connect();
+    let mut refused = server.connect();
+    refused.write_all(b"nonsense\r\n\r\n").unwrap();
+    let mut active: Vec<_> = (0..20).map(|_| server.connect()).collect();
+
+    // A request that never comes to its end keeps no connection open, nor does what comes after a
+    // refusal.
+    let end = Instant::now() + 3 * IDLE;
+    let (mut drips, mut ended) = (0, None);
+    while Instant::now() < end {
+        active.iter_mut().for_each(|client| ask(client, GET, ANSWER_TO_GET));
+        match (&dripping).write(&b"GET / HTTP/1.1"[drips.min(13)..][..1]) {
+            Ok(_) => drips += 1,
+            Err(_) => ended = ended.or(Some(Instant::now())),
+        }
+        let _ = refused.write(b"more");
+        thread::sleep(IDLE / 20);
+    }
+    let ended = ended.expect("the connection with an endless request was kept");
+    assert!(ended - begin >= IDLE, "closed after {:?}", ended - begin);
+    for client in silent.iter_mut().chain(&mut served) {
+        // Closed long since, and without a reset.
+        client.set_nonblocking(true).unwrap();
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    }
+    active.iter_mut().for_each(|client| ask(client, GET, ANSWER_TO_GET));
+
+    let last_asked = Instant::now();
+    active.iter_mut().for_each(|client| assert_eq!(read_to_end(client), b""));
+    let waited = last_asked.elapsed();
+    assert!(waited >= IDLE * 9 / 10 && waited < 5 * IDLE, "closed after {waited:?}");
+    server.expect_idle();
+}
+
+#[test]
+fn hundreds_of_clients_at_once_are_answered() {
+    for mode in [&[][..], &["--shared"]] {
+        let server = start(mode);
+        let mut clients: Vec<_> = (0..256).map(|_| server.connect()).collect();
+        thread::scope(|scope| {
+            for clients in clients.chunks_mut(64) {
+                scope.spawn(|| {
+                    for count in [1, 2, 50, 1, 7, 100] {
+                        let (requests, answers) = (GET.repeat(count), ANSWER_TO_GET.repeat(count));
+                        for client in &mut *clients {
+                            client.write_all(requests.as_bytes()).unwrap();
+                        }
+                        clients.iter_mut().for_each(|client| expect(client, &answers));
+                    }
+                });
+            }
+        });
+        server.expect_idle();
+    }
+}
+
+#[test]
+fn every_core_has_a_listener_or_they_share_one() {
+    let cores = thread::available_parallelism().unwrap().get();
+    for (mode, listeners) in [(&[][..], cores), (&["--shared"], 1)] {
+        let server = start(mode);
+        let port = format!(":{:04X}", server.address().port());
+        let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let listening = sockets.lines().filter(|line| {
+            let fields: Vec<_> = line.split_whitespace().collect();
+            // The local address, and the state: TCP_LISTEN.
+            fields[1].ends_with(&port) && fields[3] == "0A"
+        });
+        assert_eq!(listening.count(), listeners, "{mode:?}");
+    }
+}
+
+#[test]
+fn clients_beyond_the_last_descriptor_wait_for_one_that_leaves() {
+    let limited = "ulimit -S -n 40; exec \"$0\" 127.0.0.1:0 --shared --idle 600";
+    let mut shell = Command::new("sh");
+    let shell = shell.arg("-c").arg(limited).arg(example("http_server"));
+    let server = Running::spawn(shell).listening();
+    let clients: Vec<_> = (0..60).map(|_| server.connect()).collect();
+    server.expect_idle();
+    // Those who came first are in, and leave. So all of them have their turn.
+    for mut client in clients {
+        ask(&mut client, GET, ANSWER_TO_GET);
+    }
+}
+
+#[test]
+fn what_it_cannot_serve_is_an_error_in_one_line() {
+    for address in ["here", "127.0.0.1", "127.0.0.1:66666", "", "--nonsense"] {
+        expect_refusal("http_server", &[address], &format!("{address:?} is no ADDRESS:PORT"));
+    }
+    for idle in [&["--idle"][..], &["--idle", "0"], &["--idle", "soon"], &["--idle", "99999999999"]]
+    {
+        expect_refusal("http_server", idle, "--idle wants a whole number of seconds, from 1 on");
+    }
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for args in [&[&*address][..], &["--shared", &address]] {
+        let complaint = format!("cannot serve {address}: Address already in use");
+        expect_refusal("http_server", args, &complaint);
+    }
+}
+
+fn start(args: &[&str]) -> Running {
+    Running::start("http_server", &[&["127.0.0.1:0"], args].concat()).listening()
+}
+
+/// A request with a head of so many bytes.
+fn head_of(length: usize) -> String {
+    let beginning = "GET / HTTP/1.1\r\nHost: here\r\nX: ";
+    format!("{beginning}{}\r\n\r\n", "x".repeat(length - beginning.len() - 4))
+}
+
+fn refusal(status: &str) -> String {
+    format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+}
+
+/// Writes and reads at once, so that neither side waits for the other for ever.
+#[track_caller]
+fn ask(client: &mut TcpStream, requests: &str, answers: &str) {
+    if requests.len() < 64 * 1024 {
+        client.write_all(requests.as_bytes()).unwrap();
+        return expect(client, answers);
+    }
+    thread::scope(|scope| {
+        let mut writer = &*client;
+        scope.spawn(move || writer.write_all(requests.as_bytes()).unwrap());
+        expect(&mut &*client, answers);
+    });
+}
+
+#[track_caller]
+fn expect(client: &mut impl Read, answers: &str) {
+    let mut bytes = vec![0; answers.len()];
+    client.read_exact(&mut bytes).unwrap();
+    if bytes != answers.as_bytes() {
+        let at = bytes.iter().zip(answers.as_bytes()).position(|(a, b)| a != b).unwrap();
+        let got = String::from_utf8_lossy(&bytes[at..]).chars().take(100).collect::<String>();
+        panic!("another answer, from byte {at} of {} on: {got:?}", answers.len());
+    }
+}
+
+#[track_caller]
+fn expect_nothing_yet(client: &TcpStream) {
+    client.set_nonblocking(true).unwrap();
+    let read = client.peek(&mut [0]).map_err(|error| error.kind());
+    assert_eq!(read, Err(ErrorKind::WouldBlock));
+    client.set_nonblocking(false).unwrap();
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap()
+}
