@@ -27,7 +27,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 fn main() -> ExitCode {
     let arguments: Vec<_> = env::args_os().skip(1).collect();
     let [listen, upstream] = &arguments[..] else {
-        eprintln!("usage: proxy LISTEN UPSTREAM, both of them ADDRESS:PORT");
+        eprintln!("proxy: usage: proxy LISTEN UPSTREAM, both of them ADDRESS:PORT");
         return ExitCode::FAILURE;
     };
     let (listen, upstream) = (listen.to_string_lossy(), upstream.to_string_lossy());

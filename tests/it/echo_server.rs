@@ -12,6 +12,7 @@ use pollio::{EventObject, Interest, OsPoller, Poller};
 use crate::example::{
     LONG, Running, eventually, example, expect_refusal, read_to_end, reset, write_until_stuck,
 };
+use crate::random::Random;
 
 #[test]
 fn every_byte_of_500_connections_comes_back() {
@@ -328,37 +329,5 @@ fn talk(clients: &mut [Talker<'_>]) {
                 talking -= 1;
             }
         }
-    }
-}
-
-/// Numbers that look random and depend on nothing but the seed: Marsaglia's xorshift.
-struct Random(u64);
-
-impl Random {
-    fn new(seed: usize) -> Self {
-        // Any number but zero will do; seeds that are close shall not begin alike.
-        Self((seed as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    /// From one byte to 64 kB, as often small as large.
-    fn size(&mut self) -> usize {
-        let limit = 1 << (self.next() % 17);
-        usize::try_from(1 + self.next() % limit).unwrap()
-    }
-
-    fn bytes(&mut self, count: usize) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(count + 8);
-        while bytes.len() < count {
-            bytes.extend_from_slice(&self.next().to_ne_bytes());
-        }
-        bytes.truncate(count);
-        bytes
     }
 }

@@ -24,7 +24,11 @@ mod graceful_shutdown;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod http_server;
 #[cfg(any(target_os = "linux", target_os = "android"))]
+mod proxy;
+#[cfg(any(target_os = "linux", target_os = "android"))]
 mod quick_start;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod random;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod sim;
 // By a call of ptrace(2) that libc has for glibc alone.

@@ -1,0 +1,372 @@
+//! The example `proxy`: a process between real clients and a real upstream.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::Command;
+use std::thread;
+
+use nix::sys::signal::Signal;
+use socket2::SockRef;
+
+use crate::example::{
+    LONG, Running, eventually, example, expect_refusal, read_to_end, reset, write_until_stuck,
+};
+use crate::random::Random;
+
+#[test]
+fn a_hundred_megabytes_go_through_both_ways_at_once() {
+    const PIECES: usize = 100;
+    let proxy = Proxy::start();
+    let (client, upstream) = proxy.pair();
+    thread::scope(|scope| {
+        scope.spawn(|| send_pieces(&client, 1, PIECES));
+        scope.spawn(|| send_pieces(&upstream, 2, PIECES));
+        scope.spawn(|| expect_pieces(&client, 2, PIECES));
+        expect_pieces(&upstream, 1, PIECES);
+    });
+    assert_eq!(proxy.stop(), "1 clients, 0 broken off");
+}
+
+#[test]
+fn the_end_of_one_way_is_passed_on_and_leaves_the_other_open() {
+    let proxy = Proxy::start();
+    let data = Random::new(0).bytes(300_000);
+    for length in [0, 1, data.len()] {
+        for client_is_first in [true, false] {
+            let (client, upstream) = proxy.pair();
+            let (mut first, mut last) =
+                if client_is_first { (client, upstream) } else { (upstream, client) };
+            // The proxy finds the beginning of the bytes and, if they are few, their end at once.
+            proxy.running.signal(Signal::SIGSTOP);
+            let sent = write_until_stuck(&first, &data[..length]);
+            assert_eq!(sent, length);
+            first.shutdown(Shutdown::Write).unwrap();
+            proxy.running.signal(Signal::SIGCONT);
+            assert!(read_to_end(&mut last) == data[..length], "of {length} bytes, others came");
+
+            // The other way goes on for as long as it likes.
+            for _ in 0..3 {
+                expect_passed(&last, &first);
+            }
+            last.write_all(&data).unwrap();
+            last.shutdown(Shutdown::Write).unwrap();
+            assert!(read_to_end(&mut first) == data, "other bytes came back than were sent");
+        }
+    }
+    proxy.expect_forgotten();
+    assert_eq!(proxy.stop(), "6 clients, 0 broken off");
+}
+
+#[test]
+fn who_does_not_read_holds_back_who_sends_and_nobody_else() {
+    let proxy = Proxy::start();
+    let data = Random::new(1).bytes(64 << 20);
+    let (other_client, other_upstream) = proxy.pair();
+    expect_passed(&other_client, &other_upstream);
+    for client_sends in [true, false] {
+        let (client, upstream) = proxy.pair();
+        let (sender, mut slow) = if client_sends { (client, upstream) } else { (upstream, client) };
+        let memory_before = proxy.running.memory_kb();
+        let sent = write_until_stuck(&sender, &data);
+        assert!(sent < data.len(), "{sent} bytes went to somebody who does not read");
+        assert!(sent > 1 << 20, "stuck after {sent} bytes: too few to be seen in memory");
+        let grown = proxy.running.memory_kb().saturating_sub(memory_before);
+        assert!(grown < 512, "the proxy grew by {grown} kB");
+
+        // The way that is not stuck, and everybody else.
+        expect_passed(&slow, &sender);
+        expect_passed(&other_client, &other_upstream);
+        expect_passed(&other_upstream, &other_client);
+        proxy.running.expect_idle();
+
+        sender.shutdown(Shutdown::Write).unwrap();
+        assert!(read_to_end(&mut slow) == data[..sent], "other bytes came than were sent");
+    }
+}
+
+#[test]
+fn more_than_a_fair_share_at_once_arrives_though_nothing_follows() {
+    let proxy = Proxy::start();
+    let (client, mut upstream) = proxy.pair();
+    let data = Random::new(2).bytes(8 << 20);
+    // A connection that has carried some megabytes has room for much at once.
+    thread::scope(|scope| {
+        scope.spawn(|| (&client).write_all(&data).unwrap());
+        upstream.read_exact(&mut vec![0; data.len()]).unwrap();
+    });
+
+    proxy.running.signal(Signal::SIGSTOP);
+    let sent = write_until_stuck(&client, &data);
+    assert!(sent > 1 << 20, "{sent} bytes are no more than a fair share");
+    proxy.running.signal(Signal::SIGCONT);
+    let mut received = vec![0; sent];
+    upstream.read_exact(&mut received).unwrap();
+    assert!(received == data[..sent], "other bytes came than were sent");
+}
+
+#[test]
+fn a_refused_upstream_ends_the_client_and_not_the_proxy() {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let args = ["127.0.0.1:0", &nobody.to_string()];
+    let running = Running::start("proxy", &args).listening();
+    let descriptors = running.descriptors();
+    for _ in 0..20 {
+        expect_reset(&running.connect());
+    }
+    eventually("the clients are forgotten", || running.descriptors() == descriptors);
+    let (status, lines) = running.stop(Signal::SIGINT);
+    assert!(status.success(), "{status}");
+    assert_eq!(lines, ["20 clients, 20 broken off"]);
+}
+
+#[test]
+fn a_reset_of_either_side_reaches_the_other_as_a_reset() {
+    let proxy = Proxy::start();
+    for client_resets in [true, false] {
+        for half_closed in [true, false] {
+            let (client, upstream) = proxy.pair();
+            let (one, mut other) =
+                if client_resets { (client, upstream) } else { (upstream, client) };
+            expect_passed(&one, &other);
+            if half_closed {
+                one.shutdown(Shutdown::Write).unwrap();
+                assert_eq!(other.read(&mut [0]).unwrap(), 0);
+            }
+            reset(one);
+            if half_closed {
+                eventually("the connection is broken", || (&other).write(b"?").is_err());
+            } else {
+                expect_reset(&other);
+            }
+        }
+    }
+    proxy.expect_forgotten();
+    assert_eq!(proxy.stop(), "4 clients, 4 broken off");
+}
+
+#[test]
+fn a_reset_is_noticed_where_the_other_side_does_not_read() {
+    let proxy = Proxy::start();
+    let data = vec![7; 64 << 20];
+    for client_resets in [true, false] {
+        let (client, upstream) = proxy.pair();
+        let (one, slow) = if client_resets { (client, upstream) } else { (upstream, client) };
+        write_until_stuck(&one, &data);
+        reset(one);
+        // Before the other side has read a byte.
+        proxy.expect_forgotten();
+        drop(slow);
+    }
+}
+
+#[test]
+fn what_is_sent_before_the_upstream_answers_arrives() {
+    // With room for one to wait, and one that waits: the next connects when there is room again.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    SockRef::from(&listener).listen(0).unwrap();
+    let waiting = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let proxy = Proxy::with_upstream(listener);
+
+    let (mut early, impatient) = (proxy.running.connect(), proxy.running.connect());
+    early.write_all(b"early").unwrap();
+    early.shutdown(Shutdown::Write).unwrap();
+    eventually("both are accepted", || proxy.connections() == 4);
+    reset(impatient);
+    eventually("who has left again is forgotten", || proxy.connections() == 2);
+    proxy.running.expect_idle();
+
+    drop((proxy.accept(), waiting));
+    let mut upstream = proxy.accept();
+    assert_eq!(read_to_end(&mut upstream), b"early");
+    upstream.write_all(b"late").unwrap();
+    drop(upstream);
+    assert_eq!(read_to_end(&mut early), b"late");
+    assert_eq!(proxy.stop(), "2 clients, 1 broken off");
+}
+
+#[test]
+fn clients_that_come_and_go_are_not_mistaken_for_each_other() {
+    let proxy = Proxy::start();
+    let mut pairs: Vec<_> = (0..50).map(|_| proxy.pair()).collect();
+    let mut random = Random::new(3);
+    for n in 0..1_000_u32 {
+        let which = usize::try_from(random.next()).unwrap() % pairs.len();
+        // Both at once, so that their events come with one wait.
+        let (client, upstream) = pairs.swap_remove(which);
+        match n % 4 {
+            0 => drop((client, upstream)),
+            1 => [client, upstream].map(reset).into_iter().collect(),
+            2 => reset(upstream),
+            _ => {
+                expect_passed(&client, &upstream);
+                drop(client);
+            }
+        }
+        let pair = proxy.pair();
+        for number in [n, n + 1] {
+            (&pair.0).write_all(&number.to_ne_bytes()).unwrap();
+            let mut bytes = [0; 4];
+            (&pair.1).read_exact(&mut bytes).unwrap();
+            assert_eq!(u32::from_ne_bytes(bytes), number);
+        }
+        pairs.push(pair);
+    }
+    pairs.clear();
+    proxy.expect_forgotten();
+    assert!(proxy.stop().starts_with("1050 clients, "));
+}
+
+#[test]
+fn out_of_descriptors_it_neither_ends_nor_spins() {
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let limited =
+        format!("ulimit -S -n 32; exec \"$0\" 127.0.0.1:0 {}", upstream.local_addr().unwrap());
+    let program = example("proxy");
+    let running = Running::spawn(Command::new("sh").arg("-c").arg(limited).arg(program));
+    let proxy = Proxy::around(running.listening(), upstream);
+
+    let first = proxy.pair();
+    let clients: Vec<_> = (0..30).map(|_| proxy.running.connect()).collect();
+    eventually("it is full", || {
+        proxy.running.descriptors().iter().filter(|fd| **fd < 32).count() >= 31
+    });
+    proxy.running.expect_idle();
+    expect_passed(&first.0, &first.1);
+
+    clients.into_iter().for_each(reset);
+    eventually("there is room again", || proxy.connections() == 2);
+    let mut late = proxy.running.connect();
+    late.write_all(b"late").unwrap();
+    late.shutdown(Shutdown::Write).unwrap();
+    // Those that have left again were before it in the queue.
+    let mut received = Vec::new();
+    eventually("the last one is served", || {
+        received.clear();
+        let _ = proxy.accept().read_to_end(&mut received);
+        received == b"late"
+    });
+}
+
+#[test]
+fn ctrl_c_ends_it_with_connections_too() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let proxy = Proxy::start();
+        let (client, upstream) = proxy.pair();
+        expect_passed(&client, &upstream);
+        let (status, lines) = proxy.running.stop(signal);
+        assert_eq!(status.code(), Some(0), "{signal}: {status}");
+        assert_eq!(lines, ["1 clients, 0 broken off"], "{signal}");
+    }
+}
+
+#[test]
+fn arguments_that_it_cannot_use_are_an_error_in_one_line() {
+    let usage = "usage: proxy LISTEN UPSTREAM";
+    expect_refusal("proxy", &[], usage);
+    expect_refusal("proxy", &["127.0.0.1:0"], usage);
+    expect_refusal("proxy", &["127.0.0.1:0", "127.0.0.1:1", "127.0.0.1:2"], usage);
+    expect_refusal("proxy", &["here", "127.0.0.1:1"], "cannot pass here on to 127.0.0.1:1: ");
+    expect_refusal("proxy", &["127.0.0.1:0", "there"], "cannot pass 127.0.0.1:0 on to there: ");
+
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let _taken = TcpListener::bind(&taken).unwrap();
+    let complaint = format!("cannot pass {taken} on to 127.0.0.1:1: Address already in use");
+    expect_refusal("proxy", &[&taken, "127.0.0.1:1"], &complaint);
+}
+
+/// The example, running, and the upstream that it was told.
+struct Proxy {
+    running: Running,
+    upstream: TcpListener,
+    /// Those that it has open without any client.
+    descriptors: Vec<usize>,
+}
+
+impl Proxy {
+    fn start() -> Self {
+        Self::with_upstream(TcpListener::bind("127.0.0.1:0").unwrap())
+    }
+
+    fn with_upstream(upstream: TcpListener) -> Self {
+        let args = ["127.0.0.1:0", &upstream.local_addr().unwrap().to_string()];
+        Self::around(Running::start("proxy", &args).listening(), upstream)
+    }
+
+    fn around(running: Running, upstream: TcpListener) -> Self {
+        upstream.set_nonblocking(true).unwrap();
+        let descriptors = running.descriptors();
+        Self { running, upstream, descriptors }
+    }
+
+    /// A client, and the other end of its connection.
+    fn pair(&self) -> (TcpStream, TcpStream) {
+        (self.running.connect(), self.accept())
+    }
+
+    fn accept(&self) -> TcpStream {
+        let mut accepted = None;
+        eventually("the proxy connects", || match self.upstream.accept() {
+            Ok((stream, _)) => accepted.replace(stream).is_none(),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                false
+            }
+        });
+        let stream = accepted.unwrap();
+        stream.set_nonblocking(false).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        stream.set_write_timeout(Some(LONG)).unwrap();
+        stream
+    }
+
+    fn connections(&self) -> usize {
+        self.running.descriptors().len() - self.descriptors.len()
+    }
+
+    #[track_caller]
+    fn expect_forgotten(&self) {
+        eventually("all connections are closed", || self.running.descriptors() == self.descriptors);
+    }
+
+    /// Ends it, and returns its line of statistics.
+    fn stop(self) -> String {
+        let (status, mut lines) = self.running.stop(Signal::SIGINT);
+        assert!(status.success(), "{status}");
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        lines.remove(0)
+    }
+}
+
+const PIECE: usize = 1_000_000;
+
+/// Sends pieces that depend on the seed, and the end.
+fn send_pieces(mut stream: &TcpStream, seed: usize, count: usize) {
+    let mut random = Random::new(seed);
+    for _ in 0..count {
+        stream.write_all(&random.bytes(PIECE)).unwrap();
+    }
+    stream.shutdown(Shutdown::Write).unwrap();
+}
+
+fn expect_pieces(mut stream: &TcpStream, seed: usize, count: usize) {
+    let (mut random, mut piece) = (Random::new(seed), vec![0; PIECE]);
+    for n in 0..count {
+        stream.read_exact(&mut piece).unwrap();
+        assert!(piece == random.bytes(PIECE), "piece {n} of {count}: other bytes than were sent");
+    }
+    assert_eq!(stream.read(&mut piece).unwrap(), 0, "more bytes came than were sent");
+}
+
+#[track_caller]
+fn expect_passed(mut from: &TcpStream, mut to: &TcpStream) {
+    from.write_all(b"a few words").unwrap();
+    let mut words = [0; 11];
+    to.read_exact(&mut words).unwrap();
+    assert_eq!(&words, b"a few words");
+}
+
+#[track_caller]
+fn expect_reset(mut stream: &TcpStream) {
+    let end = stream.read(&mut [0]).map_err(|error| error.kind());
+    assert_eq!(end, Err(ErrorKind::ConnectionReset));
+}
