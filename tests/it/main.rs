@@ -14,6 +14,8 @@ mod kqueue;
 
 // Epoll's, and what reads /proc.
 #[cfg(any(target_os = "linux", target_os = "android"))]
+mod async_runtime;
+#[cfg(any(target_os = "linux", target_os = "android"))]
 mod echo_server;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod epoll;

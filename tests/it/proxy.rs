@@ -105,6 +105,29 @@ fn more_than_a_fair_share_at_once_arrives_though_nothing_follows() {
 }
 
 #[test]
+fn a_share_to_the_byte_arrives_though_the_other_way_is_stuck() {
+    /// What the proxy passes one way before the others have their turn.
+    const SHARE: usize = 8 * 64 * 1024;
+    let proxy = Proxy::start();
+    let (client, mut upstream) = proxy.pair();
+    let data = Random::new(4).bytes(64 << 20);
+    // A connection that has carried some megabytes has room for much at once.
+    thread::scope(|scope| {
+        scope.spawn(|| (&client).write_all(&data[..8 << 20]).unwrap());
+        upstream.read_exact(&mut vec![0; 8 << 20]).unwrap();
+    });
+    write_until_stuck(&upstream, &data);
+
+    proxy.running.signal(Signal::SIGSTOP);
+    assert_eq!(write_until_stuck(&client, &data[..SHARE]), SHARE);
+    proxy.running.signal(Signal::SIGCONT);
+    // The client is now neither readable nor writable, so nothing of it tells to go on.
+    let mut received = vec![0; SHARE];
+    upstream.read_exact(&mut received).unwrap();
+    assert!(received == data[..SHARE], "other bytes came than were sent");
+}
+
+#[test]
 fn a_refused_upstream_ends_the_client_and_not_the_proxy() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let args = ["127.0.0.1:0", &nobody.to_string()];
