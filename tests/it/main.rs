@@ -33,6 +33,8 @@ mod quick_start;
 mod random;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod sim;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod supervise;
 // By a call of ptrace(2) that libc has for glibc alone.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod system_calls;

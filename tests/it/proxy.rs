@@ -241,33 +241,37 @@ fn clients_that_come_and_go_are_not_mistaken_for_each_other() {
 
 #[test]
 fn out_of_descriptors_it_neither_ends_nor_spins() {
-    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
-    let limited =
-        format!("ulimit -S -n 32; exec \"$0\" 127.0.0.1:0 {}", upstream.local_addr().unwrap());
-    let program = example("proxy");
-    let running = Running::spawn(Command::new("sh").arg("-c").arg(limited).arg(program));
-    let proxy = Proxy::around(running.listening(), upstream);
+    // A connection takes two: it is now the client, now the upstream that there is no room for.
+    for limit in [32, 33] {
+        let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = upstream.local_addr().unwrap();
+        let limited = format!("ulimit -S -n {limit}; exec \"$0\" 127.0.0.1:0 {address}");
+        let program = example("proxy");
+        let running = Running::spawn(Command::new("sh").arg("-c").arg(limited).arg(program));
+        let proxy = Proxy::around(running.listening(), upstream);
 
-    let first = proxy.pair();
-    let clients: Vec<_> = (0..30).map(|_| proxy.running.connect()).collect();
-    eventually("it is full", || {
-        proxy.running.descriptors().iter().filter(|fd| **fd < 32).count() >= 31
-    });
-    proxy.running.expect_idle();
-    expect_passed(&first.0, &first.1);
+        let first = proxy.pair();
+        let clients: Vec<_> = (0..30).map(|_| proxy.running.connect()).collect();
+        eventually("it is full", || {
+            let descriptors = proxy.running.descriptors();
+            descriptors.iter().filter(|fd| **fd < limit).count() >= limit - 1
+        });
+        proxy.running.expect_idle();
+        expect_passed(&first.0, &first.1);
 
-    clients.into_iter().for_each(reset);
-    eventually("there is room again", || proxy.connections() == 2);
-    let mut late = proxy.running.connect();
-    late.write_all(b"late").unwrap();
-    late.shutdown(Shutdown::Write).unwrap();
-    // Those that have left again were before it in the queue.
-    let mut received = Vec::new();
-    eventually("the last one is served", || {
-        received.clear();
-        let _ = proxy.accept().read_to_end(&mut received);
-        received == b"late"
-    });
+        clients.into_iter().for_each(reset);
+        eventually("there is room again", || proxy.connections() == 2);
+        let mut late = proxy.running.connect();
+        late.write_all(b"late").unwrap();
+        late.shutdown(Shutdown::Write).unwrap();
+        // Those that have left again were before it in the queue.
+        let mut received = Vec::new();
+        eventually("the last one is served", || {
+            received.clear();
+            let _ = proxy.accept().read_to_end(&mut received);
+            received == b"late"
+        });
+    }
 }
 
 #[test]

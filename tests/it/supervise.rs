@@ -1,0 +1,248 @@
+//! The example `supervise`: what it starts, and when, and what it leaves behind.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{fs, io};
+
+use nix::sys::signal::Signal;
+
+use crate::example::{Running, eventually, example, expect_refusal};
+
+/// A delay that no test outlives.
+const NEVER: &str = "100000";
+/// How long commands may go on that were asked to end.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+#[test]
+fn a_command_that_ends_is_started_again_after_the_delay_and_not_before() {
+    // The command says when it runs, for lines may be read at any later time.
+    let command = "read up _ </proc/uptime; echo up $up";
+    let supervise = Running::start("supervise", &["--delay", "0.3", command]);
+    let mut last: Option<f64> = None;
+    for _ in 0..5 {
+        let line = next_with(&supervise, "up ");
+        let seconds: f64 = line.strip_prefix("up ").unwrap().parse().expect(&line);
+        if let Some(last) = last {
+            // The clock has hundredths of a second, rounded down.
+            assert!(seconds - last > 0.285, "from {last} to {seconds}");
+        }
+        last = Some(seconds);
+    }
+}
+
+#[test]
+fn the_delay_is_a_second_unless_told_otherwise() {
+    let supervise = Running::start("supervise", &["read up _ </proc/uptime; echo up $up"]);
+    let next = || -> f64 { next_with(&supervise, "up ")[3..].parse().unwrap() };
+    let (first, second) = (next(), next());
+    assert!(second - first > 0.985, "from {first} to {second}");
+}
+
+#[test]
+fn it_tells_how_a_command_ended() {
+    let commands = [
+        ("exit 0", "exit status: 0"),
+        ("exit 7", "exit status: 7"),
+        ("kill -9 $$", "signal: 9 (SIGKILL)"),
+        ("kill -TERM $$", "signal: 15 (SIGTERM)"),
+        ("no-such-program 2>/dev/null", "exit status: 127"),
+    ];
+    let mut args = vec!["--delay", NEVER];
+    args.extend(commands.iter().map(|(command, _)| *command));
+    let supervise = Running::start("supervise", &args);
+    let mut lines: Vec<_> = (0..2 * commands.len()).map(|_| supervise.next_line()).collect();
+    for (command, status) in commands {
+        let of_this = format!(": {command}");
+        let mut own = lines.iter().filter(|line| line.ends_with(&of_this));
+        let id = id_of(own.next().unwrap());
+        assert_eq!(own.next(), Some(&format!("ended {id}, {status}: {command}")));
+        assert_eq!(own.next(), None);
+    }
+
+    // All of them wait now, and none of them is left as a zombie.
+    assert_eq!(children(&supervise), []);
+    supervise.expect_idle();
+    let status;
+    (status, lines) = supervise.stop(Signal::SIGTERM);
+    assert_eq!(status.code(), Some(0), "{status}");
+    assert_eq!(lines, [""; 0]);
+}
+
+#[test]
+fn a_command_that_runs_is_left_alone_while_another_ends_often() {
+    let supervise = Running::start("supervise", &["--delay", "0", "exec sleep 60", "exit 1"]);
+    let mut line = next_with(&supervise, "started ");
+    while !line.ends_with(": exec sleep 60") {
+        line = next_with(&supervise, "started ");
+    }
+    let sleeping = id_of(&line);
+    let mut last = 0;
+    let mut descriptors = 0;
+    for n in 0..200 {
+        let line = next_with(&supervise, "started ");
+        assert!(line.ends_with(": exit 1"), "{line}");
+        assert_ne!(id_of(&line), last, "the same process again");
+        last = id_of(&line);
+        assert_eq!(
+            next_with(&supervise, "ended "),
+            format!("ended {last}, exit status: 1: exit 1")
+        );
+        let now = supervise.descriptors().len();
+        if n < 20 {
+            descriptors = descriptors.max(now);
+        }
+        // A start has some more open for a moment.
+        assert!(now < descriptors + 10, "{now} descriptors after {n} starts, {descriptors} before");
+    }
+    let (status, lines) = supervise.stop(Signal::SIGINT);
+    assert_eq!(status.code(), Some(0), "{status}");
+    let ended = format!("ended {sleeping}, signal: 15 (SIGTERM): exec sleep 60");
+    assert!(lines.contains(&ended), "{lines:?}");
+    assert!(is_gone(sleeping));
+}
+
+#[test]
+fn a_command_ends_with_all_that_it_started() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let command = "sleep 60 & echo child $!; wait";
+        let supervise = Running::start("supervise", &[command, "exec sleep 60"]);
+        let child: u32 = next_with(&supervise, "child ")[6..].parse().unwrap();
+        eventually("both run", || children(&supervise).len() == 2);
+        let ids = children(&supervise);
+        // They are told by the supervisor, not by the terminal.
+        let (status, lines) = supervise.stop(signal);
+        assert_eq!(status.code(), Some(0), "{signal}: {status}");
+        let ended = |line: &&String| line.contains(", signal: 15 (SIGTERM): ");
+        assert_eq!(lines.iter().filter(ended).count(), 2, "{lines:?}");
+        for id in ids.into_iter().chain([child]) {
+            eventually("no process is left", || is_gone(id));
+        }
+    }
+}
+
+#[test]
+fn a_command_that_does_not_want_to_end_is_killed_in_the_end() {
+    let commands = ["exec sleep 60", "trap '' TERM; echo ready; sleep 60", "echo short"];
+    let supervise = Running::start("supervise", &[&["--delay", "2"], &commands[..]].concat());
+    let mut lines: Vec<_> = (0..6).map(|_| supervise.next_line()).collect();
+    lines.sort();
+    let [ended, ready, short, _started @ ..] = &lines[..] else { unreachable!() };
+    assert!(ended.starts_with("ended ") && ready == "ready" && short == "short", "{lines:?}");
+    let start = Instant::now();
+    let (status, lines) = supervise.stop(Signal::SIGTERM);
+    assert!(start.elapsed() >= PATIENCE, "after {:?}", start.elapsed());
+    assert_eq!(status.code(), Some(0), "{status}");
+    assert!(lines.iter().any(|line| line.contains(", signal: 15 (SIGTERM): ")), "{lines:?}");
+    assert!(lines.iter().any(|line| line.contains(", signal: 9 (SIGKILL): ")), "{lines:?}");
+    // Neither the one that waited for its delay, nor the one that did as it was asked.
+    assert!(!lines.iter().any(|line| line == "short"), "{lines:?}");
+    assert_eq!(lines.iter().filter(|line| line.starts_with("started ")).count(), 0, "{lines:?}");
+}
+
+#[test]
+fn a_second_ctrl_c_kills_what_does_not_want_to_end() {
+    let command = "trap 'echo asked' TERM; echo ready; while :; do sleep 0.01; done";
+    let supervise = Running::start("supervise", &[command]);
+    next_with(&supervise, "ready");
+    supervise.signal(Signal::SIGINT);
+    next_with(&supervise, "asked");
+    let (status, lines) = supervise.stop(Signal::SIGINT);
+    assert_eq!(status.code(), Some(0), "{status}");
+    assert!(lines.iter().any(|line| line.contains(", signal: 9 (SIGKILL): ")), "{lines:?}");
+}
+
+#[test]
+fn nothing_is_started_once_it_is_told_to_end() {
+    // From the first line on, it is ready to be told.
+    for n in 1..20 {
+        let supervise = Running::start("supervise", &["--delay", "0", "exit 0", "exit 1"]);
+        for _ in 0..n {
+            supervise.next_line();
+        }
+        let (status, lines) = supervise.stop(Signal::SIGTERM);
+        assert_eq!(status.code(), Some(0), "{status}");
+        let count = |word| lines.iter().filter(|line| line.starts_with(word)).count();
+        assert!(count("ended ") >= count("started "), "{lines:?}");
+    }
+}
+
+#[test]
+fn whatever_ends_it_leaves_no_process_behind() {
+    let mut command = Command::new(example("supervise"));
+    command.args(["--delay", "0.1", "exec sleep 60", "exit 0"]);
+    let mut supervise = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut sleeping = None;
+    eventually("it runs", || {
+        sleeping = children_of(supervise.id()).into_iter().find(|id| name(*id) == "sleep");
+        sleeping.is_some()
+    });
+    // Nobody reads what it has to tell any more.
+    drop(supervise.stdout.take());
+    let status = supervise.wait().unwrap();
+    assert!(is_gone(sleeping.unwrap()));
+    assert_eq!(status.code(), Some(1), "{status}");
+    let stderr = io::read_to_string(supervise.stderr.take().unwrap()).unwrap();
+    assert!(stderr.starts_with("supervise: cannot go on: Broken pipe"), "{stderr}");
+}
+
+#[test]
+fn arguments_that_it_cannot_use_are_an_error_in_one_line() {
+    let usage = "usage: supervise [--delay SECONDS] COMMAND...";
+    expect_refusal("supervise", &[], usage);
+    expect_refusal("supervise", &["--delay", "1"], usage);
+    expect_refusal("supervise", &["--help"], usage);
+    for seconds in ["soon", "", "-1", "NaN", "inf", "1e400"] {
+        let complaint = format!("not a number of seconds: {seconds}");
+        expect_refusal("supervise", &["--delay", seconds, "true"], &complaint);
+    }
+    expect_refusal("supervise", &["--delay"], "not a number of seconds: ");
+}
+
+/// The next line that begins so: what commands write comes between.
+#[track_caller]
+fn next_with(supervise: &Running, beginning: &str) -> String {
+    loop {
+        let line = supervise.next_line();
+        if line.starts_with(beginning) {
+            return line;
+        }
+    }
+}
+
+/// Of the process that a line `started ID: COMMAND` tells of.
+#[track_caller]
+fn id_of(line: &str) -> u32 {
+    let id = line.strip_prefix("started ").and_then(|rest| rest.split_once(':')).expect(line).0;
+    id.parse().expect(line)
+}
+
+fn children(supervise: &Running) -> Vec<u32> {
+    children_of(supervise.id())
+}
+
+/// The children of a process, zombies among them.
+fn children_of(id: u32) -> Vec<u32> {
+    let stats = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let id = entry.unwrap().file_name().to_str()?.parse().ok()?;
+        Some((id, stat(id)?))
+    });
+    stats.filter(|(_, (_, parent))| *parent == id).map(|(child, _)| child).collect()
+}
+
+fn is_gone(id: u32) -> bool {
+    // What its parent left behind as a zombie is somebody else's to reap.
+    stat(id).is_none_or(|(state, _)| state == "Z")
+}
+
+/// State and parent, as [proc_pid_stat(5)](https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html)
+/// has them after the name.
+fn stat(id: u32) -> Option<(String, u32)> {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    let (_, from_the_third) = stat.rsplit_once(") ")?;
+    let mut fields = from_the_third.split(' ');
+    Some((fields.next()?.to_owned(), fields.next()?.parse().ok()?))
+}
+
+fn name(id: u32) -> String {
+    fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default().trim().to_owned()
+}
