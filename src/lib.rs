@@ -18,3 +18,6 @@ pub use poller::Poller;
 pub use readiness::Readiness;
 pub use registry::{Register, Registry};
 pub use source::{Child, Timer, Waker};
+
+#[doc = include_str!("guide.md")]
+pub mod guide {}
