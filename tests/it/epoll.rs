@@ -4,13 +4,14 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::unistd::close;
-use pollio::{EpollPoller, EventObject, Interest, Mode, Poller, Waker};
+use pollio::{Child, EpollPoller, EventObject, Interest, Mode, Poller, Waker};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 use socket2::{Domain, SockRef, Socket, Type};
 
@@ -270,7 +271,7 @@ fn a_timeout_is_hardly_late() {
 #[test]
 fn without_nanoseconds_a_timeout_is_rounded_up() {
     alone(concat!(module_path!(), "::without_nanoseconds_a_timeout_is_rounded_up"), || {
-        refuse_pwait2(Errno::ENOSYS);
+        refuse(libc::SYS_epoll_pwait2, Errno::ENOSYS);
         assert!(shortest_wait(&mut EpollPoller::new().unwrap()) >= Duration::from_millis(1));
     });
 }
@@ -279,7 +280,7 @@ fn without_nanoseconds_a_timeout_is_rounded_up() {
 #[test]
 fn a_sandbox_that_forbids_nanoseconds_does_no_harm() {
     alone(concat!(module_path!(), "::a_sandbox_that_forbids_nanoseconds_does_no_harm"), || {
-        refuse_pwait2(Errno::EPERM);
+        refuse(libc::SYS_epoll_pwait2, Errno::EPERM);
         assert!(shortest_wait(&mut EpollPoller::new().unwrap()) >= Duration::from_millis(1));
     });
 }
@@ -293,13 +294,23 @@ fn shortest_wait(poller: &mut EpollPoller) -> Duration {
     std::iter::repeat_with(wait).take(50).min().unwrap()
 }
 
-/// Lets this thread's kernel answer `epoll_pwait2` with `error`.
-pub(crate) fn refuse_pwait2(error: Errno) {
-    let rules = [(libc::SYS_epoll_pwait2, Vec::new())].into();
+/// Lets this thread's kernel answer `call` with `error`.
+pub(crate) fn refuse(call: libc::c_long, error: Errno) {
+    let rules = [(call, Vec::new())].into();
     let answer = SeccompAction::Errno((error as i32).unsigned_abs());
     let architecture = std::env::consts::ARCH.try_into().expect("an architecture with seccomp");
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, answer, architecture).unwrap();
     apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
+}
+
+#[test]
+fn without_pidfd_open_a_child_is_unsupported() {
+    alone(concat!(module_path!(), "::without_pidfd_open_a_child_is_unsupported"), || {
+        refuse(libc::SYS_pidfd_open, Errno::ENOSYS);
+        let mut process = Command::new("true").spawn().unwrap();
+        assert_eq!(Child::new(&process).unwrap_err().kind(), ErrorKind::Unsupported);
+        assert!(process.wait().unwrap().success());
+    });
 }
 
 /// What closes a poller's descriptor behind its back makes an error of it, not a spin or a panic.

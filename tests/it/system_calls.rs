@@ -15,7 +15,7 @@ use pollio::{EventObject, Interest, OsPoller, Poller, Timer, Waker};
 
 use crate::alone::{spawn, this_program_again};
 use crate::descriptors::pair;
-use crate::epoll::refuse_pwait2;
+use crate::epoll::refuse;
 
 /// Marks the process that is traced.
 const TRACED: &str = "POLLIO_TEST_TRACED";
@@ -78,7 +78,7 @@ fn a_timeout_is_one_system_call() {
 fn a_kernel_without_nanoseconds_is_asked_once() {
     let calls =
         trace(concat!(module_path!(), "::a_kernel_without_nanoseconds_is_asked_once"), || {
-            refuse_pwait2(Errno::ENOSYS);
+            refuse(libc::SYS_epoll_pwait2, Errno::ENOSYS);
             let mut poller = OsPoller::new().unwrap();
             trace_from_here();
             for _ in 0..3 {
