@@ -53,9 +53,8 @@ impl EpollPoller {
     ///
     /// The buffer doubles whenever a wait has filled it, so this only spares a program that knows
     /// its load the first steps. It never shrinks, and takes 28 or 32 bytes an event, by the
-    /// architecture.
-    /// [`new`](Poller::new) begins with 128. 0 counts as 1, and more than 1,048,576 as that: there
-    /// the buffer grows no further, and what else is ready comes at the next wait.
+    /// architecture. [`new`](Poller::new) begins with 128. 0 counts as 1, and more than 1,048,576 as
+    /// that: there the buffer grows no further, and what else is ready comes at the next wait.
     ///
     /// # Errors
     ///

@@ -61,9 +61,9 @@ impl KqueuePoller {
     /// Makes a poller whose first wait takes up to `events` events.
     ///
     /// The buffer doubles whenever a wait has filled it, so this only spares a program that knows
-    /// its load the first steps. It never shrinks, and takes up to 160 bytes an event. [`new`](Poller::new) begins
-    /// with 32. 0 counts as 1, and more than 1,048,576 as that: there the buffer grows no further,
-    /// and what else is ready comes at the next wait.
+    /// its load the first steps. It never shrinks, and takes up to 160 bytes an event.
+    /// [`new`](Poller::new) begins with 32. 0 counts as 1, and more than 1,048,576 as that: there the
+    /// buffer grows no further, and what else is ready comes at the next wait.
     ///
     /// # Errors
     ///
@@ -201,14 +201,15 @@ struct Knotes {
 impl Register for Knotes {
     fn add(&self, object: EventObject) -> io::Result<()> {
         let _change = self.change();
-        self.replace(object)
+        // A registration that there is already is replaced.
+        self.attach(deletions(object.fd), object)
     }
 
     fn modify(&self, object: EventObject) -> io::Result<()> {
         let _change = self.change();
         // In one call with what follows, the kernel would add what there was not to modify.
         self.forget(object.fd)?;
-        self.replace(object)
+        self.attach(Changes::new(), object)
     }
 
     fn delete(&self, fd: RawFd) -> io::Result<()> {
@@ -225,10 +226,7 @@ impl Knotes {
 
     /// Deletes the knotes of a descriptor, one of which at least must be there.
     fn forget(&self, fd: RawFd) -> io::Result<()> {
-        let mut deletion = Changes::<3>::new();
-        for filter in filters(Interest::all()) {
-            deletion.push(change(fd, filter, kevent::EV_DELETE));
-        }
+        let deletion = deletions(fd);
         let receipts = self.apply(&deletion)?;
         check_open(&receipts[..deletion.count])?;
         if receipts[..deletion.count].iter().any(|receipt| errno(receipt) == 0) {
@@ -237,27 +235,19 @@ impl Knotes {
         Err(io::Error::from_raw_os_error(libc::ENOENT))
     }
 
-    /// Puts the knotes of `object` in the place of those that its descriptor has. On an error it
-    /// has none.
+    /// Adds the knotes of `object`, after the `changes` that delete those before it. On an error its
+    /// descriptor has none.
     ///
-    /// Each is deleted first: EV_ADD leaves the EV_CLEAR and EV_DISPATCH of an existing one as
-    /// they are.
-    fn replace(&self, object: EventObject) -> io::Result<()> {
-        let mut changes = Changes::<6>::new();
-        for filter in filters(Interest::all()) {
-            changes.push(change(object.fd, filter, kevent::EV_DELETE));
-        }
+    /// None must be left: EV_ADD leaves the EV_CLEAR and EV_DISPATCH of an existing one as they are.
+    fn attach(&self, mut changes: Changes<6>, object: EventObject) -> io::Result<()> {
         let deletions = changes.count;
-        let mode = mode_flags(object.mode());
+        let (mode, udata) = (mode_flags(object.mode()), udata(object));
         for filter in filters(object.interest()) {
-            changes.push(change(object.fd, filter, kevent::EV_ADD | mode));
+            changes.push(change(object.fd, filter, kevent::EV_ADD | mode).with_udata(udata));
         }
         if changes.count == deletions {
             let flags = kevent::EV_ADD | kevent::EV_DISABLE;
-            changes.push(change(object.fd, kevent::EVFILT_READ, flags));
-        }
-        for added in &mut changes.list[deletions..] {
-            *added = added.with_udata(udata(object));
+            changes.push(change(object.fd, kevent::EVFILT_READ, flags).with_udata(udata));
         }
         let receipts = self.apply(&changes)?;
         let (deleted, added) = receipts[..changes.count].split_at(deletions);
@@ -332,6 +322,15 @@ fn change(fd: RawFd, filter: Filter, flags: Flags) -> Kevent {
     } else {
         change
     }
+}
+
+/// The changes that delete whatever knotes a descriptor has.
+fn deletions(fd: RawFd) -> Changes<6> {
+    let mut deletions = Changes::new();
+    for filter in filters(Interest::all()) {
+        deletions.push(change(fd, filter, kevent::EV_DELETE));
+    }
+    deletions
 }
 
 /// Fails if these receipts are about a descriptor that is not open.
