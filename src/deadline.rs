@@ -3,11 +3,46 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use crate::spin::Spin;
+
 /// Asks the kernel, with the time that is left, until it tells of something or `timeout` is over;
-/// returns how much it told of.
+/// returns how much it told of. Asks without sleeping first, for as long as `spin` finds worth it.
 ///
 /// `ask` may come back early and empty-handed, where a kernel cannot wait for so long.
 pub(crate) fn wait_until(
+    timeout: Option<Duration>,
+    spin: &mut Spin,
+    mut ask: impl FnMut(Option<Duration>) -> io::Result<usize>,
+) -> io::Result<usize> {
+    if !spin.is_on() || timeout == Some(Duration::ZERO) {
+        return sleep_until(timeout, ask);
+    }
+    let window = timeout.map_or(spin.window(), |timeout| timeout.min(spin.window()));
+    if !window.is_zero() {
+        // What is there already was neither caught nor missed, and needs no clock.
+        let answer = ask(Some(Duration::ZERO));
+        if !is_empty(&answer) {
+            return answer;
+        }
+    }
+    let start = Instant::now();
+    let mut spun = Duration::ZERO;
+    while spun < window {
+        let answer = ask(Some(Duration::ZERO));
+        spun = start.elapsed();
+        if !is_empty(&answer) {
+            spin.caught(spun);
+            return answer;
+        }
+    }
+    let time_left = timeout.map(|timeout| timeout.saturating_sub(spun));
+    let answer =
+        if time_left == Some(Duration::ZERO) { Ok(0) } else { sleep_until(time_left, ask) };
+    spin.missed(spun, start.elapsed().saturating_sub(spun));
+    answer
+}
+
+fn sleep_until(
     timeout: Option<Duration>,
     mut ask: impl FnMut(Option<Duration>) -> io::Result<usize>,
 ) -> io::Result<usize> {
@@ -16,12 +51,9 @@ pub(crate) fn wait_until(
         timeout.filter(|time| !time.is_zero()).and_then(|time| Instant::now().checked_add(time));
     let mut time_left = timeout;
     loop {
-        match ask(time_left) {
-            Ok(0) => {}
-            // Neither epoll_wait(2) nor kevent(2) is ever restarted: not after a handler, whatever
-            // its SA_RESTART says, and on Linux not after a stop and continue without one.
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            answer => return answer,
+        let answer = ask(time_left);
+        if !is_empty(&answer) {
+            return answer;
         }
         if let Some(deadline) = deadline {
             time_left = Some(deadline.saturating_duration_since(Instant::now()));
@@ -29,6 +61,16 @@ pub(crate) fn wait_until(
         if time_left == Some(Duration::ZERO) {
             return Ok(0);
         }
+    }
+}
+
+/// Whether the wait goes on after this answer.
+fn is_empty(answer: &io::Result<usize>) -> bool {
+    match answer {
+        Ok(count) => *count == 0,
+        // Neither epoll_wait(2) nor kevent(2) is ever restarted: not after a handler, whatever its
+        // SA_RESTART says, and on Linux not after a stop and continue without one.
+        Err(error) => error.kind() == io::ErrorKind::Interrupted,
     }
 }
 
@@ -42,13 +84,17 @@ mod tests {
         answers: &[fn() -> io::Result<usize>],
     ) -> Vec<Option<Duration>> {
         let mut asked = Vec::new();
-        let last = wait_until(timeout, |time_left| {
+        let last = wait_until(timeout, &mut never(), |time_left| {
             asked.push(time_left);
             answers[asked.len() - 1]()
         });
         assert_eq!(asked.len(), answers.len());
         assert_eq!(last.ok(), answers[answers.len() - 1]().ok());
         asked
+    }
+
+    fn never() -> Spin {
+        Spin::new(Duration::ZERO)
     }
 
     fn interrupted() -> io::Result<usize> {
@@ -83,7 +129,70 @@ mod tests {
     #[test]
     fn the_deadline_ends_the_wait() {
         let nanosecond = Duration::from_nanos(1);
-        assert_eq!(wait_until(Some(nanosecond), |_| Ok(0)).unwrap(), 0);
-        assert_eq!(wait_until(Some(nanosecond), |_| interrupted()).unwrap(), 0);
+        assert_eq!(wait_until(Some(nanosecond), &mut never(), |_| Ok(0)).unwrap(), 0);
+        assert_eq!(wait_until(Some(nanosecond), &mut never(), |_| interrupted()).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_spin_never_sleeps_and_ends_with_the_first_event() {
+        let mut spin = Spin::new(Duration::MAX);
+        let mut asked = 0;
+        let told = wait_until(None, &mut spin, |time_left| {
+            assert_eq!(time_left, Some(Duration::ZERO));
+            asked += 1;
+            match asked {
+                1..5 => Ok(0),
+                5 => interrupted(),
+                _ => Ok(2),
+            }
+        });
+        assert_eq!((told.unwrap(), asked), (2, 6));
+    }
+
+    #[test]
+    fn a_spin_in_vain_sleeps_for_the_time_that_is_left() {
+        let (hour, limit) = (Duration::from_secs(3_600), Duration::from_micros(100));
+        for timeout in [None, Some(hour)] {
+            let mut spin = Spin::new(limit);
+            let start = Instant::now();
+            let told = wait_until(timeout, &mut spin, |time_left| match time_left {
+                Some(Duration::ZERO) => Ok(0),
+                time_left => {
+                    assert!(start.elapsed() >= limit);
+                    assert_eq!(time_left.is_none(), timeout.is_none());
+                    assert!(time_left.is_none_or(|left| left <= hour - limit && left > hour / 2));
+                    Ok(1)
+                }
+            });
+            assert_eq!(told.unwrap(), 1);
+            assert_eq!(spin.window(), Duration::ZERO);
+        }
+    }
+
+    #[test]
+    fn a_timeout_within_the_limit_is_spun_to_its_end() {
+        let timeout = Duration::from_micros(100);
+        let start = Instant::now();
+        let told = wait_until(Some(timeout), &mut Spin::new(Duration::MAX), |time_left| {
+            assert_eq!(time_left, Some(Duration::ZERO));
+            Ok(0)
+        });
+        assert_eq!(told.unwrap(), 0);
+        assert!(start.elapsed() >= timeout);
+    }
+
+    #[test]
+    fn zero_never_spins_and_teaches_nothing() {
+        let mut spin = Spin::new(Duration::from_secs(1));
+        let mut asked = 0;
+        for _ in 0..10 {
+            let told = wait_until(Some(Duration::ZERO), &mut spin, |_| {
+                asked += 1;
+                Ok(0)
+            });
+            assert_eq!(told.unwrap(), 0);
+        }
+        assert_eq!(asked, 10);
+        assert_eq!(spin.window(), Duration::from_secs(1));
     }
 }

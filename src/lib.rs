@@ -9,6 +9,7 @@ mod readiness;
 mod registry;
 pub mod sim;
 mod source;
+mod spin;
 mod sys;
 
 pub use backend::*;

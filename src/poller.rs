@@ -69,6 +69,12 @@ use crate::{EventObject, Registry};
 /// - **C16** A program that deletes a descriptor before it closes it behaves the same everywhere.
 ///   See [below](#closing) for one that does not.
 ///
+/// - **C17** A poller that was told to spin, by
+///   [`set_spin`](crate::OsPoller::set_spin), asks the kernel again and again before it sleeps in a
+///   wait: for at most the limit, and not at all while that has lately been in vain, so that an idle
+///   loop soon spins no more. It changes when a wait ends, never what it tells. A zero timeout polls
+///   once, and other timeouts stay as exact as C8 says. Without it, C14 holds.
+///
 /// # Closing
 ///
 /// A close deletes as well: on kqueue at once, on epoll when the last duplicate of the descriptor

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::deadline::wait_until;
+use crate::spin::Spin;
 use crate::sys::kevent::{self, Filter, Flags, Kevent};
 use crate::{EventKind, EventObject, Interest, Mode, Poller, Readiness, Register, Registry};
 
@@ -35,6 +36,7 @@ pub struct KqueuePoller {
     events: Vec<EventObject>,
     /// What it told of descriptors with several filters, of which each is a kevent.
     shared: HashMap<RawFd, Shared>,
+    spin: Spin,
     not_sync: PhantomData<Cell<()>>,
 }
 
@@ -77,10 +79,23 @@ impl KqueuePoller {
             taken: 0,
             events: Vec::new(),
             shared: HashMap::new(),
+            spin: Spin::new(Duration::ZERO),
             not_sync: PhantomData,
         };
         poller.set_capacity(events.clamp(1, MAX_CAPACITY))?;
         Ok(poller)
+    }
+
+    /// Asks the kernel without sleeping, for up to `limit`, before a wait sleeps: [clause
+    /// C17](Poller#the-contract). Zero, as at first, turns it off.
+    ///
+    /// An event that comes meanwhile costs no sleep and no wake-up, which take a core that falls
+    /// idle in between tens of microseconds. The guide says
+    /// [when to spin](crate::guide#when-to-spin), and for how long.
+    ///
+    /// Every call begins anew: the next wait spins.
+    pub fn set_spin(&mut self, limit: Duration) {
+        self.spin = Spin::new(limit);
     }
 
     fn set_capacity(&mut self, events: usize) -> io::Result<()> {
@@ -169,7 +184,10 @@ impl Poller for KqueuePoller {
             // Without the memory to grow, the rest comes at the next waits: nothing is lost.
             let _ = self.set_capacity(MAX_CAPACITY.min(self.kevents.len() * 2));
         }
-        wait_until(timeout, |time_left| self.ask_kernel(time_left))?;
+        let mut spin = self.spin;
+        let told = wait_until(timeout, &mut spin, |time_left| self.ask_kernel(time_left));
+        self.spin = spin;
+        told?;
         Ok(&self.events)
     }
 }

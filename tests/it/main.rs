@@ -7,6 +7,7 @@ mod descriptors;
 mod expect;
 mod foreign;
 mod sources;
+mod spinning;
 mod tidy;
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -45,6 +46,9 @@ mod system_calls;
 mod deadline;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod kqueue_model;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[path = "../../src/spin.rs"]
+mod spin;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod sys;
 #[cfg(any(target_os = "linux", target_os = "android"))]

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::sys::ptrace;
 use nix::sys::signal::{Signal, raise};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::getppid;
+use nix::unistd::{getpid, getppid};
 use pollio::{EventObject, Interest, OsPoller, Poller, Timer, Waker};
 
 use crate::alone::{spawn, this_program_again};
@@ -89,6 +89,72 @@ fn a_kernel_without_nanoseconds_is_asked_once() {
             trace_to_here();
         });
     assert_eq!(calls, [libc::SYS_epoll_pwait2, WAIT, WAIT, WAIT]);
+}
+
+/// C17, C14: a spin is made of polls, and one in vain is for once.
+#[test]
+fn a_poller_spins_until_it_was_in_vain() {
+    let calls = trace(concat!(module_path!(), "::a_poller_spins_until_it_was_in_vain"), || {
+        let mut poller = OsPoller::new().unwrap();
+        poller.set_spin(Duration::MAX);
+        trace_from_here();
+        assert!(poller.wait(20).unwrap().is_empty());
+        getpid();
+        assert!(poller.wait(20).unwrap().is_empty());
+        assert!(poller.wait(20).unwrap().is_empty());
+        trace_to_here();
+    });
+    let in_vain = calls.iter().position(|call| *call == libc::SYS_getpid).unwrap();
+    assert!(in_vain > 2 && calls[..in_vain].iter().all(|call| *call == WAIT), "{calls:?}");
+    assert_eq!(calls[in_vain + 1..], [WAIT, WAIT]);
+}
+
+/// C17: as long as it catches something, it goes on.
+#[test]
+fn a_poller_that_catches_events_spins_on() {
+    let calls = trace(concat!(module_path!(), "::a_poller_that_catches_events_spins_on"), || {
+        let (mut poller, timer) = (OsPoller::new().unwrap(), Timer::new().unwrap());
+        poller.add(EventObject::client(timer.as_raw_fd())).unwrap();
+        poller.set_spin(Duration::from_secs(3_600));
+        trace_from_here();
+        for _ in 0..3 {
+            timer.set(Duration::from_millis(20)).unwrap();
+            assert_eq!(poller.wait(-1).unwrap().len(), 1);
+            timer.clear().unwrap();
+        }
+        trace_to_here();
+    });
+    for waits in calls.split(|call| *call == libc::SYS_timerfd_settime).skip(1) {
+        let [waits @ .., libc::SYS_read] = waits else { panic!("{calls:?}") };
+        assert!(waits.len() > 2 && waits.iter().all(|call| *call == WAIT), "{calls:?}");
+    }
+}
+
+/// C17: neither a poll, nor what is ready already, nor a poller that no longer spins costs more.
+#[test]
+fn a_spinning_poller_asks_once_where_once_is_enough() {
+    let path = concat!(module_path!(), "::a_spinning_poller_asks_once_where_once_is_enough");
+    let calls = trace(path, || {
+        let (near, mut far) = pair();
+        let mut poller = OsPoller::new().unwrap();
+        poller.add(EventObject::client(near.as_raw_fd())).unwrap();
+        poller.set_spin(Duration::from_secs(3_600));
+        trace_from_here();
+        for _ in 0..3 {
+            assert!(poller.wait(0).unwrap().is_empty());
+        }
+        poller.set_spin(Duration::ZERO);
+        assert!(poller.wait(2).unwrap().is_empty());
+        poller.set_spin(Duration::from_secs(3_600));
+        far.write_all(b"x").unwrap();
+        for timeout_ms in [-1, 0, 2] {
+            assert_eq!(poller.wait(timeout_ms).unwrap().len(), 1);
+        }
+        trace_to_here();
+    });
+    let write = calls.iter().position(|call| *call != WAIT).unwrap();
+    assert_eq!(write, 4);
+    assert_eq!(calls[write + 1..], [WAIT; 3]);
 }
 
 /// C15: a burst of wakes is one system call until the poller has looked.
