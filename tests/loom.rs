@@ -56,6 +56,41 @@ fn no_wake_is_lost() {
     });
 }
 
+/// The same for an edge-triggered poller, which is told of each write, and takes the telling with it,
+/// while the descriptor stays readable.
+#[test]
+fn no_wake_is_lost_by_rearming() {
+    loom::model(|| {
+        let waker = Arc::new(Waker::new().unwrap());
+        let has_arrival = sys::last_made();
+        let work = Arc::new(AtomicUsize::new(0));
+        let threads: Vec<_> = (0..2)
+            .map(|_| {
+                let (waker, work) = (Arc::clone(&waker), Arc::clone(&work));
+                thread::spawn(move || {
+                    work.fetch_add(1, Ordering::Relaxed);
+                    waker.wake().unwrap();
+                })
+            })
+            .collect();
+
+        let mut done = 0;
+        let mut look = || {
+            if has_arrival.swap(false, Ordering::Relaxed) {
+                waker.rearm();
+                done += work.swap(0, Ordering::Relaxed);
+            }
+        };
+        look();
+        for thread in threads {
+            look();
+            thread.join().unwrap();
+        }
+        look();
+        assert_eq!(done, 2, "work was announced, and the waker has no arrival");
+    });
+}
+
 /// What was written before a wake is there after the clear that took it, though the waker's
 /// descriptor orders nothing between the threads.
 #[test]
@@ -114,7 +149,8 @@ mod sys {
         }
 
         pub(crate) fn wake(&self) -> io::Result<()> {
-            self.is_readable.store(true, Relaxed);
+            // A store could come to stand before the swap that did not see it: the kernel has a lock.
+            self.is_readable.swap(true, Relaxed);
             Ok(())
         }
 

@@ -11,7 +11,8 @@ use crate::sys::{AtomicBool, WakerFd};
 ///
 /// It is a descriptor, so it is registered with any poller, under any token, in any mode: on Linux
 /// an [eventfd(2)](https://man7.org/linux/man-pages/man2/eventfd.2.html), elsewhere one of a pair of
-/// connected sockets. Clear it when the poller has told of it, in every mode.
+/// connected sockets. When the poller has told of it, [`clear`](Self::clear) it, or
+/// [`rearm`](Self::rearm) it, if it is registered edge-triggered.
 ///
 /// Keep it until the poller has looked: a waker that is dropped takes its wake along.
 ///
@@ -87,8 +88,19 @@ impl Waker {
         // for. In the other one, its write would be read here and its mark would stay, so that no
         // later wake would write again.
         let cleared = self.fd.clear();
-        self.is_woken.swap(false, AcqRel);
+        self.rearm();
         cleared
+    }
+
+    /// Forgets the wakes so far as [`clear`](Self::clear) does, without its system call: for a waker
+    /// that is registered with [`Mode::Edge`](crate::Mode::Edge).
+    ///
+    /// The descriptor stays readable, and each later wake is a new arrival. A level-triggered
+    /// registration would be told again and again.
+    ///
+    /// As with `clear`, look for the work that the wakes announced afterwards.
+    pub fn rearm(&self) {
+        self.is_woken.swap(false, AcqRel);
     }
 }
 

@@ -28,9 +28,13 @@ impl WakerFd {
     }
 
     pub(crate) fn wake(&self) -> io::Result<()> {
-        match (&self.far).write(&[1]) {
-            // The connection is full, so it is readable: the wake is told all the same.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        let mut far = &self.far;
+        match far.write(&[1]) {
+            // Full of wakes that were told as edges, and never read. Only a further byte is another.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.clear()?;
+                far.write(&[1]).map(drop)
+            }
             written => written.map(drop),
         }
     }

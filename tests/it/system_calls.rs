@@ -11,7 +11,7 @@ use nix::sys::ptrace;
 use nix::sys::signal::{Signal, raise};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{getpid, getppid};
-use pollio::{EventObject, Interest, OsPoller, Poller, Timer, Waker};
+use pollio::{EventObject, Interest, Mode, OsPoller, Poller, Timer, Waker};
 
 use crate::alone::{spawn, this_program_again};
 use crate::descriptors::pair;
@@ -173,6 +173,23 @@ fn a_burst_of_wakes_is_one_write() {
     });
     let (write, read) = (libc::SYS_write, libc::SYS_read);
     assert_eq!(calls, [write, read, write, read]);
+}
+
+/// C15
+#[test]
+fn a_rearmed_waker_is_never_read() {
+    let calls = trace(concat!(module_path!(), "::a_rearmed_waker_is_never_read"), || {
+        let (mut poller, waker) = (OsPoller::new().unwrap(), Waker::new().unwrap());
+        poller.add(EventObject::client(waker.as_raw_fd()).with_mode(Mode::Edge)).unwrap();
+        trace_from_here();
+        for _ in 0..2 {
+            waker.wake().unwrap();
+            assert_eq!(poller.wait(-1).unwrap().len(), 1);
+            waker.rearm();
+        }
+        trace_to_here();
+    });
+    assert_eq!(calls, [libc::SYS_write, WAIT, libc::SYS_write, WAIT]);
 }
 
 #[test]

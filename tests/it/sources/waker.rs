@@ -88,13 +88,30 @@ fn a_wake_never_blocks() {
     poller.expect_one();
 }
 
+/// C15: an edge-triggered registration needs no read, not even to make room.
+#[test]
+fn a_rearmed_waker_is_told_by_each_edge() {
+    let waker = Waker::new().unwrap();
+    let mut poller = AnyPoller::new().unwrap();
+    poller.add(EventObject::client(waker.as_raw_fd()).with_mode(Mode::Edge)).unwrap();
+    // More than a pair of sockets holds.
+    for _ in 0..3_000 {
+        for _ in 0..2 {
+            waker.wake().unwrap();
+        }
+        poller.expect_one();
+        assert_eq!(poller.wait(0).unwrap(), []);
+        waker.rearm();
+    }
+}
+
 /// C15: each thread counts its work before it wakes, so a cleared waker with uncounted work would
 /// be a lost wake.
 #[test]
 fn no_wake_of_many_threads_is_lost() {
     const THREADS: u64 = 4;
     const WAKES: u64 = 5_000;
-    for mode in [Mode::Level, Mode::Edge] {
+    for (mode, rearms) in [(Mode::Level, false), (Mode::Edge, false), (Mode::Edge, true)] {
         let waker = Waker::new().unwrap();
         let work = AtomicU64::new(0);
         let mut poller = AnyPoller::new().unwrap();
@@ -111,7 +128,11 @@ fn no_wake_of_many_threads_is_lost() {
             let mut done = 0;
             while done < THREADS * WAKES {
                 poller.expect_one();
-                waker.clear().unwrap();
+                if rearms {
+                    waker.rearm();
+                } else {
+                    waker.clear().unwrap();
+                }
                 done += work.swap(0, Ordering::SeqCst);
             }
         });
