@@ -9,14 +9,23 @@ use crate::spin::Spin;
 /// returns how much it told of. Asks without sleeping first, for as long as `spin` finds worth it.
 ///
 /// `ask` may come back early and empty-handed, where a kernel cannot wait for so long.
+#[inline]
 pub(crate) fn wait_until(
+    timeout: Option<Duration>,
+    spin: &mut Spin,
+    ask: impl FnMut(Option<Duration>) -> io::Result<usize>,
+) -> io::Result<usize> {
+    if spin.is_on() && timeout != Some(Duration::ZERO) {
+        return spin_until(timeout, spin, ask);
+    }
+    sleep_until(timeout, ask)
+}
+
+fn spin_until(
     timeout: Option<Duration>,
     spin: &mut Spin,
     mut ask: impl FnMut(Option<Duration>) -> io::Result<usize>,
 ) -> io::Result<usize> {
-    if !spin.is_on() || timeout == Some(Duration::ZERO) {
-        return sleep_until(timeout, ask);
-    }
     let window = timeout.map_or(spin.window(), |timeout| timeout.min(spin.window()));
     if !window.is_zero() {
         // What is there already was neither caught nor missed, and needs no clock.
@@ -42,13 +51,16 @@ pub(crate) fn wait_until(
     answer
 }
 
+#[inline]
 fn sleep_until(
     timeout: Option<Duration>,
     mut ask: impl FnMut(Option<Duration>) -> io::Result<usize>,
 ) -> io::Result<usize> {
-    // Zero needs no clock, and what overflows it is for ever.
-    let deadline =
-        timeout.filter(|time| !time.is_zero()).and_then(|time| Instant::now().checked_add(time));
+    // Neither for ever nor zero needs a clock, and what overflows it is for ever.
+    let deadline = match timeout {
+        None | Some(Duration::ZERO) => None,
+        Some(time) => Instant::now().checked_add(time),
+    };
     let mut time_left = timeout;
     loop {
         let answer = ask(time_left);
@@ -65,6 +77,7 @@ fn sleep_until(
 }
 
 /// Whether the wait goes on after this answer.
+#[inline]
 fn is_empty(answer: &io::Result<usize>) -> bool {
     match answer {
         Ok(count) => *count == 0,

@@ -38,8 +38,7 @@ pub struct EpollPoller {
     kernel_events: Vec<epoll::Event>,
     /// What the last wait told.
     events: Vec<EventObject>,
-    /// The kernel has `epoll_pwait2`, as far as we know.
-    has_nanoseconds: bool,
+    clock: Clock,
     spin: Spin,
     not_sync: PhantomData<Cell<()>>,
 }
@@ -68,7 +67,7 @@ impl EpollPoller {
             interest_list,
             kernel_events: Vec::new(),
             events: Vec::new(),
-            has_nanoseconds: true,
+            clock: Clock { has_nanoseconds: true },
             spin: Spin::new(Duration::ZERO),
             not_sync: PhantomData,
         };
@@ -95,19 +94,11 @@ impl EpollPoller {
         Ok(())
     }
 
-    /// One wait, as exact as the kernel can.
-    fn ask_kernel(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
-        let epoll = self.interest_list.0.as_fd();
-        if let Some(timeout) = timeout.filter(|time| self.has_nanoseconds && !is_whole_ms(*time)) {
-            match epoll::pwait2(epoll, &mut self.kernel_events, timeout) {
-                // ENOSYS before Linux 5.11; EPERM from a sandbox that does not know the call.
-                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
-                    self.has_nanoseconds = false;
-                }
-                answer => return answer,
-            }
-        }
-        epoll::wait(epoll, &mut self.kernel_events, timeout_ms(timeout))
+    /// After a wait that filled the buffer.
+    #[cold]
+    fn grow(&mut self) {
+        // Without the memory to grow, the rest comes at the next waits: nothing is lost.
+        let _ = self.set_capacity(MAX_CAPACITY.min(self.kernel_events.len() * 2));
     }
 }
 
@@ -124,13 +115,12 @@ impl Poller for EpollPoller {
         let was_full = self.events.len() == self.kernel_events.len();
         self.events.clear();
         if was_full {
-            // Without the memory to grow, the rest comes at the next waits: nothing is lost.
-            let _ = self.set_capacity(MAX_CAPACITY.min(self.kernel_events.len() * 2));
+            self.grow();
         }
-        let mut spin = self.spin;
-        let told = wait_until(timeout, &mut spin, |time_left| self.ask_kernel(time_left));
-        self.spin = spin;
-        self.events.extend(self.kernel_events.iter().take(told?).map(event_object));
+        let Self { interest_list, kernel_events, clock, spin, .. } = self;
+        let epoll = interest_list.0.as_fd();
+        let told = wait_until(timeout, spin, |left| clock.wait(epoll, kernel_events, left))?;
+        self.events.extend(self.kernel_events.iter().take(told).map(event_object));
         Ok(&self.events)
     }
 }
@@ -144,6 +134,34 @@ impl AsFd for EpollPoller {
 impl AsRawFd for EpollPoller {
     fn as_raw_fd(&self) -> RawFd {
         self.interest_list.0.as_raw_fd()
+    }
+}
+
+/// How the kernel is told for how long to wait.
+#[derive(Debug)]
+struct Clock {
+    /// The kernel has `epoll_pwait2`, as far as we know.
+    has_nanoseconds: bool,
+}
+
+impl Clock {
+    /// One wait, as exact as the kernel can.
+    fn wait(
+        &mut self,
+        epoll: BorrowedFd<'_>,
+        events: &mut [epoll::Event],
+        timeout: Option<Duration>,
+    ) -> io::Result<usize> {
+        if let Some(timeout) = timeout.filter(|time| self.has_nanoseconds && !is_whole_ms(*time)) {
+            match epoll::pwait2(epoll, events, timeout) {
+                // ENOSYS before Linux 5.11; EPERM from a sandbox that does not know the call.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
+                    self.has_nanoseconds = false;
+                }
+                answer => return answer,
+            }
+        }
+        epoll::wait(epoll, events, timeout_ms(timeout))
     }
 }
 
