@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 #[test]
 fn every_file_opens_with_a_sentence() {
-    for (path, text) in texts(&["src", "tests", "examples"]) {
+    for (path, text) in texts(&["src", "tests", "examples", "bench"]) {
         if is_markdown(&path) {
             continue;
         }
@@ -27,13 +27,20 @@ fn the_operating_system_is_chosen_in_one_place() {
 fn unsafe_code_is_behind_the_wall() {
     // The lint `unsafe_code` is denied, so what must not spread is its exception.
     let exceptions = [
+        "bench/src/peer/bare.rs",
+        "bench/src/peer/libev.rs",
+        "bench/src/peer/libevent.rs",
+        "bench/src/peer/libuv.rs",
+        "bench/src/peer/polling.rs",
+        "bench/src/sockets.rs",
+        "bench/src/workload/memory.rs",
         "src/sys.rs",
         "tests/it/conformance/waiting.rs",
         "tests/it/sys.rs",
         "tests/it/system_calls.rs",
         "tests/it/tidy.rs",
     ];
-    for (path, text) in texts(&["src", "tests", "examples"]) {
+    for (path, text) in texts(&["src", "tests", "examples", "bench"]) {
         let excepted = exceptions.iter().any(|exception| path.ends_with(exception));
         assert_eq!(text.contains("(unsafe_code"), excepted, "{}", path.display());
     }

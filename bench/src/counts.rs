@@ -1,0 +1,199 @@
+//! What does not wobble: system calls and instructions, counted by strace and valgrind.
+//!
+//! The bench runs itself below each of them, twice, the second time with twice as much to do: what
+//! the second run has more is what the operation costs, and all that surrounds it falls away.
+
+use std::io::{self, ErrorKind};
+use std::os::fd::AsRawFd;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use std::{env, fs};
+
+use indicatif::ProgressBar;
+use socket2::Socket;
+
+use crate::method::{Cell, Row, Spread, Told};
+use crate::peer::{Asked, BASE, Mode, Peer, TimesOut, Wakes, all};
+use crate::sockets::{Pairs, idle};
+use crate::workload::hot::{Batches, handle_without};
+
+pub(crate) const COUNTS: &str = "System calls of an operation by strace, and its instructions in \
+    user space by valgrind, which has no `epoll_pwait2`. A waker is woken and waited for by one \
+    thread; of an event, the write and the read that make it are not counted.";
+
+/// Something that is done so many times, by whom.
+type Operation = fn(usize) -> io::Result<()>;
+
+/// The operations of a peer; where it has none, a row has no entry.
+struct Counted {
+    peer: &'static str,
+    operations: [Operation; OPERATIONS.len()],
+}
+
+const OPERATIONS: [&str; 6] = [
+    "an event, edge, 1 at once",
+    "an event, edge, 256 at once",
+    "add and delete",
+    "modify",
+    "wake, and the wait for it",
+    "a wait of 500 µs that times out",
+];
+
+/// How many of the first operations are events, of which each needs a write and a read.
+const EVENTS: usize = 2;
+
+fn peers() -> [Counted; 4] {
+    fn counted<P: Peer + Wakes + TimesOut>() -> Counted {
+        Counted {
+            peer: P::NAME,
+            operations: [
+                events::<P, 1>,
+                events::<P, 256>,
+                add_and_delete::<P>,
+                modify::<P>,
+                wake::<P>,
+                time_out::<P>,
+            ],
+        }
+    }
+    [
+        counted::<all::Bare>(),
+        counted::<all::Pollio<0>>(),
+        counted::<all::Mio>(),
+        counted::<all::Polling>(),
+    ]
+}
+
+/// Whom [`run_operation`] takes for the write and the read of an event alone.
+const NOBODY: &str = "nobody";
+
+/// Runs an operation, in the process that is counted.
+pub(crate) fn run_operation(peer: &str, operation: usize, times: usize) -> io::Result<()> {
+    if peer == NOBODY {
+        let active = if operation == 0 { 1 } else { 256 };
+        return handle_without(&Pairs::new(256)?, active, times);
+    }
+    let counted = peers().into_iter().find(|counted| counted.peer == peer);
+    counted.ok_or(ErrorKind::NotFound)?.operations[operation](times)
+}
+
+pub(crate) fn run(progress: &ProgressBar) -> io::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (metric, count) in [("system calls", system_calls as Count), ("instructions", instructions)]
+    {
+        for (operation, name) in OPERATIONS.into_iter().enumerate() {
+            progress.set_message(format!("counts: {metric}, {name}"));
+            let around = if operation < EVENTS { each(count, NOBODY, operation)? } else { 0.0 };
+            let mut cells = Vec::new();
+            for peer in peers().map(|counted| counted.peer) {
+                cells.push((peer, each(count, peer, operation)? - around));
+            }
+            progress.inc(1);
+            let base = cells.iter().find(|(peer, _)| *peer == BASE).map(|(_, count)| *count);
+            let cell = |(peer, count)| Cell { peer, told: told(count, base) };
+            rows.push(Row {
+                workload: "counts",
+                case: name.to_owned(),
+                metric: metric.to_owned(),
+                cells: cells.into_iter().map(cell).collect(),
+            });
+        }
+    }
+    Ok(rows)
+}
+
+fn told(count: f64, base: Option<f64>) -> Told {
+    let exact = |value| Spread { low: value, median: value, high: value };
+    Told::Figure { over_rounds: exact(count), ratio: base.map(|base| exact(count / base)) }
+}
+
+/// Counts what a run of an operation takes: by whom, which, how many times.
+type Count = fn(&str, usize, usize) -> io::Result<u64>;
+
+/// What the operation costs, each time.
+#[expect(clippy::cast_precision_loss, reason = "figures of a bench have few digits")]
+fn each(count: Count, peer: &str, operation: usize) -> io::Result<f64> {
+    const TIMES: usize = 100;
+    let once = count(peer, operation, TIMES)?;
+    let twice = count(peer, operation, 2 * TIMES)?;
+    // All of a batch are told at once.
+    let events = if operation == 1 { 256 * TIMES } else { TIMES };
+    Ok(twice.saturating_sub(once) as f64 / events as f64)
+}
+
+fn system_calls(peer: &str, operation: usize, times: usize) -> io::Result<u64> {
+    let path = env::temp_dir().join(format!("pollio-bench-{}", std::process::id()));
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-o"]).arg(&path);
+    below(&mut strace, peer, operation, times)?;
+    let calls = fs::read_to_string(&path)?.lines().count();
+    fs::remove_file(&path)?;
+    Ok(calls as u64)
+}
+
+fn instructions(peer: &str, operation: usize, times: usize) -> io::Result<u64> {
+    let mut valgrind = Command::new("valgrind");
+    valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
+    let said = below(&mut valgrind, peer, operation, times)?;
+    let collected = said.lines().find_map(|line| line.split("Collected : ").nth(1));
+    collected
+        .and_then(|count| count.trim().parse().ok())
+        .ok_or_else(|| io::Error::other("valgrind told no count"))
+}
+
+/// Runs an operation below a tool, and returns what the tool said.
+fn below(tool: &mut Command, peer: &str, operation: usize, times: usize) -> io::Result<String> {
+    let output = tool
+        .arg(env::current_exe()?)
+        .args(["operation", peer, &operation.to_string(), &times.to_string()])
+        .stdout(Stdio::null())
+        .output()?;
+    if !output.status.success() {
+        return Err(io::Error::other(String::from_utf8_lossy(&output.stderr)));
+    }
+    Ok(String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+fn events<P: Peer, const ACTIVE: usize>(times: usize) -> io::Result<()> {
+    Batches::<P>::new(&Pairs::new(256)?, Mode::Edge, ACTIVE)?.handle(times)
+}
+
+fn add_and_delete<P: Peer>(times: usize) -> io::Result<()> {
+    with_socket(|socket| {
+        let mut poller = <P as Peer>::new()?;
+        let fd = socket.as_raw_fd();
+        for _ in 0..times {
+            poller.add(fd, Asked::in_mode(Mode::Edge))?;
+            poller.delete(fd)?;
+        }
+        Ok(())
+    })
+}
+
+fn modify<P: Peer>(times: usize) -> io::Result<()> {
+    with_socket(|socket| {
+        let mut poller = <P as Peer>::new()?;
+        let fd = socket.as_raw_fd();
+        let asked = Asked::in_mode(Mode::Edge);
+        poller.add(fd, asked)?;
+        (0..times).try_for_each(|_| poller.modify(fd, Asked { writable_too: true, ..asked }))
+    })
+}
+
+fn wake<P: Wakes>(times: usize) -> io::Result<()> {
+    let (mut poller, waker) = P::new()?;
+    for _ in 0..times {
+        P::wake(&waker)?;
+        poller.wait_for_wake()?;
+    }
+    Ok(())
+}
+
+fn time_out<P: TimesOut>(times: usize) -> io::Result<()> {
+    let mut poller = P::new()?;
+    (0..times).try_for_each(|_| poller.wait_for(Duration::from_micros(500)))
+}
+
+fn with_socket(run: impl FnOnce(&Socket) -> io::Result<()>) -> io::Result<()> {
+    run(&idle(1)?[0])
+}

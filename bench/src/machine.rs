@@ -1,0 +1,141 @@
+//! The machine: its cores, what else runs on it, and what it is.
+
+use std::fs;
+use std::hint;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::unistd::{Pid, SysconfVar, sysconf};
+use serde::Serialize;
+
+/// The first two cores that this process may use; twice the same where there is but one.
+pub(crate) fn cores() -> io::Result<[usize; 2]> {
+    let allowed = sched_getaffinity(Pid::from_raw(0))?;
+    let mut cores = (0..CpuSet::count()).filter(|core| allowed.is_set(*core) == Ok(true));
+    let first = cores.next().ok_or(io::ErrorKind::NotFound)?;
+    Ok([first, cores.next().unwrap_or(first)])
+}
+
+/// Keeps the thread that calls, and what it starts, on one core.
+pub(crate) fn pin(core: usize) -> io::Result<()> {
+    let mut cores = CpuSet::new();
+    cores.set(core)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &cores)?)
+}
+
+/// While it lives, each of two cores has other work.
+pub(crate) struct Busy {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Busy {
+    pub(crate) fn new() -> io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let work = |core| {
+            let stop = Arc::clone(&stop);
+            thread::spawn(move || {
+                // Where it runs matters little, if the machine has one core.
+                let _ = pin(core);
+                while !stop.load(Relaxed) {
+                    hint::black_box(());
+                }
+            })
+        };
+        let threads = cores()?.map(work).into();
+        Ok(Self { stop, threads })
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        for thread in self.threads.drain(..) {
+            // It cannot panic.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The time on a core that the threads of a process have had.
+pub(crate) fn time_of(process: u32) -> io::Result<Duration> {
+    let mut ns = 0;
+    for task in fs::read_dir(format!("/proc/{process}/task"))? {
+        let schedstat = fs::read_to_string(task?.path().join("schedstat"))?;
+        let running = schedstat.split(' ').next().and_then(|ns| ns.parse::<u64>().ok());
+        ns += running.ok_or(io::ErrorKind::InvalidData)?;
+    }
+    Ok(Duration::from_nanos(ns))
+}
+
+/// What the figures depend on.
+#[derive(Debug, Serialize)]
+pub(crate) struct Machine {
+    pub(crate) processor: String,
+    pub(crate) cores: usize,
+    pub(crate) kernel: String,
+    pub(crate) rust: &'static str,
+}
+
+impl Machine {
+    pub(crate) fn this() -> io::Result<Self> {
+        let info = fs::read_to_string("/proc/cpuinfo")?;
+        let processor = info.lines().find_map(|line| line.strip_prefix("model name"));
+        let processor = processor.and_then(|rest| rest.split(": ").nth(1)).unwrap_or("unknown");
+        Ok(Self {
+            processor: processor.to_owned(),
+            cores: thread::available_parallelism()?.get(),
+            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+            rust: env!("RUSTC_VERSION"),
+        })
+    }
+}
+
+/// What others did to the machine while the bench ran.
+pub(crate) struct Noise {
+    all: Duration,
+    ours: Duration,
+    idle: Duration,
+}
+
+impl Noise {
+    pub(crate) fn now() -> io::Result<Self> {
+        let stat = fs::read_to_string("/proc/stat")?;
+        let ticks =
+            stat.lines().next().into_iter().flat_map(|line| line.split_whitespace().skip(1));
+        let ticks: Vec<u32> = ticks.filter_map(|ticks| ticks.parse().ok()).collect();
+        let per_second = sysconf(SysconfVar::CLK_TCK)?.and_then(|ticks| u32::try_from(ticks).ok());
+        let tick = Duration::from_secs(1) / per_second.unwrap_or(100);
+        // user nice system idle iowait irq softirq steal; guests are in user and nice already.
+        let [.., idle, iowait, _, _, _] = ticks[..8.min(ticks.len())] else {
+            return Err(io::ErrorKind::InvalidData.into());
+        };
+        let mut ours = Duration::ZERO;
+        for who in [UsageWho::RUSAGE_SELF, UsageWho::RUSAGE_CHILDREN] {
+            let usage = getrusage(who)?;
+            for time in [usage.user_time(), usage.system_time()] {
+                ours += Duration::from_micros(
+                    u64::try_from(time.tv_sec()).unwrap_or(0) * 1_000_000
+                        + u64::try_from(time.tv_usec()).unwrap_or(0),
+                );
+            }
+        }
+        Ok(Self { all: tick * ticks[..8].iter().sum(), ours, idle: tick * (idle + iowait) })
+    }
+
+    /// The part of the machine that others had since `before`, the host of a virtual one included.
+    pub(crate) fn since(&self, before: &Self) -> f64 {
+        let all = self.all.saturating_sub(before.all);
+        let known = self.ours.saturating_sub(before.ours) + self.idle.saturating_sub(before.idle);
+        if all.is_zero() {
+            0.0
+        } else {
+            all.saturating_sub(known).as_secs_f64() / all.as_secs_f64()
+        }
+    }
+}

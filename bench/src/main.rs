@@ -1,0 +1,104 @@
+//! pollio beside the bare system calls and its peers: what each of them costs, on this machine.
+
+mod counts;
+mod machine;
+mod method;
+mod peer;
+mod report;
+mod server;
+mod sockets;
+mod stats;
+mod workload;
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use lexopt::{Arg, Parser, ValueExt};
+
+use crate::machine::{Machine, Noise};
+use crate::report::{NOISY, Report};
+use crate::workload::{ALL, Plan};
+
+const HELP: &str = "\
+Compares pollio with the bare system calls and with its peers, on this machine.
+
+cargo run --release -p pollio-bench -- [OPTIONS]
+    --quick         few rounds of few cases: under a minute, in the place of a quarter of an hour
+    --only NAMES    these workloads, with commas between:
+                    hot, crowd, churn, flip, wake, timeout, idle, memory, echo, counts
+    --out FOLDER    where results.json, results.md and the plots go; target/bench otherwise
+
+counts needs strace and valgrind. libevent, libev and libuv take part with --features c-peers, and
+need Debian's libevent-dev, libev-dev and libuv1-dev. Leave the machine alone meanwhile.";
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut arguments = Parser::from_env();
+    let (mut plan, mut only) = (Plan { quick: false }, None);
+    let mut folder = PathBuf::from("target/bench");
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Arg::Long("quick") => plan.quick = true,
+            Arg::Long("only") => only = Some(arguments.value()?.string()?),
+            Arg::Long("out") => folder = arguments.value()?.into(),
+            Arg::Long("help") => {
+                println!("{HELP}");
+                return Ok(());
+            }
+            // The two below are how the bench runs itself.
+            Arg::Value(word) if word == "serve" => {
+                let peer = arguments.value()?.string()?;
+                match server::run(&peer, arguments.value()?.parse()?)? {}
+            }
+            Arg::Value(word) if word == "operation" => {
+                let peer = arguments.value()?.string()?;
+                let operation = arguments.value()?.parse()?;
+                return Ok(counts::run_operation(&peer, operation, arguments.value()?.parse()?)?);
+            }
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let names: Vec<&str> = ALL.iter().map(|workload| workload.name).chain(["counts"]).collect();
+    let chosen: Vec<&str> = only.as_deref().map_or(names.clone(), |only| only.split(',').collect());
+    if let Some(unknown) = chosen.iter().find(|name| !names.contains(name)) {
+        return Err(format!("no workload is called {unknown}: {}", names.join(", ")).into());
+    }
+    let report = measure(plan, &chosen)?;
+    println!("{}", report.write(&folder)?);
+    if report.noise > NOISY {
+        eprintln!("Others had {:.0} % of the machine meanwhile.", 100.0 * report.noise);
+    }
+    eprintln!("Written to {}.", folder.display());
+    Ok(())
+}
+
+fn measure(plan: Plan, chosen: &[&str]) -> io::Result<Report> {
+    let progress = ProgressBar::new_spinner();
+    let style = ProgressStyle::with_template("{elapsed_precise} {spinner} {pos} cases  {msg}");
+    progress.set_style(style.expect("the template is one"));
+    let (start, before) = (Instant::now(), Noise::now()?);
+    let mut rows = Vec::new();
+    for workload in ALL.iter().filter(|workload| chosen.contains(&workload.name)) {
+        rows.extend((workload.run)(plan, &progress)?);
+    }
+    let noise = Noise::now()?.since(&before);
+    if chosen.contains(&"counts") {
+        match counts::run(&progress) {
+            Ok(counts) => rows.extend(counts),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                progress.println("counts: left out, since strace or valgrind is not there");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    progress.finish_and_clear();
+    Ok(Report {
+        machine: Machine::this()?,
+        versions: peer::versions(),
+        quick: plan.quick,
+        seconds: start.elapsed().as_secs(),
+        noise,
+        rows,
+    })
+}

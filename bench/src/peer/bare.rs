@@ -1,0 +1,133 @@
+//! The bare system calls of epoll(7): what nothing can be faster than.
+#![allow(unsafe_code, reason = "system calls are foreign functions")]
+
+use std::ffi::c_int;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use super::{Asked, Mode, Peer, TimesOut, Wakes};
+
+pub(crate) struct Bare {
+    epoll: OwnedFd,
+    events: Vec<libc::epoll_event>,
+}
+
+impl Bare {
+    fn ctl(&self, operation: c_int, fd: RawFd, events: u32) -> io::Result<()> {
+        let mut event = libc::epoll_event { events, u64: u64::from(fd.unsigned_abs()) };
+        // SAFETY: `event` is alive during the call, which keeps no pointer to it.
+        result(unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), operation, fd, &mut event) })?;
+        Ok(())
+    }
+
+    fn ask(&mut self, timeout_ms: c_int) -> io::Result<usize> {
+        let room = c_int::try_from(self.events.len()).unwrap_or(c_int::MAX);
+        let (epoll, events) = (self.epoll.as_raw_fd(), self.events.as_mut_ptr());
+        // SAFETY: the kernel writes at most `room` events, and `events` has that many.
+        let count = result(unsafe { libc::epoll_wait(epoll, events, room, timeout_ms) })?;
+        Ok(count.unsigned_abs() as usize)
+    }
+}
+
+impl Peer for Bare {
+    const NAME: &'static str = "bare epoll";
+
+    fn new() -> io::Result<Self> {
+        // SAFETY: the call takes no pointer.
+        let fd = result(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
+        // SAFETY: the kernel just made `fd` for us; nobody else owns it.
+        let epoll = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Self { epoll, events: vec![libc::epoll_event { events: 0, u64: 0 }; 1024] })
+    }
+
+    fn lacks(_: Asked) -> Option<&'static str> {
+        None
+    }
+
+    fn add(&mut self, fd: RawFd, asked: Asked) -> io::Result<()> {
+        self.ctl(libc::EPOLL_CTL_ADD, fd, bits(asked))
+    }
+
+    fn modify(&mut self, fd: RawFd, asked: Asked) -> io::Result<()> {
+        self.ctl(libc::EPOLL_CTL_MOD, fd, bits(asked))
+    }
+
+    fn delete(&mut self, fd: RawFd) -> io::Result<()> {
+        self.ctl(libc::EPOLL_CTL_DEL, fd, 0)
+    }
+
+    fn wait(&mut self, mut told: impl FnMut(RawFd)) -> io::Result<()> {
+        let count = self.ask(-1)?;
+        for event in &self.events[..count] {
+            told(fd_from(event.u64));
+        }
+        Ok(())
+    }
+}
+
+impl Wakes for Bare {
+    type Waker = OwnedFd;
+
+    fn new() -> io::Result<(Self, OwnedFd)> {
+        // SAFETY: the call takes no pointer.
+        let fd = result(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
+        // SAFETY: the kernel just made `fd` for us; nobody else owns it.
+        let waker = unsafe { OwnedFd::from_raw_fd(fd) };
+        let mut bare = <Self as Peer>::new()?;
+        // Each write is an arrival, so that nothing has to be read.
+        bare.add(fd, Asked::in_mode(Mode::Edge))?;
+        Ok((bare, waker))
+    }
+
+    fn wake(waker: &OwnedFd) -> io::Result<()> {
+        nix::unistd::write(waker, &1_u64.to_ne_bytes())?;
+        Ok(())
+    }
+
+    fn wait_for_wake(&mut self) -> io::Result<()> {
+        self.ask(-1)?;
+        Ok(())
+    }
+}
+
+impl TimesOut for Bare {
+    fn new() -> io::Result<Self> {
+        <Self as Peer>::new()
+    }
+
+    fn wait_for(&mut self, timeout: Duration) -> io::Result<()> {
+        let spec = libc::timespec {
+            tv_sec: timeout.as_secs().cast_signed(),
+            tv_nsec: timeout.subsec_nanos().into(),
+        };
+        let (epoll, events) = (self.epoll.as_raw_fd(), self.events.as_mut_ptr());
+        // SAFETY: the kernel reads `spec`, and writes one event at most.
+        match result(unsafe { libc::epoll_pwait2(epoll, events, 1, &spec, std::ptr::null()) }) {
+            // Valgrind does not know it.
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                let ms = timeout.as_nanos().div_ceil(1_000_000);
+                self.ask(c_int::try_from(ms).unwrap_or(c_int::MAX)).map(drop)
+            }
+            told => told.map(drop),
+        }
+    }
+}
+
+fn bits(asked: Asked) -> u32 {
+    let writable = if asked.writable_too { libc::EPOLLOUT } else { 0 };
+    let mode = match asked.mode {
+        Mode::Level => 0,
+        Mode::Edge => libc::EPOLLET,
+        Mode::Oneshot => libc::EPOLLONESHOT,
+    };
+    (libc::EPOLLIN | libc::EPOLLRDHUP | writable | mode).cast_unsigned()
+}
+
+fn fd_from(data: u64) -> RawFd {
+    RawFd::try_from(data).expect("a descriptor went in")
+}
+
+fn result(returned: c_int) -> io::Result<c_int> {
+    if returned == -1 { Err(io::Error::last_os_error()) } else { Ok(returned) }
+}

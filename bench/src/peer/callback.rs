@@ -1,0 +1,18 @@
+//! What the peers in C call back with, until their wait is over.
+
+use std::cell::RefCell;
+use std::os::fd::RawFd;
+
+thread_local! {
+    static TOLD: RefCell<Vec<RawFd>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Something is ready: called from within the peer's loop.
+pub(crate) fn tell(fd: RawFd) {
+    TOLD.with_borrow_mut(|told| told.push(fd));
+}
+
+/// Calls `told` with all that became ready in the turn of the loop that is over.
+pub(crate) fn take(told: impl FnMut(RawFd)) {
+    TOLD.with_borrow_mut(|all| all.drain(..).for_each(told));
+}

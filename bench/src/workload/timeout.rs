@@ -1,0 +1,55 @@
+//! A wait that nothing ends but its time.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use indicatif::ProgressBar;
+
+use super::Plan;
+use crate::method::{Case, Row, Turn, compare};
+use crate::peer::{TimesOut, all};
+use crate::stats::Latencies;
+
+pub(crate) const COUNTS: &str = "A wait for 50 µs, 500 µs and 5 ms, with nothing registered. \
+    Counted: how late it ends, and how many end early. libevent, libev and libuv have timers in the \
+    place of a timeout, and pollio 0.1.3 has whole milliseconds.";
+
+pub(crate) fn run(plan: Plan, progress: &ProgressBar) -> io::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (us, times) in [(50, 100), (500, 40), (5_000, 10)] {
+        let timeout = Duration::from_micros(us);
+        let case =
+            Case { workload: "timeout", name: format!("{timeout:?}"), rounds: plan.rounds() };
+        let turns = vec![
+            turn::<all::Bare>("bare epoll", timeout, times),
+            turn::<all::Pollio<0>>("pollio", timeout, times),
+            turn::<all::Pollio<{ all::SPIN_US }>>("pollio, spinning", timeout, times),
+            turn::<all::Mio>("mio", timeout, times),
+            turn::<all::Polling>("polling", timeout, times),
+        ];
+        rows.extend(compare(case, turns, progress));
+    }
+    Ok(rows)
+}
+
+fn turn<P: TimesOut>(peer: &'static str, timeout: Duration, times: usize) -> Turn<'static> {
+    let run = move || {
+        let mut poller = P::new()?;
+        poller.wait_for(timeout)?;
+        let (mut late, mut early) = (Latencies::new(), 0_u32);
+        for _ in 0..times {
+            let start = Instant::now();
+            poller.wait_for(timeout)?;
+            match start.elapsed().checked_sub(timeout) {
+                Some(time) => late.record(time),
+                None => early += 1,
+            }
+        }
+        Ok(vec![
+            ("late, p50 [µs]", late.us_at(0.5)),
+            ("late, p99 [µs]", late.us_at(0.99)),
+            ("ended early", early.into()),
+        ])
+    };
+    Turn { peer, run: Ok(Box::new(run)) }
+}
