@@ -153,8 +153,9 @@ impl EventObject {
         self.readiness.contains(Readiness::PRIORITY)
     }
 
-    /// The peer will send no more. What it sent before is still there to be read, up to a read
-    /// of zero bytes. A half-close is told to those who asked for `READABLE`.
+    /// The peer will send no more, or the program has shut its own reading down. What was sent before
+    /// is still there to be read, up to a read of zero bytes. A half-close is told to those who asked
+    /// for `READABLE`.
     #[must_use]
     pub const fn is_read_closed(&self) -> bool {
         self.readiness.contains(Readiness::READ_CLOSED)

@@ -3,7 +3,7 @@
 use pollio::{EventObject, Poller};
 
 /// Longer than anything here takes, so that a lost event fails a test instead of hanging it.
-const LONG_MS: i32 = 20_000;
+pub(crate) const LONG_MS: i32 = 20_000;
 
 /// Longer than an event takes that must not come.
 const SHORT_MS: i32 = 20;

@@ -2,14 +2,16 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use nix::pty::openpty;
 use pollio::{EventObject, Interest, Mode, Poller};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::descriptors::{fill, pair, pipe, tcp_pair};
+use super::mode::MODES;
+use crate::descriptors::{drain, fill, pair, pipe, tcp_pair};
 use crate::expect::Expect;
 
 const BOTH: Interest = Interest::READABLE.union(Interest::WRITABLE);
@@ -35,6 +37,30 @@ pub(crate) fn a_half_close_is_read_closed_and_readable<P: Poller>() {
     near.read_to_end(&mut words).unwrap();
     assert_eq!(words, b"last words");
     near.write_all(b"it still goes this way").unwrap();
+}
+
+/// C3, C6
+pub(crate) fn edge_tells_of_the_end_as_an_arrival<P: Poller>() {
+    fn is_told<P: Poller>(near: impl AsRawFd, interest: Interest, end: impl FnOnce()) {
+        let object = EventObject::client(near.as_raw_fd()).with_interest(interest);
+        let mut poller = P::new().unwrap();
+        poller.add(object.with_mode(Mode::Edge)).unwrap();
+        let is_writable = interest.contains(Interest::WRITABLE);
+        assert_eq!(poller.wait(0).unwrap().len(), usize::from(is_writable));
+        poller.expect_none();
+        end();
+        let event = poller.expect_one();
+        assert!(event.is_readable() && event.is_read_closed(), "{event:?}");
+    }
+
+    let (near, far) = tcp_pair();
+    is_told::<P>(near, BOTH, || far.shutdown(Shutdown::Write).unwrap());
+    let (near, far) = pair();
+    is_told::<P>(near, BOTH, || far.shutdown(Shutdown::Write).unwrap());
+    let (near, far) = pair();
+    is_told::<P>(near, BOTH, || drop(far));
+    let (reader, writer) = pipe();
+    is_told::<P>(reader, Interest::READABLE, || drop(writer));
 }
 
 /// C6
@@ -79,20 +105,99 @@ pub(crate) fn a_refused_connection_is_an_error<P: Poller>() {
     client.connect(&nobody.into()).unwrap_err();
     poller.add(EventObject::client(client.as_raw_fd()).with_interest(Interest::WRITABLE)).unwrap();
     let event = poller.expect_one();
-    assert!(event.is_error() && event.is_writable(), "{event:?}");
+    assert!(event.is_error() && event.is_writable() && event.is_write_closed(), "{event:?}");
+    assert_eq!(client.take_error().unwrap().unwrap().kind(), io::ErrorKind::ConnectionRefused);
 }
 
-/// C6
+/// C6: whether it is added before the reset or after.
 pub(crate) fn a_reset_connection_is_an_error<P: Poller>() {
+    let is_told = |poller: &mut P| {
+        let event = poller.expect_one();
+        assert!(event.is_error() && event.is_readable() && event.is_read_closed(), "{event:?}");
+    };
     let (mut near, far) = tcp_pair();
     let mut poller = P::new().unwrap();
     poller.add(EventObject::client(near.as_raw_fd())).unwrap();
     SockRef::from(&far).set_linger(Some(Duration::ZERO)).unwrap();
     drop(far);
-    let event = poller.expect_one();
-    assert!(event.is_error() && event.is_readable() && event.is_read_closed(), "{event:?}");
+    is_told(&mut poller);
+    for mode in MODES {
+        let mut poller = P::new().unwrap();
+        poller.add(EventObject::client(near.as_raw_fd()).with_mode(mode)).unwrap();
+        is_told(&mut poller);
+    }
     let error = near.read(&mut [0]).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+}
+
+/// C6
+pub(crate) fn a_connection_that_was_reset_lets_no_write_block<P: Poller>() {
+    for mode in [Mode::Level, Mode::Edge] {
+        let (mut near, far) = tcp_pair();
+        let object = EventObject::client(near.as_raw_fd()).with_interest(Interest::WRITABLE);
+        let mut poller = P::new().unwrap();
+        fill(&near);
+        poller.add(object.with_mode(mode)).unwrap();
+        SockRef::from(&far).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(far);
+        // Of the bytes before, a few may have left room meanwhile.
+        while !poller.expect_one().is_error() {}
+        let error = near.write(b"x").unwrap_err();
+        assert_ne!(error.kind(), io::ErrorKind::WouldBlock, "{mode:?}");
+    }
+}
+
+/// C6
+pub(crate) fn ones_own_shutdown_of_reading_is_read_closed<P: Poller>() {
+    for (near, _far) in sockets() {
+        let poller = &mut shut_down::<P>(&near, Shutdown::Read);
+        let event = poller.expect_one();
+        assert!(event.is_read_closed() && event.is_readable(), "{event:?}");
+    }
+}
+
+/// C6: whether it is a hang-up, the kernels differ.
+pub(crate) fn ones_own_shutdown_of_writing_lets_no_write_block<P: Poller>() {
+    for (near, _far) in sockets() {
+        let poller = &mut shut_down::<P>(&near, Shutdown::Write);
+        let event = poller.expect_one();
+        assert!(event.is_writable() && !event.is_read_closed(), "{event:?}");
+        let told_at_once = cfg!(not(any(target_os = "linux", target_os = "android")));
+        assert_eq!(event.is_write_closed(), told_at_once, "{event:?}");
+        let error = SockRef::from(&near).send(b"x").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+}
+
+/// C6
+pub(crate) fn ones_own_shutdown_of_both_ways_closes_both_ways<P: Poller>() {
+    for (near, _far) in sockets() {
+        let poller = &mut shut_down::<P>(&near, Shutdown::Both);
+        let event = poller.expect_one();
+        assert!(event.is_read_closed() && event.is_write_closed(), "{event:?}");
+    }
+}
+
+/// Ends of connections of each kind.
+fn sockets() -> [(OwnedFd, OwnedFd); 3] {
+    let (streams, datagrams) = (pair(), UnixDatagram::pair().unwrap());
+    let tcp = tcp_pair();
+    [
+        (tcp.0.into(), tcp.1.into()),
+        (streams.0.into(), streams.1.into()),
+        (datagrams.0.into(), datagrams.1.into()),
+    ]
+}
+
+/// Shuts a socket down after a poller, edge-triggered, has told of its room.
+fn shut_down<P: Poller>(near: &OwnedFd, how: Shutdown) -> P {
+    let object = EventObject::client(near.as_raw_fd()).with_interest(BOTH);
+    let mut poller = P::new().unwrap();
+    poller.add(object.with_mode(Mode::Edge)).unwrap();
+    assert!(poller.expect_one().is_writable());
+    poller.expect_none();
+    SockRef::from(near).shutdown(how).unwrap();
+    poller
 }
 
 /// C6
@@ -137,6 +242,25 @@ pub(crate) fn a_pty_that_hung_up_is_read_closed<P: Poller>() {
     drop(pty.slave);
     let event = poller.expect_one();
     assert!(event.is_readable() && event.is_read_closed(), "{event:?}");
+}
+
+/// C16: and leaves the descriptor as it was, and others alone.
+pub(crate) fn delete_takes_back_what_was_not_yet_told<P: Poller>() {
+    for mode in MODES {
+        let (near, mut far) = pair();
+        let (other, mut other_far) = pair();
+        let mut poller = P::new().unwrap();
+        for (token, fd) in [(1, near.as_raw_fd()), (2, other.as_raw_fd())] {
+            poller.add(EventObject::client(fd).with_mode(mode).with_token(token)).unwrap();
+        }
+        far.write_all(b"x").unwrap();
+        other_far.write_all(b"x").unwrap();
+        poller.delete(near.as_raw_fd()).unwrap();
+        assert_eq!(poller.expect_one().token, 2);
+        drain(&other);
+        poller.expect_none();
+        assert_eq!((&near).read(&mut [0; 2]).unwrap(), 1);
+    }
 }
 
 /// C16

@@ -3,9 +3,10 @@
 use std::io::Write;
 use std::os::fd::AsRawFd;
 
-use pollio::{EventKind, EventObject, Poller};
+use pollio::{EventKind, EventObject, Mode, Poller};
 
-use crate::descriptors::{drain, pair};
+use super::mode::MODES;
+use crate::descriptors::{drain, pair, udp_pair};
 use crate::expect::Expect;
 
 /// C1
@@ -36,6 +37,37 @@ pub(crate) fn modify_replaces_kind_and_token<P: Poller>() {
     poller.modify(EventObject::server(fd)).unwrap();
     let event = poller.expect_one();
     assert_eq!((event.fd, event.kind, event.token), (fd, EventKind::Server, 0));
+}
+
+/// C1
+pub(crate) fn what_arrives_after_modify_is_told_as_modified<P: Poller>() {
+    for mode in MODES {
+        let (near, mut far) = pair();
+        let fd = near.as_raw_fd();
+        let mut poller = P::new().unwrap();
+        poller.add(EventObject::client(fd).with_mode(mode).with_token(1)).unwrap();
+        assert!(poller.wait(0).unwrap().is_empty());
+        poller.modify(EventObject::server(fd).with_mode(mode).with_token(2)).unwrap();
+        assert!(poller.wait(0).unwrap().is_empty());
+        far.write_all(b"x").unwrap();
+        let event = poller.expect_one();
+        assert_eq!((event.fd, event.kind, event.token), (fd, EventKind::Server, 2));
+    }
+}
+
+/// C1
+pub(crate) fn a_datagram_socket_that_connects_anew_is_still_told<P: Poller>() {
+    let (near, far) = udp_pair();
+    let (other, _) = udp_pair();
+    let mut poller = P::new().unwrap();
+    poller.add(EventObject::client(near.as_raw_fd()).with_mode(Mode::Edge).with_token(1)).unwrap();
+    other.connect(near.local_addr().unwrap()).unwrap();
+    for peer in [&far, &other, &far] {
+        near.connect(peer.local_addr().unwrap()).unwrap();
+        peer.send(b"x").unwrap();
+        assert_eq!(poller.expect_one().token, 1);
+        assert_eq!(near.recv(&mut [0; 2]).unwrap(), 1);
+    }
 }
 
 /// C1

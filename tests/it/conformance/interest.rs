@@ -1,12 +1,14 @@
 //! What is told to whom.
 
 use std::io::Write;
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
+use std::{env, fs, process};
 
 use pollio::{EventKind, EventObject, Interest, Mode, Poller, Readiness};
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
+use super::mode::MODES;
 use crate::descriptors::{drain, fill, pair, tcp_pair};
 use crate::expect::Expect;
 
@@ -44,18 +46,63 @@ pub(crate) fn both_directions_are_told_together<P: Poller>() {
     assert_eq!(poller.expect_one().readiness(), Readiness::READABLE | Readiness::WRITABLE);
 }
 
-/// C1, C2
+/// C1, C2, C3: an edge is told for each client, whether those before it were accepted or not.
 pub(crate) fn a_listening_socket_is_readable_when_a_client_connects<P: Poller>() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut poller = P::new().unwrap();
-    poller.add(EventObject::server(listener.as_raw_fd())).unwrap();
-    poller.expect_none();
-    let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let event = poller.expect_one();
-    assert_eq!((event.fd, event.kind), (listener.as_raw_fd(), EventKind::Server));
-    assert!(event.is_readable());
-    listener.accept().unwrap();
-    poller.expect_none();
+    for_each_listener(|listener| {
+        for mode in [Mode::Level, Mode::Edge] {
+            let mut poller = P::new().unwrap();
+            poller.add(EventObject::server(listener.as_raw_fd()).with_mode(mode)).unwrap();
+            poller.expect_none();
+            let clients = [0; 2].map(|_| {
+                let client = client_of(listener);
+                let event = poller.expect_one();
+                assert_eq!((event.fd, event.kind), (listener.as_raw_fd(), EventKind::Server));
+                assert!(event.is_readable());
+                client
+            });
+            for _ in &clients {
+                let again = usize::from(mode == Mode::Level);
+                assert_eq!(poller.wait(0).unwrap().len(), again, "{mode:?}");
+                listener.accept().unwrap();
+            }
+            poller.expect_none();
+        }
+    });
+}
+
+/// C2
+pub(crate) fn a_listening_socket_is_never_writable<P: Poller>() {
+    for_each_listener(|listener| {
+        let object = EventObject::server(listener.as_raw_fd());
+        let mut poller = P::new().unwrap();
+        poller.add(object.with_interest(Interest::WRITABLE)).unwrap();
+        poller.expect_none();
+        let _client = client_of(listener);
+        poller.expect_none();
+        poller.modify(object.with_interest(Interest::READABLE | Interest::WRITABLE)).unwrap();
+        assert_eq!(poller.expect_one().readiness(), Readiness::READABLE);
+    });
+}
+
+/// Listens over TCP, and at a path of its own.
+fn for_each_listener(body: impl Fn(&Socket)) {
+    let listen = |domain, address: &SockAddr| {
+        let socket = Socket::new(domain, Type::STREAM, None).unwrap();
+        socket.bind(address).unwrap();
+        socket.listen(8).unwrap();
+        socket
+    };
+    body(&listen(Domain::IPV4, &SocketAddr::from(([127, 0, 0, 1], 0)).into()));
+    let path = env::temp_dir().join(format!("pollio-{}", process::id()));
+    body(&listen(Domain::UNIX, &SockAddr::unix(&path).unwrap()));
+    fs::remove_file(path).unwrap();
+}
+
+fn client_of(listener: &Socket) -> Socket {
+    let address = listener.local_addr().unwrap();
+    let client = Socket::new(address.domain(), Type::STREAM, None).unwrap();
+    client.connect(&address).unwrap();
+    client
 }
 
 /// C2
@@ -87,6 +134,28 @@ pub(crate) fn out_of_band_data_is_priority<P: Poller>() {
     }
     let event = poller.expect_one();
     assert!(event.is_priority() && !event.is_readable());
+}
+
+/// C6
+pub(crate) fn out_of_band_data_is_told_beside_data<P: Poller>() {
+    let (near, far) = tcp_pair();
+    let both = Interest::READABLE | Interest::PRIORITY;
+    let mut poller = P::new().unwrap();
+    (&far).write_all(b"in band").unwrap();
+    SockRef::from(&far).send_out_of_band(b"!").unwrap();
+    poller.add(EventObject::client(near.as_raw_fd()).with_interest(both)).unwrap();
+    if cfg!(any(target_os = "freebsd", target_os = "netbsd")) {
+        // Their kqueue has no filter for it.
+        return assert_eq!(poller.expect_one().readiness(), Readiness::READABLE);
+    }
+    let event = loop {
+        let event = poller.expect_one();
+        assert!(event.is_readable());
+        if event.is_priority() {
+            break event;
+        }
+    };
+    assert_eq!(event.readiness(), Readiness::READABLE | Readiness::PRIORITY);
 }
 
 /// C5
@@ -146,4 +215,21 @@ pub(crate) fn every_interest_can_become_every_other<P: Poller>() {
         }
     }
     drain(&near);
+}
+
+/// C1, C2
+pub(crate) fn modify_takes_back_what_was_not_yet_told<P: Poller>() {
+    for mode in MODES {
+        let (near, mut far) = pair();
+        let object = EventObject::client(near.as_raw_fd()).with_mode(mode);
+        let mut poller = P::new().unwrap();
+        fill(&near);
+        poller.add(object.with_token(1)).unwrap();
+        far.write_all(b"x").unwrap();
+        poller.modify(object.with_interest(Interest::WRITABLE).with_token(2)).unwrap();
+        poller.expect_none();
+        drain(&far);
+        let event = poller.expect_one();
+        assert_eq!((event.token, event.readiness()), (2, Readiness::WRITABLE), "{mode:?}");
+    }
 }

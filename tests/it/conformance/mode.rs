@@ -1,15 +1,17 @@
 //! How often readiness is told.
 
-use std::io::{Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
+use std::thread;
 
 use pollio::{EventObject, Interest, Mode, Poller};
 
-use crate::descriptors::{drain, fill, pair};
-use crate::expect::Expect;
+use crate::descriptors::{drain, fill, pair, tcp_pair, udp_pair};
+use crate::expect::{Expect, LONG_MS};
 
 const BOTH: Interest = Interest::READABLE.union(Interest::WRITABLE);
 const ONESHOTS: [Mode; 2] = [Mode::Oneshot, Mode::EdgeOneshot];
+pub(super) const MODES: [Mode; 4] = [Mode::Level, Mode::Edge, Mode::Oneshot, Mode::EdgeOneshot];
 
 /// C2
 pub(crate) fn level_repeats_until_drained<P: Poller>() {
@@ -61,9 +63,111 @@ pub(crate) fn edge_tells_of_new_data_behind_unread_data<P: Poller>() {
     let mut poller = P::new().unwrap();
     poller.add(EventObject::client(near.as_raw_fd()).with_mode(Mode::Edge)).unwrap();
     for _ in 0..3 {
-        far.write_all(b"x").unwrap();
+        far.write_all(b"xy").unwrap();
+        assert!(poller.expect_one().is_readable());
+        (&near).read_exact(&mut [0]).unwrap();
+        poller.expect_none();
+    }
+}
+
+/// C3: also for one without a byte.
+pub(crate) fn edge_is_told_once_for_each_datagram<P: Poller>() {
+    let (near, far) = udp_pair();
+    let mut poller = P::new().unwrap();
+    poller.add(EventObject::client(near.as_raw_fd()).with_mode(Mode::Edge)).unwrap();
+    let datagrams: [&[u8]; 3] = [b"x", b"", b"xyz"];
+    for datagram in datagrams {
+        poller.expect_none();
+        far.send(datagram).unwrap();
         assert!(poller.expect_one().is_readable());
         poller.expect_none();
+        assert_eq!(near.recv(&mut [0; 9]).unwrap(), datagram.len());
+        assert_eq!(near.recv(&mut [0; 9]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+}
+
+/// C2, C3: what only looks at the data leaves it there.
+pub(crate) fn a_peek_takes_no_readiness_away<P: Poller>() {
+    for (mode, is_told_again) in [(Mode::Level, true), (Mode::Edge, false)] {
+        let (near, mut far) = tcp_pair();
+        let mut poller = P::new().unwrap();
+        poller.add(EventObject::client(near.as_raw_fd()).with_mode(mode)).unwrap();
+        for _ in 0..2 {
+            far.write_all(b"x").unwrap();
+            poller.expect_one();
+            assert_eq!(near.peek(&mut [0]).unwrap(), 1);
+            assert_eq!(poller.wait(0).unwrap().len(), usize::from(is_told_again), "{mode:?}");
+            drain(&near);
+            assert_eq!(near.peek(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+            poller.expect_none();
+        }
+    }
+}
+
+/// C3, C4: both ends work as fast as they can, so that data and room arrive while they are told of
+/// and asked for.
+pub(crate) fn no_arrival_of_a_stream_is_lost<P: Poller>() {
+    const LENGTH: usize = 4 << 20;
+
+    /// Transfers until it would block, waits, and so on.
+    fn transfer<P: Poller>(object: EventObject, mut some: impl FnMut() -> io::Result<usize>) {
+        let mut poller = P::new().unwrap();
+        poller.add(object).unwrap();
+        let mut done = 0;
+        while done < LENGTH {
+            match some() {
+                Ok(0) => panic!("it ended after {done} bytes"),
+                Ok(count) => done += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    assert_eq!(poller.wait(LONG_MS).unwrap().len(), 1, "lost after {done} bytes");
+                    if object.mode() == Mode::Oneshot {
+                        poller.modify(object).unwrap();
+                    }
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    for mode in [Mode::Edge, Mode::Oneshot] {
+        let (near, far) = tcp_pair();
+        let reading = EventObject::client(near.as_raw_fd()).with_mode(mode);
+        let writing = EventObject::client(far.as_raw_fd()).with_mode(mode);
+        thread::scope(|scope| {
+            scope.spawn(|| transfer::<P>(reading, || (&near).read(&mut [0; 3_000])));
+            let writing = writing.with_interest(Interest::WRITABLE);
+            transfer::<P>(writing, || (&far).write(&[0; 5_000]));
+        });
+    }
+}
+
+/// C2, C3, C4
+pub(crate) fn each_of_two_pollers_tells_in_its_own_mode<P: Poller>() {
+    for mode in MODES {
+        let (near, mut far) = pair();
+        let object = EventObject::client(near.as_raw_fd());
+        let (mut level, mut other) = (P::new().unwrap(), P::new().unwrap());
+        level.add(object.with_token(1)).unwrap();
+        other.add(object.with_token(2).with_mode(mode)).unwrap();
+        level.expect_none();
+        other.expect_none();
+
+        far.write_all(b"x").unwrap();
+        assert_eq!(level.expect_one().token, 1);
+        assert_eq!(other.expect_one().token, 2);
+        assert_eq!(level.expect_one().token, 1);
+        assert_eq!(other.wait(0).unwrap().len(), usize::from(mode == Mode::Level), "{mode:?}");
+
+        far.write_all(b"x").unwrap();
+        assert_eq!(level.expect_one().token, 1);
+        let is_told_again = !ONESHOTS.contains(&mode);
+        assert_eq!(other.wait(0).unwrap().len(), usize::from(is_told_again), "{mode:?}");
+
+        other.delete(object.fd).unwrap();
+        other.expect_none();
+        assert_eq!(level.expect_one().token, 1);
+        drain(&near);
+        level.expect_none();
     }
 }
 
@@ -189,14 +293,13 @@ pub(crate) fn oneshot_tells_what_modify_finds<P: Poller>() {
 
 /// C2, C3, C4
 pub(crate) fn every_mode_can_become_every_other<P: Poller>() {
-    let all = [Mode::Level, Mode::Edge, Mode::Oneshot, Mode::EdgeOneshot];
     let (near, mut far) = pair();
     let object = EventObject::client(near.as_raw_fd());
     let mut poller = P::new().unwrap();
     poller.add(object).unwrap();
     far.write_all(b"x").unwrap();
-    for from in all {
-        for to in all {
+    for from in MODES {
+        for to in MODES {
             poller.modify(object.with_mode(from)).unwrap();
             assert!(poller.expect_one().is_readable(), "{from:?}");
             poller.modify(object.with_mode(to)).unwrap();

@@ -5,10 +5,12 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::process::Command;
+use std::time::Duration;
 
-use pollio::{EventObject, Poller};
+use pollio::{EventObject, Interest, Poller};
 
-use crate::descriptors::pair;
+use crate::descriptors::{pair, tcp_pair};
+use crate::expect::Expect;
 
 /// C11
 pub(crate) fn a_dropped_poller_leaves_registered_descriptors_open<P: Poller>() {
@@ -18,6 +20,18 @@ pub(crate) fn a_dropped_poller_leaves_registered_descriptors_open<P: Poller>() {
     drop(poller);
     far.write_all(b"x").unwrap();
     assert_eq!((&near).read(&mut [0]).unwrap(), 1);
+}
+
+/// C11: a registration is no duplicate, which would keep the connection alive.
+pub(crate) fn a_close_ends_the_connection_though_it_is_registered<P: Poller>() {
+    let (near, mut far) = tcp_pair();
+    let mut poller = P::new().unwrap();
+    poller.add(EventObject::client(near.as_raw_fd()).with_interest(Interest::WRITABLE)).unwrap();
+    poller.expect_one();
+    drop(near);
+    far.set_nonblocking(false).unwrap();
+    far.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    assert_eq!(far.read(&mut [0]).unwrap(), 0);
 }
 
 /// C11

@@ -1,5 +1,6 @@
 //! More than one thread.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::thread;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use pollio::{EventObject, Interest, Poller};
 
 use crate::descriptors::pair;
-use crate::expect::Expect;
+use crate::expect::{Expect, LONG_MS};
 
 /// Long enough for the other thread to be blocked in its wait.
 const BLOCKED: Duration = Duration::from_millis(50);
@@ -95,4 +96,33 @@ pub(crate) fn many_threads_register_at_once<P: Poller>() {
         }
     });
     poller.expect_none();
+}
+
+/// C12
+pub(crate) fn what_each_thread_registered_last_is_told<P: Poller>() {
+    let pairs: Vec<_> = (0..4).map(|_| pair()).collect();
+    let mut poller = P::new().unwrap();
+    let registry = poller.registry();
+    thread::scope(|scope| {
+        for (token, (near, _)) in (0..).zip(&pairs) {
+            let object = EventObject::client(near.as_raw_fd());
+            scope.spawn(move || {
+                for _ in 0..100 {
+                    registry.add(object.with_interest(Interest::WRITABLE)).unwrap();
+                    registry.delete(object.fd).unwrap();
+                }
+                registry.add(object.with_token(9)).unwrap();
+                registry
+                    .modify(object.with_interest(Interest::WRITABLE).with_token(token))
+                    .unwrap();
+            });
+        }
+    });
+    let mut told = BTreeSet::new();
+    while told.len() < pairs.len() {
+        let events = poller.wait(LONG_MS).unwrap();
+        assert!(!events.is_empty() && events.iter().all(EventObject::is_writable));
+        told.extend(events.iter().map(|event| event.token));
+    }
+    assert!(told.into_iter().eq(0..4));
 }
