@@ -139,6 +139,22 @@ fn no_wake_of_many_threads_is_lost() {
     }
 }
 
+/// C15, C1
+#[test]
+fn several_wakers_are_told_apart() {
+    let wakers = [0; 3].map(|_| Waker::new().unwrap());
+    let mut poller = AnyPoller::new().unwrap();
+    for (token, waker) in (0..).zip(&wakers) {
+        poller.add(EventObject::client(waker.as_raw_fd()).with_token(token)).unwrap();
+    }
+    for (token, waker) in (0..).zip(&wakers) {
+        waker.wake().unwrap();
+        assert_eq!(poller.expect_one().token, token);
+        waker.clear().unwrap();
+        poller.expect_none();
+    }
+}
+
 /// C15
 #[test]
 fn a_waker_serves_any_poller() {
