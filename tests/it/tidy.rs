@@ -88,6 +88,33 @@ fn every_clause_of_the_contract_has_a_case() {
     }
 }
 
+#[test]
+fn every_case_of_the_peers_has_one_of_ours_or_a_reason() {
+    let testing = fs::read_to_string(root().join("TESTING.md")).unwrap();
+    let (_, peers) = testing.split_once("\n## What peers test\n").expect("the section");
+    let peers = peers.split("\n## ").next().unwrap();
+    let rows: Vec<_> = peers.lines().filter(|line| line.starts_with("| ")).collect();
+    assert!(rows.len() > 2, "the table is not where it was");
+
+    let tests = texts(&["tests"]);
+    let exists = |module: &str, test: &str| {
+        let (generic, plain) = (format!("fn {test}<"), format!("fn {test}("));
+        tests.iter().any(|(path, text)| {
+            path.file_stem().unwrap() == module
+                && (text.contains(&generic) || text.contains(&plain))
+        })
+    };
+    for row in &rows[1..] {
+        let ours = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        let named: Vec<_> =
+            ours.split('`').skip(1).step_by(2).filter_map(|code| code.split_once("::")).collect();
+        assert!(!named.is_empty() || ours.starts_with("Does not apply: "), "{row}");
+        for (module, test) in named {
+            assert!(exists(module, test), "there is no {module}::{test}");
+        }
+    }
+}
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
