@@ -107,6 +107,8 @@ macro_rules! conformance {
             waiting::a_deadline_that_passes_in_a_handler_ends_the_wait,
             waiting::a_stop_and_continue_does_not_end_a_wait,
             waiting::a_stop_and_continue_does_not_change_a_timeout,
+            waiting::ten_thousand_signals_a_second_change_no_timeout,
+            waiting::ten_thousand_signals_a_second_lose_no_event,
         }
     };
     (kqueue: $poller:ty) => {

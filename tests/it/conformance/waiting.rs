@@ -1,7 +1,9 @@
 //! When a wait ends.
 
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::thread::JoinHandleExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::pthread::{Pthread, pthread_kill};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
-use pollio::{EventObject, Mode, Poller};
+use pollio::{EventObject, Mode, OsPoller, Poller, Timer};
 
 use crate::descriptors::pair;
 use crate::expect::Expect;
@@ -172,6 +174,68 @@ pub(crate) fn a_deadline_that_passes_in_a_handler_ends_the_wait<P: Poller + 'sta
     // The handler returns at 1.25 times the timeout. Whoever waits on for the 0.75 that were
     // left when it began, or for all of it anew, ends at 2 or later.
     assert!(elapsed < TIMEOUT * 7 / 4, "ended after {elapsed:?}");
+}
+
+/// C7, C8: no wait is early, and one at least is hardly late.
+pub(crate) fn ten_thousand_signals_a_second_change_no_timeout<P: Poller + 'static>() {
+    let timeouts = [Duration::from_micros(150), 20 * MS, Duration::from_nanos(20_000_001)];
+    under_signals(move || {
+        for (timeout, signals) in timeouts.into_iter().zip([500, 1_000, 1_500]) {
+            let mut elapsed = Vec::new();
+            while SIGNALS.load(Ordering::Relaxed) < signals {
+                elapsed.push(wait_for_nothing::<P>(timeout));
+            }
+            let shortest = *elapsed.iter().min().unwrap();
+            assert!(shortest >= timeout, "{timeout:?} ended after {shortest:?}");
+            assert!(shortest < timeout + 5 * MS, "{timeout:?} took {elapsed:?}");
+        }
+    });
+}
+
+/// C7, C3: each event is told once, while the other side waits for the answer.
+pub(crate) fn ten_thousand_signals_a_second_lose_no_event<P: Poller + 'static>() {
+    let answer = |end: UnixStream, goes_on: fn() -> bool| {
+        let object = EventObject::client(end.as_raw_fd()).with_mode(Mode::Edge);
+        let mut poller = P::new().unwrap();
+        poller.add(object).unwrap();
+        while goes_on() {
+            poller.expect_one();
+            if (&end).read(&mut [0]).unwrap() == 0 {
+                break;
+            }
+            // Nor does a signal get into what registers.
+            poller.delete(object.fd).unwrap();
+            poller.add(object.with_mode(Mode::Level)).unwrap();
+            poller.modify(object).unwrap();
+            (&end).write_all(b"x").unwrap();
+        }
+        end.shutdown(Shutdown::Write).unwrap();
+        end
+    };
+    let (near, mut far) = pair();
+    far.write_all(b"x").unwrap();
+    let other = thread::spawn(move || answer(far, || true));
+    // Open until the other side has read what came last.
+    let _near = under_signals(move || answer(near, || SIGNALS.load(Ordering::Relaxed) < 1_000));
+    other.join().unwrap();
+}
+
+/// Runs `body` in a thread that is sent ten thousand signals a second. A busy machine handles fewer:
+/// those that come before the last one is handled are one with it. So `body` counts [`SIGNALS`].
+fn under_signals<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
+    catch_signals(count_signal);
+    let timer = Timer::new().unwrap();
+    let mut poller = OsPoller::new().unwrap();
+    poller.add(EventObject::client(timer.as_raw_fd())).unwrap();
+    timer.set_interval(MS / 10).unwrap();
+    let thread = thread::spawn(body);
+    while !thread.is_finished() {
+        poller.expect_one();
+        for _ in 0..timer.clear().unwrap() {
+            signal(&thread);
+        }
+    }
+    thread.join().unwrap()
 }
 
 /// How long a wait for nothing lasts.
