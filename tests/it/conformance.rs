@@ -95,6 +95,7 @@ macro_rules! conformance {
             mode::no_arrival_of_a_stream_is_lost,
             ownership::a_dropped_poller_closes_its_own_descriptors,
             ownership::an_exec_closes_a_pollers_descriptors,
+            ownership::without_room_for_its_descriptors_no_poller_is_half_made,
             thread::a_registration_reaches_a_blocked_wait,
             thread::a_modification_reaches_a_blocked_wait,
             thread::a_poller_moves_to_another_thread,

@@ -1,10 +1,12 @@
 //! Real descriptors in the states that the tests need.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 
@@ -63,6 +65,39 @@ fn until_it_would_block(mut transfer: impl FnMut() -> io::Result<usize>) {
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => return,
             Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// How many descriptors this process has open.
+pub(crate) fn open() -> usize {
+    fs::read_dir("/dev/fd").unwrap().count()
+}
+
+/// What `make` makes once there is room for it, after it found too little: first none, then room for
+/// one descriptor more each time. What fails has to say so, and to leave none open.
+///
+/// The limit is that of the whole process, so the test must be [alone](crate::alone::alone).
+pub(crate) fn make_with_too_little_room_first<T>(mut make: impl FnMut() -> io::Result<T>) -> T {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    let before = open();
+    // What is lower is taken, so that with this limit there is no room at all.
+    let lowest = rlim_t::from(File::open("/dev/null").unwrap().as_raw_fd().unsigned_abs());
+    let mut room = 0;
+    loop {
+        setrlimit(Resource::RLIMIT_NOFILE, lowest + room, hard).unwrap();
+        let made = make();
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+        match made {
+            Ok(made) => {
+                assert_ne!(room, 0, "it needs no descriptor");
+                return made;
+            }
+            Err(error) => {
+                assert_eq!(error.raw_os_error(), Some(Errno::EMFILE as i32), "{error}");
+                assert_eq!(open(), before, "with room for {room} descriptors");
+                room += 1;
+            }
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Who closes what.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::process::Command;
@@ -9,7 +8,7 @@ use std::time::Duration;
 
 use pollio::{EventObject, Interest, Poller};
 
-use crate::descriptors::{pair, tcp_pair};
+use crate::descriptors::{make_with_too_little_room_first, open, pair, tcp_pair};
 use crate::expect::Expect;
 
 /// C11
@@ -36,7 +35,6 @@ pub(crate) fn a_close_ends_the_connection_though_it_is_registered<P: Poller>() {
 
 /// C11
 pub(crate) fn a_dropped_poller_closes_its_own_descriptors<P: Poller>() {
-    let open = || fs::read_dir("/dev/fd").unwrap().count();
     let before = open();
     let (poller, other) = (P::new().unwrap(), P::new().unwrap());
     assert!(open() > before);
@@ -61,4 +59,20 @@ pub(crate) fn an_exec_closes_a_pollers_descriptors<P: Poller>() {
     assert!(before.contains("0"), "ls shows no descriptors: {before:?}");
     let _poller = P::new().unwrap();
     assert_eq!(inherited(), before);
+}
+
+/// C11
+pub(crate) fn without_room_for_its_descriptors_no_poller_is_half_made<P: Poller>() {
+    let (near, mut far) = pair();
+    let object = EventObject::client(near.as_raw_fd());
+    let mut poller = make_with_too_little_room_first(|| {
+        let poller = P::new()?;
+        poller.add(object.with_interest(Interest::READABLE | Interest::WRITABLE))?;
+        Ok(poller)
+    });
+    assert!(poller.expect_one().is_writable());
+    poller.modify(object).unwrap();
+    poller.expect_none();
+    far.write_all(b"x").unwrap();
+    assert!(poller.expect_one().is_readable());
 }

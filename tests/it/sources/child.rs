@@ -11,6 +11,7 @@ use pollio::{EventObject, Mode, Poller};
 
 use super::{AnyPoller, Child};
 use crate::alone::{self, alone};
+use crate::descriptors::make_with_too_little_room_first;
 use crate::expect::Expect;
 
 /// A process that ends when its standard input does, with this status.
@@ -160,6 +161,26 @@ fn an_exec_closes_the_descriptors_of_sources() {
         let _timer = super::Timer::new().unwrap();
         assert_eq!(inherited(), before);
         end(&mut process);
+        process.wait().unwrap();
+    });
+}
+
+/// C11: of a process that runs, and of one that has ended.
+#[test]
+fn without_room_for_its_descriptors_no_child_is_half_made() {
+    let path = concat!(module_path!(), "::without_room_for_its_descriptors_no_child_is_half_made");
+    alone(path, || {
+        let mut process = spawn(0);
+        let running = make_with_too_little_room_first(|| Child::new(&process));
+        end(&mut process);
+        let mut poller = AnyPoller::new().unwrap();
+        poller.add(EventObject::client(running.as_raw_fd())).unwrap();
+        poller.expect_one();
+        poller.delete(running.as_raw_fd()).unwrap();
+
+        let ended = make_with_too_little_room_first(|| Child::new(&process));
+        poller.add(EventObject::client(ended.as_raw_fd())).unwrap();
+        poller.expect_one();
         process.wait().unwrap();
     });
 }

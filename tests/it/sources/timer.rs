@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use pollio::{EventObject, Interest, Mode, Poller};
 
 use super::{AnyPoller, Timer};
+use crate::alone::alone;
+use crate::descriptors::make_with_too_little_room_first;
 use crate::expect::Expect;
 
 const MS: Duration = Duration::from_millis(1);
@@ -223,6 +225,22 @@ fn timers_go_off_in_their_own_time() {
     }
     told.sort_unstable();
     assert_eq!(told, [0, 1, 2, 3, 4]);
+}
+
+/// C11: on kqueue, a timer that runs is more to the kernel than one that does not.
+#[test]
+fn without_room_for_its_descriptors_no_timer_is_half_made() {
+    let path = concat!(module_path!(), "::without_room_for_its_descriptors_no_timer_is_half_made");
+    alone(path, || {
+        let timer = make_with_too_little_room_first(|| {
+            let timer = Timer::new()?;
+            timer.set(MS)?;
+            Ok(timer)
+        });
+        let mut poller = AnyPoller::new().unwrap();
+        poller.add(EventObject::client(timer.as_raw_fd())).unwrap();
+        poller.expect_one();
+    });
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! `Waker`, over a poller, and over poll(2), which knows nothing of pollio.
 
-use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +11,7 @@ use pollio::{EventObject, Mode, Poller};
 
 use super::{AnyPoller, Waker};
 use crate::alone::alone;
+use crate::descriptors::{make_with_too_little_room_first, open};
 use crate::expect::Expect;
 
 /// C15
@@ -174,7 +174,6 @@ fn a_waker_serves_any_poller() {
 #[test]
 fn a_dropped_waker_closes_its_descriptors() {
     alone(concat!(module_path!(), "::a_dropped_waker_closes_its_descriptors"), || {
-        let open = || fs::read_dir("/dev/fd").unwrap().count();
         let before = open();
         let waker = Waker::new().unwrap();
         assert!(open() > before);
@@ -191,6 +190,19 @@ fn an_exec_closes_a_wakers_descriptors() {
         let before = inherited();
         let _waker = Waker::new().unwrap();
         assert_eq!(inherited(), before);
+    });
+}
+
+/// C11
+#[test]
+fn without_room_for_its_descriptors_no_waker_is_half_made() {
+    let path = concat!(module_path!(), "::without_room_for_its_descriptors_no_waker_is_half_made");
+    alone(path, || {
+        let waker = make_with_too_little_room_first(Waker::new);
+        let mut poller = AnyPoller::new().unwrap();
+        poller.add(EventObject::client(waker.as_raw_fd())).unwrap();
+        waker.wake().unwrap();
+        poller.expect_one();
     });
 }
 

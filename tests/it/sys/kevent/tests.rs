@@ -1,6 +1,5 @@
 //! What the manual pages of kqueue(2) say, sentence by sentence, of the model.
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener};
 use std::process::{Command, Stdio};
@@ -12,7 +11,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use super::*;
 use crate::alone::{Closing, alone};
 use crate::conformance::waiting::signal;
-use crate::descriptors::{drain, fill, pair, pipe, tcp_pair};
+use crate::descriptors::{drain, fill, open, pair, pipe, tcp_pair};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -525,7 +524,6 @@ fn a_close_removes_the_events_of_the_descriptor_though_a_duplicate_lives() {
 #[test]
 fn closing_a_kqueue_frees_what_it_held() {
     alone(concat!(module_path!(), "::closing_a_kqueue_frees_what_it_held"), || {
-        let open = || fs::read_dir("/dev/fd").unwrap().count();
         let before = open();
         let (kq, near, far) = ready();
         kq.change(read(&near, EV_ADD));
