@@ -99,6 +99,7 @@ macro_rules! conformance {
             thread::a_registration_reaches_a_blocked_wait,
             thread::a_modification_reaches_a_blocked_wait,
             thread::a_poller_moves_to_another_thread,
+            thread::threads_register_on_while_their_poller_is_dropped,
             waiting::a_timeout_is_never_early,
             waiting::a_wait_ends_when_an_event_comes,
             waiting::any_negative_timeout_is_for_ever,

@@ -1,14 +1,16 @@
 //! More than one thread.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind::NotFound;
 use std::io::Write;
 use std::os::fd::AsRawFd;
+use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
-use pollio::{EventObject, Interest, Poller};
+use pollio::{EventObject, Interest, Mode, Poller};
 
-use crate::descriptors::pair;
+use crate::descriptors::{open, pair};
 use crate::expect::{Expect, LONG_MS};
 
 /// Long enough for the other thread to be blocked in its wait.
@@ -125,4 +127,36 @@ pub(crate) fn what_each_thread_registered_last_is_told<P: Poller>() {
         told.extend(events.iter().map(|event| event.token));
     }
     assert!(told.into_iter().eq(0..4));
+}
+
+/// C11
+pub(crate) fn threads_register_on_while_their_poller_is_dropped<P: Poller>() {
+    const THREADS: usize = 4;
+    let before = open();
+    let mut poller = P::new().unwrap();
+    let begun = Barrier::new(THREADS + 1);
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            let registry = poller.registry().clone();
+            let begun = &begun;
+            scope.spawn(move || {
+                let (near, mut far) = pair();
+                far.write_all(b"x").unwrap();
+                let object = EventObject::client(near.as_raw_fd());
+                for round in 0..200 {
+                    if round == 10 {
+                        begun.wait();
+                    }
+                    registry.add(object).unwrap();
+                    registry.modify(object.with_mode(Mode::Edge)).unwrap();
+                    registry.delete(object.fd).unwrap();
+                    assert_eq!(registry.delete(object.fd).unwrap_err().kind(), NotFound);
+                }
+            });
+        }
+        begun.wait();
+        assert!(poller.wait(0).unwrap().len() <= THREADS);
+        drop(poller);
+    });
+    assert_eq!(open(), before);
 }
