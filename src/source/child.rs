@@ -40,6 +40,7 @@ impl Child {
     ///   did that.
     /// - `Unsupported` (`ENOSYS`): the kernel has no `pidfd_open`, as Linux before 5.3; or it is
     ///   Android.
+    /// - `PermissionDenied` (`EPERM`): a sandbox does not know that call.
     /// - `EMFILE`, `ENFILE`: the process or the system has too many descriptors; `ENOMEM`.
     pub fn new(process: &process::Child) -> io::Result<Self> {
         Ok(Self { fd: ChildFd::new(process.id())? })

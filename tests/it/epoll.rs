@@ -4,15 +4,12 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
-use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::unistd::close;
-use pollio::{Child, EpollPoller, EventObject, Interest, Mode, Poller, Waker};
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
+use pollio::{EpollPoller, EventObject, Interest, Mode, Poller, Waker};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::alone::{Closing, alone};
@@ -270,74 +267,14 @@ fn a_timeout_is_hardly_late() {
     assert!(shortest < Duration::from_millis(25), "20 ms took {shortest:?}");
 }
 
-/// C8: a kernel or a sandbox without `epoll_pwait2` makes timeouts longer, never shorter.
-#[test]
-fn without_nanoseconds_a_timeout_is_rounded_up() {
-    alone(concat!(module_path!(), "::without_nanoseconds_a_timeout_is_rounded_up"), || {
-        refuse(libc::SYS_epoll_pwait2, Errno::ENOSYS);
-        assert!(shortest_wait(&mut EpollPoller::new().unwrap(), SHORT) >= Duration::from_millis(1));
-    });
-}
-
-/// C8
-#[test]
-fn a_sandbox_that_forbids_nanoseconds_does_no_harm() {
-    alone(concat!(module_path!(), "::a_sandbox_that_forbids_nanoseconds_does_no_harm"), || {
-        refuse(libc::SYS_epoll_pwait2, Errno::EPERM);
-        assert!(shortest_wait(&mut EpollPoller::new().unwrap(), SHORT) >= Duration::from_millis(1));
-    });
-}
-
 /// No millisecond.
-const SHORT: Duration = Duration::from_micros(100);
+pub(crate) const SHORT: Duration = Duration::from_micros(100);
 
-fn shortest_wait(poller: &mut EpollPoller, timeout: Duration) -> Duration {
+pub(crate) fn shortest_wait(poller: &mut EpollPoller, timeout: Duration) -> Duration {
     let wait = || {
         let start = Instant::now();
         assert!(poller.wait_timeout(Some(timeout)).unwrap().is_empty());
         start.elapsed()
     };
     std::iter::repeat_with(wait).take(50).min().unwrap()
-}
-
-/// Lets this thread's kernel answer `call` with `error`.
-pub(crate) fn refuse(call: libc::c_long, error: Errno) {
-    let rules = [(call, Vec::new())].into();
-    let answer = SeccompAction::Errno((error as i32).unsigned_abs());
-    let architecture = std::env::consts::ARCH.try_into().expect("an architecture with seccomp");
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, answer, architecture).unwrap();
-    apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
-}
-
-#[test]
-fn without_pidfd_open_a_child_is_unsupported() {
-    alone(concat!(module_path!(), "::without_pidfd_open_a_child_is_unsupported"), || {
-        refuse(libc::SYS_pidfd_open, Errno::ENOSYS);
-        let mut process = Command::new("true").spawn().unwrap();
-        assert_eq!(Child::new(&process).unwrap_err().kind(), ErrorKind::Unsupported);
-        assert!(process.wait().unwrap().success());
-    });
-}
-
-/// What closes a poller's descriptor behind its back makes an error of it, not a spin or a panic.
-#[test]
-fn a_closed_poller_is_an_error() {
-    alone(concat!(module_path!(), "::a_closed_poller_is_an_error"), || {
-        let (near, _far) = pair();
-        let mut poller = EpollPoller::new().unwrap();
-        let number = poller.as_raw_fd();
-        close(number).unwrap();
-        let bad = Some(Errno::EBADF as i32);
-        assert_eq!(poller.wait(-1).unwrap_err().raw_os_error(), bad);
-        assert_eq!(poller.wait(0).unwrap_err().raw_os_error(), bad);
-        let object = EventObject::client(near.as_raw_fd());
-        assert_eq!(poller.add(object).unwrap_err().raw_os_error(), bad);
-
-        let other = File::open("/dev/null").unwrap();
-        assert_eq!(other.as_raw_fd(), number, "the lowest free number is used again");
-        assert_eq!(poller.wait(-1).unwrap_err().kind(), ErrorKind::InvalidInput);
-        assert_eq!(poller.add(object).unwrap_err().kind(), ErrorKind::InvalidInput);
-        // One of the two closes the number.
-        std::mem::forget(other);
-    });
 }

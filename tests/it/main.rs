@@ -13,7 +13,7 @@ mod tidy;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 mod kqueue;
 
-// Epoll's, and what reads /proc.
+// Epoll's, what reads /proc, and what seccomp refuses.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod async_runtime;
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -22,6 +22,8 @@ mod echo_server;
 mod epoll;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod example;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod faults;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod graceful_shutdown;
 #[cfg(any(target_os = "linux", target_os = "android"))]

@@ -15,7 +15,7 @@ use pollio::{EventObject, Interest, Mode, OsPoller, Poller, Timer, Waker};
 
 use crate::alone::{spawn, this_program_again};
 use crate::descriptors::pair;
-use crate::epoll::refuse;
+use crate::faults::refuse;
 
 /// Marks the process that is traced.
 const TRACED: &str = "POLLIO_TEST_TRACED";
