@@ -39,7 +39,7 @@ pub(crate) fn alone(path: &str, body: fn()) {
 pub(crate) fn this_program_again(path: &str) -> Command {
     let (_crate, test) = path.split_once("::").expect("a path that begins with the crate");
     let mut command = Command::new(env::current_exe().unwrap());
-    command.args([test, "--exact", "--nocapture", "--test-threads=1"]);
+    command.args([test, "--exact", "--include-ignored", "--nocapture", "--test-threads=1"]);
     command
 }
 

@@ -1,23 +1,25 @@
-//! What goes wrong around a poller, on Linux: a kernel that refuses, descriptors that are closed
-//! behind its back.
+//! What goes wrong around a poller, on Linux: no memory, a kernel that refuses, descriptors that are
+//! closed behind its back.
 //!
 //! Signals, stops and too many descriptors are cases of the contract.
 
-use std::fs::File;
-use std::io::ErrorKind;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::unistd::close;
-use pollio::{Child, EpollPoller, EventObject, Poller};
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
+use nix::unistd::{Uid, close, setresuid};
+use pollio::{Child, EpollPoller, EventObject, Interest, Poller, Timer, Waker};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 
 use crate::alone::alone;
-use crate::descriptors::pair;
+use crate::descriptors::{allow_descriptors, open, pair};
 use crate::epoll::{SHORT, shortest_wait};
+use crate::expect::Expect;
 
 /// Lets this thread's kernel answer `call` with `error`.
 pub(crate) fn refuse(call: libc::c_long, error: Errno) {
@@ -63,6 +65,183 @@ fn without_pidfd_open_a_child_is_refused() {
             assert_eq!(child.unwrap_err().kind(), kind);
         }
         assert!(process.wait().unwrap().success());
+    });
+}
+
+/// C11: what a system says that has too many descriptors, or too little memory for one more. Nobody
+/// can bring a whole system there for a test, so a filter says it.
+#[test]
+fn a_system_without_room_is_the_error_of_whatever_opens_a_descriptor() {
+    let path = concat!(
+        module_path!(),
+        "::a_system_without_room_is_the_error_of_whatever_opens_a_descriptor"
+    );
+    alone(path, || {
+        let mut process = Command::new("true").spawn().unwrap();
+        let before = open();
+        type Make<'a> = &'a (dyn Fn() -> io::Result<()> + Sync);
+        let opens: [(libc::c_long, Make<'_>); 4] = [
+            (libc::SYS_epoll_create1, &|| EpollPoller::new().map(drop)),
+            (libc::SYS_eventfd2, &|| Waker::new().map(drop)),
+            (libc::SYS_timerfd_create, &|| Timer::new().map(drop)),
+            (libc::SYS_pidfd_open, &|| Child::new(&process).map(drop)),
+        ];
+        for (call, make) in opens {
+            for error in [Errno::ENFILE, Errno::ENOMEM] {
+                let told = refused(call, error, make).unwrap_err();
+                assert_eq!(told.raw_os_error(), Some(error as i32));
+                make().unwrap();
+            }
+        }
+        assert_eq!(open(), before);
+        process.wait().unwrap();
+    });
+}
+
+/// C10: so says a filter, since the kernel's own memory cannot be had.
+#[test]
+fn a_kernel_without_memory_is_the_error_of_an_add() {
+    alone(concat!(module_path!(), "::a_kernel_without_memory_is_the_error_of_an_add"), || {
+        let (near, mut far) = pair();
+        let object = EventObject::client(near.as_raw_fd());
+        let mut poller = EpollPoller::new().unwrap();
+        let registry = poller.registry().clone();
+        for error in [Errno::ENOMEM, Errno::ENOSPC] {
+            let told = refused(libc::SYS_epoll_ctl, error, || registry.add(object)).unwrap_err();
+            assert_eq!(told.raw_os_error(), Some(error as i32));
+        }
+        poller.add(object).unwrap();
+        far.write_all(b"x").unwrap();
+        poller.expect_one();
+    });
+}
+
+const MAX_USER_WATCHES: &str = "/proc/sys/fs/epoll/max_user_watches";
+
+/// A lower limit of registrations, of the whole machine, until this is dropped.
+struct FewerWatches {
+    limit_before: String,
+}
+
+impl FewerWatches {
+    fn new(limit: u32) -> Self {
+        let limit_before = fs::read_to_string(MAX_USER_WATCHES).unwrap();
+        fs::write(MAX_USER_WATCHES, limit.to_string()).expect("this test must be root's");
+        Self { limit_before }
+    }
+}
+
+impl Drop for FewerWatches {
+    fn drop(&mut self) {
+        fs::write(MAX_USER_WATCHES, &self.limit_before).unwrap();
+    }
+}
+
+/// C10: the real limit. It is each user's, so that this process becomes a user who has nothing
+/// registered, while all others stay far below it.
+#[test]
+#[ignore = "it lowers a limit of the whole machine for a second: root runs it, with --ignored"]
+fn too_many_registrations_are_enospc() {
+    alone(concat!(module_path!(), "::too_many_registrations_are_enospc"), || {
+        const LIMIT: u32 = 200_000;
+        allow_descriptors(1_500);
+        let _fewer = FewerWatches::new(LIMIT);
+        setresuid(Uid::from_raw(3_141_592_653), Uid::effective(), Uid::effective()).unwrap();
+
+        let wakers: Vec<_> = (0..1_000).map(|_| Waker::new().unwrap()).collect();
+        let objects = || wakers.iter().map(|waker| EventObject::client(waker.as_raw_fd()));
+        let mut full = Vec::new();
+        for _ in 0..LIMIT / 1_000 {
+            let poller = EpollPoller::new().unwrap();
+            objects().for_each(|object| poller.add(object).unwrap());
+            full.push(poller);
+        }
+
+        let [first, second] = [0, 1].map(|index| EventObject::client(wakers[index].as_raw_fd()));
+        let mut poller = EpollPoller::new().unwrap();
+        let no_room = poller.add(first).unwrap_err();
+        assert_eq!(no_room.raw_os_error(), Some(Errno::ENOSPC as i32));
+        assert_eq!(poller.delete(first.fd).unwrap_err().kind(), ErrorKind::NotFound);
+        full[0].modify(first.with_token(1)).unwrap();
+        wakers[0].wake().unwrap();
+        assert_eq!(full[0].expect_one().token, 1);
+        poller.expect_none();
+
+        full[0].delete(first.fd).unwrap();
+        poller.add(first).unwrap();
+        poller.expect_one();
+        assert_eq!(poller.add(second).unwrap_err().raw_os_error(), Some(Errno::ENOSPC as i32));
+        drop(full);
+        poller.add(second).unwrap();
+    });
+}
+
+/// All the memory that this process can get, so that whoever asks for a kilobyte more gets none,
+/// until this is dropped.
+struct NoMemory {
+    limits: (rlim_t, rlim_t),
+    taken: Vec<Vec<u8>>,
+}
+
+impl NoMemory {
+    fn new() -> Self {
+        let limits = getrlimit(Resource::RLIMIT_DATA).unwrap();
+        let mut taken = Vec::with_capacity(100_000);
+        // It is below what there is, and forbids more.
+        setrlimit(Resource::RLIMIT_DATA, 1, limits.1).unwrap();
+        loop {
+            let mut block = Vec::new();
+            if block.try_reserve_exact(1_024).is_err() {
+                return Self { limits, taken };
+            }
+            assert!(taken.len() < taken.capacity(), "the limit does not hold");
+            taken.push(block);
+        }
+    }
+}
+
+impl Drop for NoMemory {
+    fn drop(&mut self) {
+        setrlimit(Resource::RLIMIT_DATA, self.limits.0, self.limits.1).unwrap();
+        self.taken.clear();
+    }
+}
+
+/// C11
+#[test]
+fn without_memory_for_its_buffer_no_poller_is_half_made() {
+    let path = concat!(module_path!(), "::without_memory_for_its_buffer_no_poller_is_half_made");
+    alone(path, || {
+        let before = open();
+        let no_memory = NoMemory::new();
+        let poller = EpollPoller::with_capacity(1_000);
+        drop(no_memory);
+        assert_eq!(poller.unwrap_err().kind(), ErrorKind::OutOfMemory);
+        assert_eq!(open(), before);
+    });
+}
+
+/// C9
+#[test]
+fn without_memory_to_grow_the_rest_comes_at_the_next_waits() {
+    let path = concat!(module_path!(), "::without_memory_to_grow_the_rest_comes_at_the_next_waits");
+    alone(path, || {
+        let pairs: Vec<_> = (0..200).map(|_| pair()).collect();
+        let mut poller = EpollPoller::with_capacity(100).unwrap();
+        for (token, (near, _)) in (0..).zip(&pairs) {
+            let object = EventObject::client(near.as_raw_fd()).with_token(token);
+            poller.add(object.with_interest(Interest::WRITABLE)).unwrap();
+        }
+        let no_memory = NoMemory::new();
+        let mut told = [0; 200];
+        for _ in 0..4 {
+            let events = poller.wait(0).unwrap();
+            assert_eq!(events.len(), 100);
+            events.iter().for_each(|event| told[event.token as usize] += 1);
+        }
+        drop(no_memory);
+        assert_eq!(told, [2; 200]);
+        assert_eq!(poller.wait(0).unwrap().len(), 200);
     });
 }
 
