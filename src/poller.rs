@@ -138,7 +138,11 @@ pub trait Poller {
     ///
     /// The kernel's own, from
     /// [epoll_wait(2)](https://man7.org/linux/man-pages/man2/epoll_wait.2.html) or
-    /// [kevent(2)](https://man.freebsd.org/cgi/man.cgi?query=kevent), all but `EINTR`. None can come about unless something closed the poller's descriptor behind its back.
+    /// [kevent(2)](https://man.freebsd.org/cgi/man.cgi?query=kevent), all but `EINTR`. None can come
+    /// about unless something closed the poller's descriptor behind its back: `EBADF`, on epoll
+    /// `EINVAL` once another descriptor has its number. A wait that is blocked meanwhile goes on, on
+    /// epoll. A drop closes that number again, whoever has it by then; if nobody has, the standard
+    /// library aborts a program that was built with debug assertions.
     fn wait_timeout(&mut self, timeout: Option<Duration>) -> io::Result<&[EventObject]>;
 
     /// Registers a descriptor: [`Registry::add`].

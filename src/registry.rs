@@ -52,7 +52,7 @@ impl Registry {
     /// [kevent(2)](https://man.freebsd.org/cgi/man.cgi?query=kevent):
     ///
     /// - `AlreadyExists`: it is registered already. Kqueue replaces the registration instead.
-    /// - `EBADF`: it is not an open descriptor.
+    /// - `EBADF`: it is not an open descriptor, or something closed the poller's own behind its back.
     /// - `PermissionDenied` (`EPERM`): it cannot be watched. To epoll, a regular file or a
     ///   directory is always ready, so there is nothing to wait for.
     /// - `EINVAL`: the descriptor is the poller itself, or

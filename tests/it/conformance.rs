@@ -94,6 +94,7 @@ macro_rules! conformance {
             load::thousands_ready_at_once_are_all_told,
             mode::no_arrival_of_a_stream_is_lost,
             ownership::a_dropped_poller_closes_its_own_descriptors,
+            ownership::a_poller_closed_behind_its_back_is_bad,
             ownership::an_exec_closes_a_pollers_descriptors,
             ownership::without_room_for_its_descriptors_no_poller_is_half_made,
             thread::a_registration_reaches_a_blocked_wait,

@@ -245,25 +245,53 @@ fn without_memory_to_grow_the_rest_comes_at_the_next_waits() {
     });
 }
 
-/// What closes a poller's descriptor behind its back makes an error of it, not a spin or a panic.
+/// The number of a poller's descriptor may be somebody else's by now.
 #[test]
-fn a_closed_poller_is_an_error() {
-    alone(concat!(module_path!(), "::a_closed_poller_is_an_error"), || {
+fn a_poller_whose_number_is_used_again_is_invalid() {
+    alone(concat!(module_path!(), "::a_poller_whose_number_is_used_again_is_invalid"), || {
         let (near, _far) = pair();
         let mut poller = EpollPoller::new().unwrap();
-        let number = poller.as_raw_fd();
-        close(number).unwrap();
-        let bad = Some(Errno::EBADF as i32);
-        assert_eq!(poller.wait(-1).unwrap_err().raw_os_error(), bad);
-        assert_eq!(poller.wait(0).unwrap_err().raw_os_error(), bad);
-        let object = EventObject::client(near.as_raw_fd());
-        assert_eq!(poller.add(object).unwrap_err().raw_os_error(), bad);
-
+        close(poller.as_raw_fd()).unwrap();
         let other = File::open("/dev/null").unwrap();
-        assert_eq!(other.as_raw_fd(), number, "the lowest free number is used again");
-        assert_eq!(poller.wait(-1).unwrap_err().kind(), ErrorKind::InvalidInput);
+        assert_eq!(other.as_raw_fd(), poller.as_raw_fd(), "the lowest free number is used again");
+        for spin in [Duration::ZERO, Duration::from_millis(1)] {
+            poller.set_spin(spin);
+            assert_eq!(poller.wait(-1).unwrap_err().kind(), ErrorKind::InvalidInput);
+        }
+        let object = EventObject::client(near.as_raw_fd());
         assert_eq!(poller.add(object).unwrap_err().kind(), ErrorKind::InvalidInput);
         // One of the two closes the number.
         std::mem::forget(other);
+    });
+}
+
+/// The kernel holds on to what it waits for, until the wait has ended.
+#[test]
+fn a_poller_that_is_closed_while_it_waits_is_bad_at_the_next_wait() {
+    let path =
+        concat!(module_path!(), "::a_poller_that_is_closed_while_it_waits_is_bad_at_the_next_wait");
+    alone(path, || {
+        for spin in [Duration::ZERO, Duration::from_millis(1)] {
+            let (near, far) = pair();
+            let mut poller = EpollPoller::new().unwrap();
+            poller.set_spin(spin);
+            poller.add(EventObject::client(near.as_raw_fd())).unwrap();
+            let number = poller.as_raw_fd();
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    thread::sleep(Duration::from_millis(50));
+                    close(number).unwrap();
+                    thread::sleep(Duration::from_millis(50));
+                    (&far).write_all(b"x").unwrap();
+                });
+                poller.expect_one();
+            });
+            let error = poller.wait(-1).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(Errno::EBADF as i32));
+            let other = File::open("/dev/null").unwrap();
+            assert_eq!(other.as_raw_fd(), number, "the lowest free number is used again");
+            // One of the two closes the number.
+            std::mem::forget(other);
+        }
     });
 }

@@ -1,11 +1,14 @@
 //! Who closes what.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::unistd::close;
 use pollio::{EventObject, Interest, Poller};
 
 use crate::descriptors::{make_with_too_little_room_first, open, pair, tcp_pair};
@@ -75,4 +78,32 @@ pub(crate) fn without_room_for_its_descriptors_no_poller_is_half_made<P: Poller>
     poller.expect_none();
     far.write_all(b"x").unwrap();
     assert!(poller.expect_one().is_readable());
+}
+
+/// What closes a poller's descriptor behind its back makes an error of it, not a spin or a panic.
+pub(crate) fn a_poller_closed_behind_its_back_is_bad<P: Poller + AsRawFd>() {
+    let (near, _far) = pair();
+    let object = EventObject::client(near.as_raw_fd());
+    let mut poller = P::new().unwrap();
+    poller.add(object).unwrap();
+    let number = poller.as_raw_fd();
+    close(number).unwrap();
+
+    let bad = Some(Errno::EBADF as i32);
+    for timeout in [None, Some(Duration::ZERO), Some(Duration::from_nanos(1)), Some(Duration::MAX)]
+    {
+        assert_eq!(poller.wait_timeout(timeout).unwrap_err().raw_os_error(), bad);
+    }
+    for _ in 0..2 {
+        assert_eq!(poller.add(object).unwrap_err().raw_os_error(), bad);
+        assert_eq!(poller.modify(object).unwrap_err().raw_os_error(), bad);
+        assert_eq!(poller.delete(object.fd).unwrap_err().raw_os_error(), bad);
+    }
+
+    // The next to be opened has the number, and the poller, which closes it once more, takes it away.
+    let other = File::open("/dev/null").unwrap();
+    assert_eq!(other.as_raw_fd(), number, "the lowest free number is used again");
+    drop(poller);
+    assert_eq!(other.metadata().unwrap_err().raw_os_error(), bad);
+    std::mem::forget(other);
 }
