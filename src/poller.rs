@@ -87,11 +87,23 @@ use crate::{EventObject, Registry};
 /// connection meanwhile. Give each registration a [`token`](EventObject::token) that counts up,
 /// and drop an event whose `fd` and `token` are not together those of a connection that lives.
 ///
+/// # Forking
+///
+/// An exec closes all that is pollio's. A child that was forked and goes on without one makes pollers
+/// and sources of its own, and leaves alone what its parent made:
+///
+/// - On epoll it shares that. What it adds or deletes, it does for both, and a descriptor that it
+///   opened itself is told to its parent under a number that means nothing there. An edge or a
+///   oneshot that it takes is not told to its parent. A [`Waker`](crate::Waker) does not work across
+///   the two. To drop these, or to end, changes nothing for the parent.
+/// - On kqueue it has no poller, [`Timer`](crate::Timer) nor [`Child`](crate::Child): a drop of what
+///   looks like one closes a number that may have been given to something else.
+///
 /// # Where kernels differ
 ///
-/// What the contract leaves to the kernel, in one place. The column of epoll has tests, but for the
-/// last row. That of kqueue is from manual pages and sources, and from running the backend over a
-/// model of kqueue, not from a BSD.
+/// What the contract leaves to the kernel, in one place. The column of epoll has tests. That of
+/// kqueue is from manual pages and sources, and from running the backend over a model of kqueue, not
+/// from a BSD.
 ///
 /// | | epoll | kqueue |
 /// |---|---|---|
@@ -109,7 +121,7 @@ use crate::{EventObject, Registry};
 /// | a oneshot with several interests | is one system call to wait for | is two; what another thread registers under that number between them may lose a direction, so after an event that turns out to be stale, `modify` what lives there now |
 /// | `modify` | is one system call | is two, and registrations take turns |
 /// | a closed descriptor with a duplicate | is told of | is deleted |
-/// | a forked child | shares the registrations: what it adds or deletes, it does for both | has no poller |
+/// | a [forked child](#forking) | shares the registrations | has no poller |
 pub trait Poller {
     /// Makes a poller with nothing registered.
     ///

@@ -58,8 +58,12 @@ impl Waker {
     /// Makes the waker readable. It never blocks, and is never lost: all the wakes before the next
     /// [`clear`](Self::clear) are one event, and of these only the first is a system call.
     ///
-    /// What a thread wrote before it woke is there for the thread that has cleared. A forked child
-    /// must not clear the waker of its parent, nor anybody but `clear` read from its descriptor.
+    /// What a thread wrote before it woke is there for the thread that has cleared. Nobody but `clear`
+    /// may read from the descriptor.
+    ///
+    /// A forked child has a copy of the mark that a wake was made, which no `clear` of its parent
+    /// takes off: of its wakes, the first arrives at the most. Its own `clear` takes a wake of its
+    /// parent, and with it all that follow. Let it write to a pipe instead.
     ///
     /// # Errors
     ///

@@ -1,19 +1,20 @@
 //! What goes wrong around a poller, on Linux: no memory, a kernel that refuses, descriptors that are
-//! closed behind its back.
+//! closed behind its back, forked children.
 //!
 //! Signals, stops and too many descriptors are cases of the contract.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
-use std::os::fd::AsRawFd;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsRawFd, RawFd};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
-use nix::unistd::{Uid, close, setresuid};
-use pollio::{Child, EpollPoller, EventObject, Interest, Poller, Timer, Waker};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, Uid, alarm, close, fork, setresuid};
+use pollio::{Child, EpollPoller, EventObject, Interest, Mode, Poller, Timer, Waker};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 
 use crate::alone::alone;
@@ -293,5 +294,186 @@ fn a_poller_that_is_closed_while_it_waits_is_bad_at_the_next_wait() {
             // One of the two closes the number.
             std::mem::forget(other);
         }
+    });
+}
+
+/// Forks a child that runs `body` and ends, well if that returned true.
+///
+/// A child has this thread alone. What another one was doing stays half done in it, such as a lock,
+/// so the test must be [alone](alone()): then the only other one sleeps until the test is over.
+#[expect(unsafe_code, reason = "a fork is safe beside sleeping threads alone, which no type says")]
+fn forked(body: impl FnOnce() -> bool) -> Pid {
+    // SAFETY: no other thread of this process is in the middle of anything.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Child => {
+            // It does not inherit its parent's.
+            alarm::set(20);
+            let status = i32::from(!body());
+            // SAFETY: it ends the process without running any of its code.
+            unsafe { libc::_exit(status) }
+        }
+        ForkResult::Parent { child } => child,
+    }
+}
+
+/// What a forked child reads from, and waits until its parent has written to the other.
+fn gate() -> (File, File) {
+    let (reader, writer) = nix::unistd::pipe().unwrap();
+    (File::from(reader), File::from(writer))
+}
+
+#[track_caller]
+fn expect_to_end_well(child: Pid) {
+    assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
+}
+
+#[test]
+fn a_forked_child_adds_and_deletes_for_both() {
+    alone(concat!(module_path!(), "::a_forked_child_adds_and_deletes_for_both"), || {
+        let [(first, mut to_first), (second, mut to_second)] = [pair(), pair()];
+        let mut poller = EpollPoller::new().unwrap();
+        poller.add(EventObject::client(first.as_raw_fd()).with_token(1)).unwrap();
+        expect_to_end_well(forked(|| {
+            let added = poller.add(EventObject::client(second.as_raw_fd()).with_token(2));
+            added.is_ok() && poller.delete(first.as_raw_fd()).is_ok()
+        }));
+        to_first.write_all(b"x").unwrap();
+        poller.expect_none();
+        to_second.write_all(b"x").unwrap();
+        assert_eq!(poller.expect_one().token, 2);
+    });
+}
+
+#[test]
+fn what_a_forked_child_opens_and_adds_is_told_to_its_parent() {
+    let path =
+        concat!(module_path!(), "::what_a_forked_child_opens_and_adds_is_told_to_its_parent");
+    alone(path, || {
+        let (mut gate, mut open_gate) = gate();
+        let mut poller = EpollPoller::new().unwrap();
+        let child = forked(|| {
+            let (near, mut far) = pair();
+            let object = EventObject::client(near.as_raw_fd()).with_token(3);
+            poller.add(object).is_ok() && far.write_all(b"x").is_ok() && gate.read(&mut [0]).is_ok()
+        });
+        let event = poller.expect_one();
+        assert_eq!(event.token, 3);
+        // No descriptor of this process has that number, so it cannot be deleted either.
+        assert_eq!(poller.delete(event.fd).unwrap_err().raw_os_error(), Some(Errno::EBADF as i32));
+        open_gate.write_all(b"x").unwrap();
+        expect_to_end_well(child);
+        poller.expect_none();
+    });
+}
+
+#[test]
+fn an_edge_is_told_to_a_forked_child_or_to_its_parent() {
+    alone(concat!(module_path!(), "::an_edge_is_told_to_a_forked_child_or_to_its_parent"), || {
+        for (mode, is_told_to_both) in
+            [(Mode::Level, true), (Mode::Edge, false), (Mode::Oneshot, false)]
+        {
+            let (near, mut far) = pair();
+            let mut poller = EpollPoller::new().unwrap();
+            poller.add(EventObject::client(near.as_raw_fd()).with_mode(mode)).unwrap();
+            far.write_all(b"x").unwrap();
+            expect_to_end_well(forked(|| poller.wait(0).is_ok_and(|events| events.len() == 1)));
+            assert_eq!(poller.wait(0).unwrap().len() == 1, is_told_to_both, "{mode:?}");
+        }
+    });
+}
+
+#[test]
+fn a_forked_child_drops_its_poller_and_makes_its_own() {
+    alone(concat!(module_path!(), "::a_forked_child_drops_its_poller_and_makes_its_own"), || {
+        let (near, mut far) = pair();
+        let object = EventObject::client(near.as_raw_fd());
+        let mut poller = Some(EpollPoller::new().unwrap());
+        poller.as_ref().unwrap().add(object).unwrap();
+        far.write_all(b"x").unwrap();
+        expect_to_end_well(forked(|| {
+            // In the child's copy of the memory alone.
+            drop(poller.take());
+            EpollPoller::new().is_ok_and(|mut own| {
+                own.add(object.with_token(4)).is_ok()
+                    && own.wait(0).is_ok_and(|events| events.len() == 1 && events[0].token == 4)
+            })
+        }));
+        assert_eq!(poller.unwrap().expect_one().token, 0);
+    });
+}
+
+/// C16
+#[test]
+fn a_closed_descriptor_is_told_while_a_forked_child_has_it() {
+    let path = concat!(module_path!(), "::a_closed_descriptor_is_told_while_a_forked_child_has_it");
+    alone(path, || {
+        let (mut gate, mut open_gate) = gate();
+        let (near, mut far) = pair();
+        let mut poller = EpollPoller::new().unwrap();
+        let fd: RawFd = near.as_raw_fd();
+        poller.add(EventObject::client(fd).with_token(5)).unwrap();
+        let child = forked(|| gate.read(&mut [0]).is_ok());
+        drop(near);
+        far.write_all(b"x").unwrap();
+        assert_eq!(poller.expect_one().token, 5);
+        assert_eq!(poller.delete(fd).unwrap_err().raw_os_error(), Some(Errno::EBADF as i32));
+        open_gate.write_all(b"x").unwrap();
+        expect_to_end_well(child);
+        poller.expect_none();
+    });
+}
+
+/// C15: it has a copy of the mark that the waker is woken, and the same eventfd.
+#[test]
+fn a_forked_child_wakes_its_parent_once_at_the_most() {
+    let path = concat!(module_path!(), "::a_forked_child_wakes_its_parent_once_at_the_most");
+    alone(path, || {
+        let (mut gate, mut open_gate) = gate();
+        let waker = Waker::new().unwrap();
+        let mut poller = EpollPoller::new().unwrap();
+        poller.add(EventObject::client(waker.as_raw_fd())).unwrap();
+        let child =
+            forked(|| waker.wake().is_ok() && gate.read(&mut [0]).is_ok() && waker.wake().is_ok());
+        poller.expect_one();
+        waker.clear().unwrap();
+        open_gate.write_all(b"x").unwrap();
+        expect_to_end_well(child);
+        poller.expect_none();
+
+        waker.wake().unwrap();
+        poller.expect_one();
+    });
+}
+
+/// C15
+#[test]
+fn a_forked_child_that_clears_silences_the_waker_of_its_parent() {
+    let path =
+        concat!(module_path!(), "::a_forked_child_that_clears_silences_the_waker_of_its_parent");
+    alone(path, || {
+        let waker = Waker::new().unwrap();
+        let mut poller = EpollPoller::new().unwrap();
+        poller.add(EventObject::client(waker.as_raw_fd())).unwrap();
+        waker.wake().unwrap();
+        expect_to_end_well(forked(|| waker.clear().is_ok()));
+        waker.wake().unwrap();
+        poller.expect_none();
+
+        waker.clear().unwrap();
+        waker.wake().unwrap();
+        poller.expect_one();
+    });
+}
+
+#[test]
+fn a_forked_child_sets_the_timer_of_its_parent() {
+    alone(concat!(module_path!(), "::a_forked_child_sets_the_timer_of_its_parent"), || {
+        let timer = Timer::new().unwrap();
+        let mut poller = EpollPoller::new().unwrap();
+        poller.add(EventObject::client(timer.as_raw_fd())).unwrap();
+        expect_to_end_well(forked(|| timer.set(Duration::ZERO).is_ok()));
+        poller.expect_one();
+        expect_to_end_well(forked(|| timer.clear().is_ok_and(|expirations| expirations == 1)));
+        poller.expect_none();
     });
 }

@@ -36,6 +36,7 @@ fn unsafe_code_is_behind_the_wall() {
         "bench/src/workload/memory.rs",
         "src/sys.rs",
         "tests/it/conformance/waiting.rs",
+        "tests/it/faults.rs",
         "tests/it/sys.rs",
         "tests/it/system_calls.rs",
         "tests/it/tidy.rs",
