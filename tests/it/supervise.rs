@@ -1,7 +1,6 @@
 //! The example `supervise`: what it starts, and when, and what it leaves behind.
 
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use nix::sys::signal::Signal;
@@ -10,14 +9,12 @@ use crate::example::{Running, eventually, example, expect_refusal};
 
 /// A delay that no test outlives.
 const NEVER: &str = "100000";
-/// How long commands may go on that were asked to end.
-const PATIENCE: Duration = Duration::from_secs(3);
 
 #[test]
 fn a_command_that_ends_is_started_again_after_the_delay_and_not_before() {
     // The command says when it runs, for lines may be read at any later time.
     let command = "read up _ </proc/uptime; echo up $up";
-    let supervise = Running::start("supervise", &["--delay", "0.3", command]);
+    let supervise = Running::start("supervise", &["0.3", command]);
     let mut last: Option<f64> = None;
     for _ in 0..5 {
         let line = next_with(&supervise, "up ");
@@ -31,14 +28,6 @@ fn a_command_that_ends_is_started_again_after_the_delay_and_not_before() {
 }
 
 #[test]
-fn the_delay_is_a_second_unless_told_otherwise() {
-    let supervise = Running::start("supervise", &["read up _ </proc/uptime; echo up $up"]);
-    let next = || -> f64 { next_with(&supervise, "up ")[3..].parse().unwrap() };
-    let (first, second) = (next(), next());
-    assert!(second - first > 0.985, "from {first} to {second}");
-}
-
-#[test]
 fn it_tells_how_a_command_ended() {
     let commands = [
         ("exit 0", "exit status: 0"),
@@ -47,7 +36,7 @@ fn it_tells_how_a_command_ended() {
         ("kill -TERM $$", "signal: 15 (SIGTERM)"),
         ("no-such-program 2>/dev/null", "exit status: 127"),
     ];
-    let mut args = vec!["--delay", NEVER];
+    let mut args = vec![NEVER];
     args.extend(commands.iter().map(|(command, _)| *command));
     let supervise = Running::start("supervise", &args);
     let mut lines: Vec<_> = (0..2 * commands.len()).map(|_| supervise.next_line()).collect();
@@ -70,7 +59,7 @@ fn it_tells_how_a_command_ended() {
 
 #[test]
 fn a_command_that_runs_is_left_alone_while_another_ends_often() {
-    let supervise = Running::start("supervise", &["--delay", "0", "exec sleep 60", "exit 1"]);
+    let supervise = Running::start("supervise", &["0", "exec sleep 60", "exit 1"]);
     let mut line = next_with(&supervise, "started ");
     while !line.ends_with(": exec sleep 60") {
         line = next_with(&supervise, "started ");
@@ -105,7 +94,7 @@ fn a_command_that_runs_is_left_alone_while_another_ends_often() {
 fn a_command_ends_with_all_that_it_started() {
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         let command = "sleep 60 & echo child $!; wait";
-        let supervise = Running::start("supervise", &[command, "exec sleep 60"]);
+        let supervise = Running::start("supervise", &[NEVER, command, "exec sleep 60"]);
         let child: u32 = next_with(&supervise, "child ")[6..].parse().unwrap();
         eventually("both run", || children(&supervise).len() == 2);
         let ids = children(&supervise);
@@ -121,28 +110,22 @@ fn a_command_ends_with_all_that_it_started() {
 }
 
 #[test]
-fn a_command_that_does_not_want_to_end_is_killed_in_the_end() {
-    let commands = ["exec sleep 60", "trap '' TERM; echo ready; sleep 60", "echo short"];
-    let supervise = Running::start("supervise", &[&["--delay", "2"], &commands[..]].concat());
-    let mut lines: Vec<_> = (0..6).map(|_| supervise.next_line()).collect();
-    lines.sort();
-    let [ended, ready, short, _started @ ..] = &lines[..] else { unreachable!() };
-    assert!(ended.starts_with("ended ") && ready == "ready" && short == "short", "{lines:?}");
-    let start = Instant::now();
+fn told_to_end_it_waits_for_the_last_and_starts_nothing_again() {
+    let slow = "trap 'sleep 0.3; exit 3' TERM; echo ready; while :; do sleep 0.01; done";
+    let supervise = Running::start("supervise", &["0.1", "exec sleep 60", slow, "echo short"]);
+    next_with(&supervise, "ready");
+    next_with(&supervise, "short");
     let (status, lines) = supervise.stop(Signal::SIGTERM);
-    assert!(start.elapsed() >= PATIENCE, "after {:?}", start.elapsed());
     assert_eq!(status.code(), Some(0), "{status}");
-    assert!(lines.iter().any(|line| line.contains(", signal: 15 (SIGTERM): ")), "{lines:?}");
-    assert!(lines.iter().any(|line| line.contains(", signal: 9 (SIGKILL): ")), "{lines:?}");
-    // Neither the one that waited for its delay, nor the one that did as it was asked.
-    assert!(!lines.iter().any(|line| line == "short"), "{lines:?}");
-    assert_eq!(lines.iter().filter(|line| line.starts_with("started ")).count(), 0, "{lines:?}");
+    let ended = |how: &str| lines.iter().position(|line| line.contains(how)).expect(how);
+    let (polite, last) = (ended(", signal: 15 (SIGTERM): exec"), ended(", exit status: 3: "));
+    assert!(polite < last && last == lines.len() - 1, "{lines:?}");
 }
 
 #[test]
 fn a_second_ctrl_c_kills_what_does_not_want_to_end() {
     let command = "trap 'echo asked' TERM; echo ready; while :; do sleep 0.01; done";
-    let supervise = Running::start("supervise", &[command]);
+    let supervise = Running::start("supervise", &[NEVER, command]);
     next_with(&supervise, "ready");
     supervise.signal(Signal::SIGINT);
     next_with(&supervise, "asked");
@@ -155,7 +138,7 @@ fn a_second_ctrl_c_kills_what_does_not_want_to_end() {
 fn nothing_is_started_once_it_is_told_to_end() {
     // From the first line on, it is ready to be told.
     for n in 1..20 {
-        let supervise = Running::start("supervise", &["--delay", "0", "exit 0", "exit 1"]);
+        let supervise = Running::start("supervise", &["0", "exit 0", "exit 1"]);
         for _ in 0..n {
             supervise.next_line();
         }
@@ -169,7 +152,7 @@ fn nothing_is_started_once_it_is_told_to_end() {
 #[test]
 fn whatever_ends_it_leaves_no_process_behind() {
     let mut command = Command::new(example("supervise"));
-    command.args(["--delay", "0.1", "exec sleep 60", "exit 0"]);
+    command.args(["0.1", "exec sleep 60", "exit 0"]);
     let mut supervise = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut sleeping = None;
     eventually("it runs", || {
@@ -187,15 +170,13 @@ fn whatever_ends_it_leaves_no_process_behind() {
 
 #[test]
 fn arguments_that_it_cannot_use_are_an_error_in_one_line() {
-    let usage = "usage: supervise [--delay SECONDS] COMMAND...";
-    expect_refusal("supervise", &[], usage);
-    expect_refusal("supervise", &["--delay", "1"], usage);
-    expect_refusal("supervise", &["--help"], usage);
-    for seconds in ["soon", "", "-1", "NaN", "inf", "1e400"] {
-        let complaint = format!("not a number of seconds: {seconds}");
-        expect_refusal("supervise", &["--delay", seconds, "true"], &complaint);
+    let usage = "usage: supervise SECONDS COMMAND...";
+    for args in [&[][..], &["1"], &["--help"], &["soon", "true"]] {
+        expect_refusal("supervise", args, usage);
     }
-    expect_refusal("supervise", &["--delay"], "not a number of seconds: ");
+    for seconds in ["", "-1", "NaN", "inf", "1e400"] {
+        expect_refusal("supervise", &[seconds, "true"], usage);
+    }
 }
 
 /// The next line that begins so: what commands write comes between.
