@@ -1,0 +1,79 @@
+//! Sockets whose operations wait without blocking the thread.
+
+use std::future::poll_fn;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd};
+use std::{rc::Rc, task::Poll};
+
+use pollio::{EventObject, Interest, Mode, Poller};
+use socket2::SockRef;
+
+use crate::runtime::Runtime;
+
+pub(crate) struct Async<T: AsFd> {
+    pub(crate) io: T,
+    runtime: Rc<Runtime>,
+}
+
+const READING: usize = 0;
+const WRITING: usize = 1;
+
+impl<T: AsFd> Async<T> {
+    /// Registers `io` once and for all: whatever it is blocked by, the end of that is told.
+    pub(crate) fn new(runtime: &Rc<Runtime>, io: T) -> io::Result<Self> {
+        SockRef::from(&io).set_nonblocking(true)?;
+        let object = EventObject::client(io.as_fd().as_raw_fd()).with_mode(Mode::Edge);
+        let both = Interest::READABLE | Interest::WRITABLE;
+        runtime.poller.borrow().add(object.with_interest(both))?;
+        Ok(Self { io, runtime: Rc::clone(runtime) })
+    }
+
+    /// Tries `operation`, and again after each edge, until it does not block.
+    async fn complete<R>(
+        &self,
+        direction: usize,
+        mut operation: impl FnMut(&T) -> io::Result<R>,
+    ) -> io::Result<R> {
+        poll_fn(|context| match operation(&self.io) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                let mut blocked = self.runtime.blocked.borrow_mut();
+                let wakers = blocked.entry(self.io.as_fd().as_raw_fd()).or_default();
+                wakers[direction] = Some(context.waker().clone());
+                Poll::Pending
+            }
+            result => Poll::Ready(result),
+        })
+        .await
+    }
+}
+
+impl Async<TcpListener> {
+    pub(crate) async fn accept(&self) -> io::Result<Async<TcpStream>> {
+        let (stream, _) = self.complete(READING, TcpListener::accept).await?;
+        let _ = stream.set_nodelay(true);
+        Async::new(&self.runtime, stream)
+    }
+}
+
+impl Async<TcpStream> {
+    pub(crate) async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.complete(READING, |mut stream| stream.read(buffer)).await
+    }
+
+    pub(crate) async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let count = self.complete(WRITING, |mut stream| stream.write(bytes)).await?;
+            bytes = &bytes[count..];
+        }
+        Ok(())
+    }
+}
+
+impl<T: AsFd> Drop for Async<T> {
+    fn drop(&mut self) {
+        let fd = self.io.as_fd().as_raw_fd();
+        let _ = self.runtime.poller.borrow().delete(fd);
+        self.runtime.blocked.borrow_mut().remove(&fd);
+    }
+}
