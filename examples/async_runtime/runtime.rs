@@ -15,10 +15,12 @@ use std::{io, mem, pin::Pin, rc::Rc};
 
 use pollio::{EventObject, OsPoller, Poller};
 
+type Task = Pin<Box<dyn Future<Output = ()>>>;
+
 pub(crate) struct Runtime {
     pub(crate) poller: RefCell<OsPoller>,
     woken: Arc<Woken>,
-    tasks: RefCell<HashMap<u32, Pin<Box<dyn Future<Output = ()>>>>>,
+    tasks: RefCell<HashMap<u32, Task>>,
     /// Who wants to read from a descriptor, and who to write to it.
     pub(crate) blocked: RefCell<HashMap<RawFd, [Option<Waker>; 2]>>,
     sleeping: RefCell<BTreeMap<(Instant, u32), Waker>>,

@@ -11,11 +11,13 @@ use crate::example::{
 };
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: here\r\n\r\n";
-const HEAD: &str = "HEAD / HTTP/1.1\r\nHost: here\r\n\r\n";
-const ANSWER_TO_GET: &str = "HTTP/1.1 200 OK\r\nContent-Length: 19\r\n\r\nHello from pollio.\n";
-const ANSWER_TO_HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 19\r\n\r\n";
+const GET_OTHER: &str = "GET /other?way HTTP/1.1\r\nHost: here\r\n\r\n";
+const ANSWER: &str =
+    "HTTP/1.1 200 OK\r\nContent-Length: 16\r\nConnection: keep-alive\r\n\r\nYou asked for /\n";
+const OTHER_ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 25\r\nConnection: keep-alive\r\n\r\n\
+    You asked for /other?way\n";
 const LAST_ANSWER: &str =
-    "HTTP/1.1 200 OK\r\nContent-Length: 19\r\nConnection: close\r\n\r\nHello from pollio.\n";
+    "HTTP/1.1 200 OK\r\nContent-Length: 16\r\nConnection: close\r\n\r\nYou asked for /\n";
 
 /// The longest head that the example takes.
 const LONGEST: usize = 8 * 1024;
@@ -25,11 +27,11 @@ fn a_connection_is_kept_for_one_request_after_the_other() {
     let server = start(&[]);
     let mut client = server.connect();
     for _ in 0..200 {
-        ask(&mut client, GET, ANSWER_TO_GET);
-        ask(&mut client, HEAD, ANSWER_TO_HEAD);
+        ask(&mut client, GET, ANSWER);
+        ask(&mut client, GET_OTHER, OTHER_ANSWER);
     }
     server.expect_idle();
-    ask(&mut client, GET, ANSWER_TO_GET);
+    ask(&mut client, GET, ANSWER);
 }
 
 #[test]
@@ -40,8 +42,8 @@ fn requests_in_one_write_are_answered_in_order() {
     for n in 0..5_000_u32 {
         // A pattern that does not repeat soon: the number of bits of n, odd or even.
         let is_get = n.count_ones() % 2 == 0;
-        requests += if is_get { GET } else { HEAD };
-        answers += if is_get { ANSWER_TO_GET } else { ANSWER_TO_HEAD };
+        requests += if is_get { GET } else { GET_OTHER };
+        answers += if is_get { ANSWER } else { OTHER_ANSWER };
     }
     ask(&mut client, &requests, &answers);
     // And once more with the end of them in the same breath.
@@ -55,7 +57,7 @@ fn a_request_may_come_byte_by_byte() {
     let server = start(&[]);
     let mut client = server.connect();
     client.set_nodelay(true).unwrap();
-    for (request, answer) in [(GET, ANSWER_TO_GET), (HEAD, ANSWER_TO_HEAD)] {
+    for (request, answer) in [(GET, ANSWER), (GET_OTHER, OTHER_ANSWER)] {
         let (last, before) = request.as_bytes().split_last().unwrap();
         for byte in before {
             client.write_all(&[*byte]).unwrap();
@@ -72,8 +74,7 @@ fn a_request_may_be_split_anywhere() {
     let server = start(&[]);
     let mut client = server.connect();
     client.set_nodelay(true).unwrap();
-    let (requests, answers) =
-        ([GET, HEAD, GET].concat(), [ANSWER_TO_GET, ANSWER_TO_HEAD, ANSWER_TO_GET]);
+    let (requests, answers) = ([GET, GET_OTHER, GET].concat(), [ANSWER, OTHER_ANSWER, ANSWER]);
     for middle in 1..requests.len() {
         client.write_all(&requests.as_bytes()[..middle]).unwrap();
         thread::sleep(Duration::from_millis(1));
@@ -92,7 +93,7 @@ fn the_last_request_ends_the_connection() {
         let mut client = server.connect();
         // What comes after the last is not answered.
         client.write_all([GET, last, GET].concat().as_bytes()).unwrap();
-        assert_eq!(text(read_to_end(&mut client)), [ANSWER_TO_GET, LAST_ANSWER].concat(), "{last}");
+        assert_eq!(text(read_to_end(&mut client)), [ANSWER, LAST_ANSWER].concat(), "{last}");
     }
 }
 
@@ -104,8 +105,6 @@ fn what_is_no_request_is_refused_and_the_connection_ended() {
     for (refused, status) in [
         ("nonsense\r\n\r\n", "400 Bad Request"),
         ("GET / HTTP/1.1\r\nHost here\r\n\r\n", "400 Bad Request"),
-        ("GET / HTTP/1.1\r\n\r\n", "400 Bad Request"),
-        ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "400 Bad Request"),
         ("GET / HTTP/3.1\r\nHost: here\r\n\r\n", "400 Bad Request"),
         ("\0\0\0\0", "400 Bad Request"),
         (&format!("GET / HTTP/1.1\r\n{too_many}\r\n"), "431 Request Header Fields Too Large"),
@@ -119,8 +118,8 @@ fn what_is_no_request_is_refused_and_the_connection_ended() {
         let mut client = server.connect();
         client.write_all([GET, refused, GET].concat().as_bytes()).unwrap();
         let answers = text(read_to_end(&mut client));
-        assert_eq!(answers, [ANSWER_TO_GET, &refusal(status)].concat(), "{refused:?}");
-        ask(&mut other, GET, ANSWER_TO_GET);
+        assert_eq!(answers, [ANSWER, &refusal(status)].concat(), "{refused:?}");
+        ask(&mut other, GET, ANSWER);
     }
 }
 
@@ -128,9 +127,9 @@ fn what_is_no_request_is_refused_and_the_connection_ended() {
 fn a_head_that_is_too_long_is_refused() {
     let server = start(&[]);
     let mut client = server.connect();
-    ask(&mut client, &head_of(LONGEST), ANSWER_TO_GET);
+    ask(&mut client, &head_of(LONGEST), ANSWER);
     let both = [GET, &head_of(LONGEST)].concat();
-    ask(&mut client, &both, &[ANSWER_TO_GET, ANSWER_TO_GET].concat());
+    ask(&mut client, &both, &[ANSWER, ANSWER].concat());
 
     for length in [LONGEST + 1, 100_000, 4 << 20] {
         let mut client = server.connect();
@@ -145,9 +144,9 @@ fn a_half_close_is_answered_with_everything_and_then_the_end() {
     let server = start(&[]);
     for (requests, answers) in [
         ("", ""),
-        (GET, ANSWER_TO_GET),
-        (&GET.repeat(3_000), &ANSWER_TO_GET.repeat(3_000)),
-        (&[GET, "GET / HT"].concat(), ANSWER_TO_GET),
+        (GET, ANSWER),
+        (&GET.repeat(3_000), &ANSWER.repeat(3_000)),
+        (&[GET, "GET / HT"].concat(), ANSWER),
     ] {
         let mut client = server.connect();
         client.write_all(requests.as_bytes()).unwrap();
@@ -161,7 +160,7 @@ fn a_client_that_never_reads_takes_its_buffers_and_stalls_nobody() {
     let server = start(&[]);
     // On every core, so that the one that the other client has is among them.
     let mut others: Vec<_> = (0..16).map(|_| server.connect()).collect();
-    others.iter_mut().for_each(|client| ask(client, GET, ANSWER_TO_GET));
+    others.iter_mut().for_each(|client| ask(client, GET, ANSWER));
     let memory_before = server.memory_kb();
 
     let requests = GET.repeat(1 << 21);
@@ -171,13 +170,13 @@ fn a_client_that_never_reads_takes_its_buffers_and_stalls_nobody() {
 
     let grown = server.memory_kb().saturating_sub(memory_before);
     assert!(grown < 512, "the server grew by {grown} kB");
-    others.iter_mut().for_each(|client| ask(client, GET, ANSWER_TO_GET));
+    others.iter_mut().for_each(|client| ask(client, GET, ANSWER));
     server.expect_idle();
 
     // What was sent in whole is answered, as soon as the client takes it.
     let mut slow = slow;
     slow.shutdown(Shutdown::Write).unwrap();
-    let answers = ANSWER_TO_GET.repeat(sent / GET.len());
+    let answers = ANSWER.repeat(sent / GET.len());
     assert!(read_to_end(&mut slow) == answers.as_bytes(), "other answers than to the requests");
 }
 
@@ -185,7 +184,7 @@ fn a_client_that_never_reads_takes_its_buffers_and_stalls_nobody() {
 fn clients_that_reset_harm_nobody_else() {
     let server = start(&[]);
     let mut other = server.connect();
-    ask(&mut other, GET, ANSWER_TO_GET);
+    ask(&mut other, GET, ANSWER);
     let descriptors = server.descriptors();
     let requests = GET.repeat(20_000);
     for bytes in [0, 10, GET.len(), requests.len()].repeat(20) {
@@ -193,7 +192,7 @@ fn clients_that_reset_harm_nobody_else() {
         client.set_nonblocking(true).unwrap();
         let _ = (&client).write(&requests.as_bytes()[..bytes]).unwrap();
         reset(client);
-        ask(&mut other, GET, ANSWER_TO_GET);
+        ask(&mut other, GET, ANSWER);
     }
     eventually("the clients that reset are forgotten", || server.descriptors() == descriptors);
 }
@@ -202,10 +201,10 @@ fn clients_that_reset_harm_nobody_else() {
 fn connections_that_are_idle_are_closed_and_no_others() {
     const IDLE: Duration = Duration::from_secs(1);
     let begin = Instant::now();
-    let server = start(&["--idle", "1"]);
+    let server = Running::start("http_server", &["127.0.0.1:0", "1"]).listening();
     let mut silent: Vec<_> = (0..20).map(|_| server.connect()).collect();
     let mut served: Vec<_> = (0..20).map(|_| server.connect()).collect();
-    served.iter_mut().for_each(|client| ask(client, GET, ANSWER_TO_GET));
+    served.iter_mut().for_each(|client| ask(client, GET, ANSWER));
     let dripping = server.connect();
     let mut refused = server.connect();
     refused.write_all(b"nonsense\r\n\r\n").unwrap();
@@ -216,7 +215,7 @@ fn connections_that_are_idle_are_closed_and_no_others() {
     let end = Instant::now() + 3 * IDLE;
     let (mut drips, mut ended) = (0, None);
     while Instant::now() < end {
-        active.iter_mut().for_each(|client| ask(client, GET, ANSWER_TO_GET));
+        active.iter_mut().for_each(|client| ask(client, GET, ANSWER));
         match (&dripping).write(&b"GET / HTTP/1.1"[drips.min(13)..][..1]) {
             Ok(_) => drips += 1,
             Err(_) => ended = ended.or(Some(Instant::now())),
@@ -231,7 +230,7 @@ fn connections_that_are_idle_are_closed_and_no_others() {
         client.set_nonblocking(true).unwrap();
         assert_eq!(client.read(&mut [0]).unwrap(), 0);
     }
-    active.iter_mut().for_each(|client| ask(client, GET, ANSWER_TO_GET));
+    active.iter_mut().for_each(|client| ask(client, GET, ANSWER));
 
     let last_asked = Instant::now();
     active.iter_mut().for_each(|client| assert_eq!(read_to_end(client), b""));
@@ -249,7 +248,7 @@ fn hundreds_of_clients_at_once_are_answered() {
             for clients in clients.chunks_mut(64) {
                 scope.spawn(|| {
                     for count in [1, 2, 50, 1, 7, 100] {
-                        let (requests, answers) = (GET.repeat(count), ANSWER_TO_GET.repeat(count));
+                        let (requests, answers) = (GET.repeat(count), ANSWER.repeat(count));
                         for client in &mut *clients {
                             client.write_all(requests.as_bytes()).unwrap();
                         }
@@ -280,7 +279,7 @@ fn every_core_has_a_listener_or_they_share_one() {
 
 #[test]
 fn clients_beyond_the_last_descriptor_wait_for_one_that_leaves() {
-    let limited = "ulimit -S -n 40; exec \"$0\" 127.0.0.1:0 --shared --idle 600";
+    let limited = "ulimit -S -n 40; exec \"$0\" --shared 127.0.0.1:0 600";
     let mut shell = Command::new("sh");
     let shell = shell.arg("-c").arg(limited).arg(example("http_server"));
     let server = Running::spawn(shell).listening();
@@ -288,19 +287,16 @@ fn clients_beyond_the_last_descriptor_wait_for_one_that_leaves() {
     server.expect_idle();
     // Those who came first are in, and leave. So all of them have their turn.
     for mut client in clients {
-        ask(&mut client, GET, ANSWER_TO_GET);
+        ask(&mut client, GET, ANSWER);
     }
 }
 
 #[test]
 fn what_it_cannot_serve_is_an_error_in_one_line() {
     for address in ["here", "127.0.0.1", "127.0.0.1:66666", "", "--nonsense"] {
-        expect_refusal("http_server", &[address], &format!("{address:?} is no ADDRESS:PORT"));
+        expect_refusal("http_server", &[address], &format!("cannot serve {address}: "));
     }
-    for idle in [&["--idle"][..], &["--idle", "0"], &["--idle", "soon"], &["--idle", "99999999999"]]
-    {
-        expect_refusal("http_server", idle, "--idle wants a whole number of seconds, from 1 on");
-    }
+    expect_refusal("http_server", &["127.0.0.1:0", "soon"], "cannot serve 127.0.0.1:0: ");
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     for args in [&[&*address][..], &["--shared", &address]] {
@@ -309,8 +305,8 @@ fn what_it_cannot_serve_is_an_error_in_one_line() {
     }
 }
 
-fn start(args: &[&str]) -> Running {
-    Running::start("http_server", &[&["127.0.0.1:0"], args].concat()).listening()
+fn start(mode: &[&str]) -> Running {
+    Running::start("http_server", &[mode, &["127.0.0.1:0"]].concat()).listening()
 }
 
 /// A request with a head of so many bytes.
