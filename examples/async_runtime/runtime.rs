@@ -80,20 +80,18 @@ impl Runtime {
         while self.tasks.borrow().contains_key(&number) {
             self.wait()?;
             let numbers = mem::take(&mut *self.woken.numbers.lock().unwrap());
-            numbers.into_iter().for_each(|number| self.poll(number));
+            for number in numbers {
+                // A task is not among the others while it runs, for it may spawn some.
+                let Some(mut task) = self.tasks.borrow_mut().remove(&number) else { continue };
+                let waker = Waker::from(Arc::new(TaskWaker(number, Arc::clone(&self.woken))));
+                if task.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+                    self.tasks.borrow_mut().insert(number, task);
+                }
+            }
         }
         // They hold the runtime, which holds them.
         drop(self.tasks.take());
         Ok(())
-    }
-
-    fn poll(&self, number: u32) {
-        // A task is not among the others while it runs, for it may spawn some.
-        let Some(mut task) = self.tasks.borrow_mut().remove(&number) else { return };
-        let waker = Waker::from(Arc::new(TaskWaker(number, Arc::clone(&self.woken))));
-        if task.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
-            self.tasks.borrow_mut().insert(number, task);
-        }
     }
 
     /// Wakes the tasks that can go on, if need be after a while.
