@@ -11,7 +11,7 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     if cfg!(feature = "c-peers") {
         // In this order: libev has calls named like libevent's, and the first library wins.
-        for library in ["event_core", "ev", "uv"] {
+        for library in ["event_core", "event_pthreads", "ev", "uv"] {
             println!("cargo::rustc-link-lib=dylib={library}");
         }
     }

@@ -15,6 +15,7 @@ use socket2::Socket;
 use crate::method::{Cell, Row, Spread, Told};
 use crate::peer::{Asked, BASE, Mode, Peer, TimesOut, Wakes, all};
 use crate::sockets::{Pairs, idle};
+use crate::workload::Plan;
 use crate::workload::hot::{Batches, handle_without};
 
 pub(crate) const COUNTS: &str = "System calls of an operation by strace, and its instructions in \
@@ -77,10 +78,14 @@ pub(crate) fn run_operation(peer: &str, operation: usize, times: usize) -> io::R
     counted.ok_or(ErrorKind::NotFound)?.operations[operation](times)
 }
 
-pub(crate) fn run(progress: &ProgressBar) -> io::Result<Vec<Row>> {
+/// How many cases there are: the quick plan leaves the instructions out.
+pub(crate) const CASES: [u64; 2] = [OPERATIONS.len() as u64, 2 * OPERATIONS.len() as u64];
+
+pub(crate) fn run(plan: Plan, progress: &ProgressBar) -> io::Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for (metric, count) in [("system calls", system_calls as Count), ("instructions", instructions)]
-    {
+    let counts: [(&str, Count); 2] =
+        [("system calls", system_calls), ("instructions", instructions)];
+    for &(metric, count) in &counts[..plan.of([1, 2])] {
         for (operation, name) in OPERATIONS.into_iter().enumerate() {
             progress.set_message(format!("counts: {metric}, {name}"));
             let around = if operation < EVENTS { each(count, NOBODY, operation)? } else { 0.0 };

@@ -74,17 +74,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn measure(plan: Plan, chosen: &[&str]) -> io::Result<Report> {
-    let progress = ProgressBar::new_spinner();
-    let style = ProgressStyle::with_template("{elapsed_precise} {spinner} {pos} cases  {msg}");
+    let workloads: Vec<_> = ALL.iter().filter(|workload| chosen.contains(&workload.name)).collect();
+    let counted = if chosen.contains(&"counts") { plan.of(counts::CASES) } else { 0 };
+    let cases = workloads.iter().map(|workload| plan.of(workload.cases)).sum::<u64>() + counted;
+    let progress = ProgressBar::new(cases);
+    let style = ProgressStyle::with_template("{elapsed_precise} {bar:30} {pos} of {len}  {msg}");
     progress.set_style(style.expect("the template is one"));
     let (start, before) = (Instant::now(), Noise::now()?);
     let mut rows = Vec::new();
-    for workload in ALL.iter().filter(|workload| chosen.contains(&workload.name)) {
+    for workload in workloads {
+        let before = progress.position();
         rows.extend((workload.run)(plan, &progress)?);
+        debug_assert_eq!(progress.position() - before, plan.of(workload.cases));
     }
     let noise = Noise::now()?.since(&before);
     if chosen.contains(&"counts") {
-        match counts::run(&progress) {
+        match counts::run(plan, &progress) {
             Ok(counts) => rows.extend(counts),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 progress.println("counts: left out, since strace or valgrind is not there");

@@ -132,21 +132,20 @@ pub(crate) fn versions() -> Vec<(String, String)> {
 macro_rules! of_each_peer {
     ($each:ident($($argument:expr),*)) => {{
         use $crate::peer::all;
-        let mut collected = vec![
+        Vec::from([
             $each::<all::Bare>($($argument),*),
             $each::<all::Pollio<0>>($($argument),*),
             $each::<all::Pollio<{ all::SPIN_US }>>($($argument),*),
             $each::<all::Pollio01>($($argument),*),
             $each::<all::Mio>($($argument),*),
             $each::<all::Polling>($($argument),*),
-        ];
-        #[cfg(feature = "c-peers")]
-        collected.extend([
+            #[cfg(feature = "c-peers")]
             $each::<all::Libevent>($($argument),*),
+            #[cfg(feature = "c-peers")]
             $each::<all::Libev>($($argument),*),
+            #[cfg(feature = "c-peers")]
             $each::<all::Libuv>($($argument),*),
-        ]);
-        collected
+        ])
     }};
 }
 pub(crate) use of_each_peer;

@@ -24,7 +24,12 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn rounds(self) -> usize {
-        if self.quick { 3 } else { 11 }
+        self.of([3, 11])
+    }
+
+    /// The first of the two in the quick plan, else the second.
+    pub(crate) fn of<T: Copy>(self, [quick, full]: [T; 2]) -> T {
+        if self.quick { quick } else { full }
     }
 
     /// Few of `all`, or all of them.
@@ -37,19 +42,21 @@ impl Plan {
 pub(crate) struct Workload {
     pub(crate) name: &'static str,
     pub(crate) counts: &'static str,
+    /// How many cases it has: in the quick plan, and in the other.
+    pub(crate) cases: [u64; 2],
     pub(crate) run: fn(Plan, &ProgressBar) -> io::Result<Vec<Row>>,
 }
 
 pub(crate) const ALL: [Workload; 9] = [
-    Workload { name: "hot", counts: hot::COUNTS, run: hot::run },
-    Workload { name: "crowd", counts: crowd::COUNTS, run: crowd::run },
-    Workload { name: "churn", counts: churn::CHURN, run: churn::churn },
-    Workload { name: "flip", counts: churn::FLIP, run: churn::flip },
-    Workload { name: "wake", counts: wake::COUNTS, run: wake::run },
-    Workload { name: "timeout", counts: timeout::COUNTS, run: timeout::run },
-    Workload { name: "idle", counts: idle::COUNTS, run: idle::run },
-    Workload { name: "memory", counts: memory::COUNTS, run: memory::run },
-    Workload { name: "echo", counts: echo::COUNTS, run: echo::run },
+    Workload { name: "hot", counts: hot::COUNTS, cases: [6, 30], run: hot::run },
+    Workload { name: "crowd", counts: crowd::COUNTS, cases: [2, 5], run: crowd::run },
+    Workload { name: "churn", counts: churn::CHURN, cases: [1, 1], run: churn::churn },
+    Workload { name: "flip", counts: churn::FLIP, cases: [1, 1], run: churn::flip },
+    Workload { name: "wake", counts: wake::COUNTS, cases: [4, 4], run: wake::run },
+    Workload { name: "timeout", counts: timeout::COUNTS, cases: [3, 3], run: timeout::run },
+    Workload { name: "idle", counts: idle::COUNTS, cases: [1, 1], run: idle::run },
+    Workload { name: "memory", counts: memory::COUNTS, cases: [1, 1], run: memory::run },
+    Workload { name: "echo", counts: echo::COUNTS, cases: [3, 6], run: echo::run },
 ];
 
 /// Level-triggered, or edge-triggered if a peer has nothing else.

@@ -7,12 +7,13 @@ use std::io;
 use std::os::fd::RawFd;
 use std::ptr;
 
-use super::{Asked, Mode, Peer, callback};
+use super::{Asked, Mode, Peer, Wakes, callback};
 
 pub(crate) struct Libev {
     ev_loop: *mut c_void,
     /// Boxed, so that they stay put while the loop knows them.
     watchers: HashMap<RawFd, Box<EvIo>>,
+    waker: Option<Box<EvAsync>>,
 }
 
 impl Peer for Libev {
@@ -26,7 +27,7 @@ impl Peer for Libev {
         if ev_loop.is_null() {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        Ok(Self { ev_loop, watchers: HashMap::new() })
+        Ok(Self { ev_loop, watchers: HashMap::new(), waker: None })
     }
 
     fn lacks(asked: Asked) -> Option<&'static str> {
@@ -72,8 +73,54 @@ impl Peer for Libev {
     }
 }
 
+/// A loop, and what wakes it from another thread.
+pub(crate) struct Waker(*mut c_void, *mut EvAsync);
+
+// SAFETY: `ev_async_send` is made to be called from any thread.
+unsafe impl Send for Waker {}
+// SAFETY: as above.
+unsafe impl Sync for Waker {}
+// SAFETY: one thread after the other uses a loop and its watchers; nothing in them is a thread's own.
+unsafe impl Send for Libev {}
+
+impl Wakes for Libev {
+    type Waker = Waker;
+
+    fn new() -> io::Result<(Self, Waker)> {
+        let mut libev = <Self as Peer>::new()?;
+        let waker = libev.waker.insert(Box::new(EvAsync {
+            active: 0,
+            pending: 0,
+            priority: 0,
+            data: ptr::null_mut(),
+            callback: on_wake,
+            sent: 0,
+        }));
+        // SAFETY: the watcher has its place until `drop`, which stops it first.
+        unsafe { ev_async_start(libev.ev_loop, &mut **waker) };
+        let waker = Waker(libev.ev_loop, &raw mut **waker);
+        Ok((libev, waker))
+    }
+
+    fn wake(waker: &Waker) -> io::Result<()> {
+        // SAFETY: the workload drops the peer, with the loop and the watcher, when all have woken.
+        unsafe { ev_async_send(waker.0, waker.1) };
+        Ok(())
+    }
+
+    fn wait_for_wake(&mut self) -> io::Result<()> {
+        // SAFETY: the loop lives, and so does the watcher in it.
+        unsafe { ev_run(self.ev_loop, EVRUN_ONCE) };
+        Ok(())
+    }
+}
+
 impl Drop for Libev {
     fn drop(&mut self) {
+        if let Some(waker) = &mut self.waker {
+            // SAFETY: `new` started it, and nobody has stopped it.
+            unsafe { ev_async_stop(self.ev_loop, &mut **waker) };
+        }
         for watcher in self.watchers.values_mut() {
             // SAFETY: `add` started it, and nobody has stopped it.
             unsafe { ev_io_stop(self.ev_loop, &mut **watcher) };
@@ -109,6 +156,19 @@ struct EvIo {
     events: c_int,
 }
 
+/// `struct ev_async` of <ev.h>.
+#[repr(C)]
+pub(crate) struct EvAsync {
+    active: c_int,
+    pending: c_int,
+    priority: c_int,
+    data: *mut c_void,
+    callback: extern "C" fn(*mut c_void, *mut EvAsync, c_int),
+    sent: c_int,
+}
+
+extern "C" fn on_wake(_loop: *mut c_void, _watcher: *mut EvAsync, _events: c_int) {}
+
 const EV_READ: c_int = 0x01;
 const EV_WRITE: c_int = 0x02;
 const EV_IOFDSET: c_int = 0x80;
@@ -124,4 +184,7 @@ unsafe extern "C" {
     fn ev_run(ev_loop: *mut c_void, flags: c_int) -> c_int;
     fn ev_io_start(ev_loop: *mut c_void, watcher: *mut EvIo);
     fn ev_io_stop(ev_loop: *mut c_void, watcher: *mut EvIo);
+    fn ev_async_start(ev_loop: *mut c_void, watcher: *mut EvAsync);
+    fn ev_async_stop(ev_loop: *mut c_void, watcher: *mut EvAsync);
+    fn ev_async_send(ev_loop: *mut c_void, watcher: *mut EvAsync);
 }

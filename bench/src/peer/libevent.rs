@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::ptr;
 
-use super::{Asked, Mode, Peer, callback};
+use super::{Asked, Mode, Peer, Wakes, callback};
 
 pub(crate) struct Libevent {
     base: *mut c_void,
@@ -76,6 +76,48 @@ impl Peer for Libevent {
     }
 }
 
+/// An event of no descriptor, which another thread makes active.
+pub(crate) struct Waker(*mut c_void);
+
+// SAFETY: `event_active` takes the lock of the base, which `evthread_use_pthreads` gave it.
+unsafe impl Send for Waker {}
+// SAFETY: as above.
+unsafe impl Sync for Waker {}
+// SAFETY: one thread after the other uses a base and its events; nothing in them is a thread's own.
+unsafe impl Send for Libevent {}
+
+impl Wakes for Libevent {
+    type Waker = Waker;
+
+    fn new() -> io::Result<(Self, Waker)> {
+        // SAFETY: the call takes nothing, and does nothing the second time.
+        result(unsafe { evthread_use_pthreads() })?;
+        let mut libevent = <Self as Peer>::new()?;
+        // SAFETY: the event is freed before the base is, in `drop`.
+        let event = unsafe { event_new(libevent.base, NO_FD, 0, on_event, ptr::null_mut()) };
+        if event.is_null() {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        libevent.events.insert(NO_FD, event);
+        Ok((libevent, Waker(event)))
+    }
+
+    fn wake(waker: &Waker) -> io::Result<()> {
+        // SAFETY: the workload drops the peer, which frees the event, when all have woken.
+        unsafe { event_active(waker.0, EV_READ.into(), 0) };
+        Ok(())
+    }
+
+    fn wait_for_wake(&mut self) -> io::Result<()> {
+        // SAFETY: the base lives, and so does the event in it.
+        if unsafe { event_base_loop(self.base, EVLOOP_ONCE | EVLOOP_NO_EXIT_ON_EMPTY) } == -1 {
+            return Err(io::Error::last_os_error());
+        }
+        callback::take(drop);
+        Ok(())
+    }
+}
+
 impl Drop for Libevent {
     fn drop(&mut self) {
         for event in self.events.values() {
@@ -119,6 +161,10 @@ const EV_WRITE: c_short = 0x04;
 const EV_PERSIST: c_short = 0x10;
 const EV_ET: c_short = 0x20;
 const EVLOOP_ONCE: c_int = 0x01;
+const EVLOOP_NO_EXIT_ON_EMPTY: c_int = 0x04;
+
+/// The descriptor of an event that has none.
+const NO_FD: RawFd = -1;
 
 type Callback = extern "C" fn(c_int, c_short, *mut c_void);
 
@@ -146,4 +192,6 @@ unsafe extern "C" {
     fn event_free(event: *mut c_void);
     fn event_add(event: *mut c_void, timeout: *const libc::timeval) -> c_int;
     fn event_del(event: *mut c_void) -> c_int;
+    fn event_active(event: *mut c_void, what: c_int, calls: c_short);
+    fn evthread_use_pthreads() -> c_int;
 }

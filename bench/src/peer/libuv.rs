@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::ptr;
 
-use super::{Asked, Mode, Peer, callback};
+use super::{Asked, Mode, Peer, Wakes, callback};
 
 /// Memory for an object whose size the library tells; aligned for whatever C puts there.
 type Object = Box<[u128]>;
@@ -83,6 +83,47 @@ impl Peer for Libuv {
     }
 }
 
+/// What wakes a loop from another thread.
+pub(crate) struct Waker(*mut c_void);
+
+// SAFETY: `uv_async_send` is made to be called from any thread.
+unsafe impl Send for Waker {}
+// SAFETY: as above.
+unsafe impl Sync for Waker {}
+// SAFETY: one thread after the other uses a loop and its handles; nothing in them is a thread's own.
+unsafe impl Send for Libuv {}
+
+impl Wakes for Libuv {
+    type Waker = Waker;
+
+    fn new() -> io::Result<(Self, Waker)> {
+        let mut libuv = <Self as Peer>::new()?;
+        // SAFETY: the call takes no pointer.
+        let mut handle = object(unsafe { uv_handle_size(UV_ASYNC) });
+        let pointer: *mut c_void = handle.as_mut_ptr().cast();
+        // SAFETY: the memory has the size of an async handle, and stays put until it is closed.
+        result(unsafe { uv_async_init(libuv.uv_loop(), pointer, on_wake) })?;
+        libuv.handles.insert(NO_FD, handle);
+        Ok((libuv, Waker(pointer)))
+    }
+
+    fn wake(waker: &Waker) -> io::Result<()> {
+        // SAFETY: the workload drops the peer, which closes the handle, when all have woken.
+        result(unsafe { uv_async_send(waker.0) })
+    }
+
+    fn wait_for_wake(&mut self) -> io::Result<()> {
+        // SAFETY: the loop lives, and so does the handle in it.
+        unsafe { uv_run(self.uv_loop(), UV_RUN_ONCE) };
+        Ok(())
+    }
+}
+
+extern "C" fn on_wake(_handle: *mut c_void) {}
+
+/// Where the handle of a waker is kept, which has no descriptor.
+const NO_FD: RawFd = -1;
+
 impl Drop for Libuv {
     fn drop(&mut self) {
         let fds: Vec<_> = self.handles.keys().copied().collect();
@@ -121,6 +162,7 @@ fn result(returned: c_int) -> io::Result<()> {
     if returned < 0 { Err(io::Error::from_raw_os_error(-returned)) } else { Ok(()) }
 }
 
+const UV_ASYNC: c_int = 1;
 const UV_POLL: c_int = 8;
 const UV_READABLE: c_int = 1;
 const UV_WRITABLE: c_int = 2;
@@ -137,6 +179,12 @@ unsafe extern "C" {
     fn uv_handle_set_data(handle: *mut c_void, data: *mut c_void);
     fn uv_handle_get_data(handle: *const c_void) -> *mut c_void;
     fn uv_close(handle: *mut c_void, callback: extern "C" fn(*mut c_void));
+    fn uv_async_init(
+        uv_loop: *mut c_void,
+        handle: *mut c_void,
+        callback: extern "C" fn(*mut c_void),
+    ) -> c_int;
+    fn uv_async_send(handle: *mut c_void) -> c_int;
     fn uv_poll_init(uv_loop: *mut c_void, handle: *mut c_void, fd: c_int) -> c_int;
     fn uv_poll_start(
         handle: *mut c_void,

@@ -26,7 +26,7 @@ const EVENTS: usize = 10_000;
 
 pub(crate) fn run(plan: Plan, progress: &ProgressBar) -> io::Result<Vec<Row>> {
     let mut rows = Vec::new();
-    let crowd = idle(if plan.quick { 1_000 } else { 18_000 })?;
+    let crowd = idle(plan.of([1_000, 18_000]))?;
     for size in plan.some(&CROWDS[..2], &CROWDS) {
         let pairs = Pairs::new(CHAIN)?;
         let case = Case { workload: "crowd", name: size.to_string(), rounds: plan.rounds() };

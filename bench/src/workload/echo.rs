@@ -34,8 +34,8 @@ struct Load {
 
 pub(crate) fn run(plan: Plan, progress: &ProgressBar) -> io::Result<Vec<Row>> {
     let cores = cores()?;
-    let time = Duration::from_millis(plan.some(&[100], &[300])[0]);
-    let rounds = plan.some(&[1], &[5])[0];
+    let time = Duration::from_millis(plan.of([100, 300]));
+    let rounds = plan.of([1, 5]);
     let mut rows = Vec::new();
     for connections in plan.some(&[1, 256], &[1, 16, 256, 1_000, 8_000]) {
         let case = Case { workload: "echo", name: connections.to_string(), rounds };

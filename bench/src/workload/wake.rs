@@ -57,16 +57,24 @@ fn of_each_waker(
         Waker { ping_pong: ping_pong::<P>, burst: burst::<P> }
     }
     let wakers = [
-        ("bare epoll", waker::<all::Bare>()),
-        ("pollio", waker::<all::Pollio<0>>()),
-        ("pollio, spinning", waker::<all::Pollio<{ all::SPIN_US }>>()),
-        ("mio", waker::<all::Mio>()),
-        ("polling", waker::<all::Polling>()),
+        ("bare epoll", Ok(waker::<all::Bare>())),
+        ("pollio", Ok(waker::<all::Pollio<0>>())),
+        ("pollio, spinning", Ok(waker::<all::Pollio<{ all::SPIN_US }>>())),
+        ("pollio 0.1.3", Err("has no waker")),
+        ("mio", Ok(waker::<all::Mio>())),
+        ("polling", Ok(waker::<all::Polling>())),
+        #[cfg(feature = "c-peers")]
+        ("libevent", Ok(waker::<all::Libevent>())),
+        #[cfg(feature = "c-peers")]
+        ("libev", Ok(waker::<all::Libev>())),
+        #[cfg(feature = "c-peers")]
+        ("libuv", Ok(waker::<all::Libuv>())),
     ];
-    let turn = |(peer, waker)| Turn { peer, run: Ok(Box::new(move || measure(&waker))) };
-    let mut turns: Vec<Turn<'_>> = wakers.map(turn).into();
-    turns.push(Turn { peer: "pollio 0.1.3", run: Err("has no waker") });
-    turns
+    let turn = |(peer, waker): (_, Result<Waker, _>)| Turn {
+        peer,
+        run: waker.map(|waker| Box::new(move || measure(&waker)) as _),
+    };
+    wakers.into_iter().map(turn).collect()
 }
 
 fn ping_pong<P: Wakes>([here, there]: [usize; 2]) -> io::Result<Figures> {
