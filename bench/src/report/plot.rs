@@ -63,11 +63,13 @@ fn crowd(rows: &[Row], path: &Path) -> Done {
     let mut chart = ChartBuilder::on(&root)
         .caption("A chain of 100 sockets in a crowd of idle ones", ("sans-serif", 18))
         .margin(10)
+        .margin_right(30)
         .x_label_area_size(40)
         .y_label_area_size(60)
         .build_cartesian_2d((*first..*last).log_scale(), 0.0..highest * 1.1)?;
     chart
         .configure_mesh()
+        .max_light_lines(1)
         .x_desc("idle sockets")
         .y_desc("nanoseconds for an event")
         .x_label_formatter(&|x| format!("{x:.0}"))
@@ -108,11 +110,13 @@ fn latencies(rows: &[Row], (workload, case): (&str, &str), title: &str, path: &P
     let mut chart = ChartBuilder::on(&root)
         .caption(title, ("sans-serif", 18))
         .margin(10)
+        .margin_right(30)
         .x_label_area_size(40)
         .y_label_area_size(60)
-        .build_cartesian_2d(0.0..6.0, (lowest / 1.5..highest * 1.5).log_scale())?;
+        .build_cartesian_2d(0.0..6.0, (lowest / 2.0..highest * 4.0).log_scale())?;
     chart
         .configure_mesh()
+        .max_light_lines(1)
         .x_desc("of all, this part was as fast")
         .y_desc("microseconds")
         .x_labels(PARTS.len())
@@ -206,7 +210,7 @@ const OTHERS: RGBColor = RGBColor(0x9a, 0xa5, 0xb1);
 
 /// Colours that are told apart, ours the same in each plot.
 fn color(peer: &str, index: usize) -> RGBColor {
-    const COLORS: [RGBColor; 10] = [
+    const COLORS: [RGBColor; 11] = [
         RGBColor(0x22, 0x22, 0x22),
         RGBColor(0x29, 0x80, 0xb9),
         RGBColor(0x27, 0xae, 0x60),
@@ -217,6 +221,7 @@ fn color(peer: &str, index: usize) -> RGBColor {
         RGBColor(0x2c, 0x3e, 0x90),
         RGBColor(0x95, 0xa5, 0x50),
         RGBColor(0xb0, 0x6a, 0x90),
+        RGBColor(0x6d, 0x4c, 0x41),
     ];
     match peer {
         US => OURS,
