@@ -2,17 +2,17 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::thread;
 
 use nix::sys::signal::Signal;
-use pollio::{EventObject, Interest, OsPoller, Poller};
+use pollio::{OsPoller, Poller};
 
 use crate::example::{
     LONG, Running, eventually, example, expect_refusal, read_to_end, reset, write_until_stuck,
 };
 use crate::random::Random;
+use crate::talker::{BOTH_WAYS, Ending, Script, Talker};
 
 #[test]
 fn every_byte_of_500_connections_comes_back() {
@@ -21,16 +21,15 @@ fn every_byte_of_500_connections_comes_back() {
     const BYTES_EACH: usize = 100_000;
 
     let server = start();
-    let data = Random::new(0).bytes(2 * BYTES_EACH);
-    let mut clients: Vec<_> =
-        (1..=CLIENTS).map(|seed| Talker::new(server.connect(), seed, &data, BYTES_EACH)).collect();
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| server.connect()).collect();
     // Clients are accepted in turn: when this one has its answer, all of them are connected.
     let mut last = server.connect();
     ping(&mut last);
 
     thread::scope(|scope| {
-        for clients in clients.chunks_mut(CLIENTS / THREADS) {
-            scope.spawn(|| talk(clients));
+        for seed in 0..THREADS {
+            let clients = clients.split_off(clients.len() - CLIENTS / THREADS);
+            scope.spawn(move || talk(clients, BYTES_EACH, seed));
         }
     });
 
@@ -204,11 +203,16 @@ fn start() -> Running {
     Running::start("echo_server", &["127.0.0.1:0"]).listening()
 }
 
-/// May have `count` descriptors open, its own among them.
 fn start_with_descriptors(count: usize) -> Running {
+    Running::spawn(&mut with_descriptors(count)).listening()
+}
+
+/// The server, which may have `count` descriptors open, its own among them.
+pub(crate) fn with_descriptors(count: usize) -> Command {
     let limited = format!("ulimit -S -n {count}; exec \"$0\" 127.0.0.1:0");
     let mut shell = Command::new("sh");
-    Running::spawn(shell.arg("-c").arg(limited).arg(example("echo_server"))).listening()
+    shell.arg("-c").arg(limited).arg(example("echo_server"));
+    shell
 }
 
 /// Connects clients up to the limit and some more, each of which has sent a ping. Returns those
@@ -250,81 +254,27 @@ fn expect_nothing_yet(clients: &[TcpStream]) {
     }
 }
 
-/// A client that sends and receives at once, in pieces of random size.
-struct Talker<'a> {
-    stream: TcpStream,
-    seed: usize,
-    random: Random,
-    data: &'a [u8],
-    sent: usize,
-    received: usize,
-}
-
-impl<'a> Talker<'a> {
-    /// Will send a part of `data` that no other seed sends.
-    fn new(stream: TcpStream, seed: usize, data: &'a [u8], length: usize) -> Self {
-        stream.set_nonblocking(true).unwrap();
-        let random = Random::new(seed);
-        Self { stream, seed, random, data: &data[seed..seed + length], sent: 0, received: 0 }
-    }
-
-    /// Sends a piece, and the end after the last one. Returns whether there is more to send.
-    fn send(&mut self) -> bool {
-        let left = &self.data[self.sent..];
-        match (&self.stream).write(&left[..self.random.size().min(left.len())]) {
-            Ok(count) => self.sent += count,
-            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "seed {}", self.seed),
-        }
-        if self.sent == self.data.len() {
-            self.stream.shutdown(Shutdown::Write).unwrap();
-        }
-        self.sent < self.data.len()
-    }
-
-    /// Receives a piece and compares it. Returns whether there is more to receive.
-    fn receive(&mut self) -> bool {
-        let mut piece = vec![0; self.random.size()];
-        match (&self.stream).read(&mut piece) {
-            Ok(0) => {
-                assert_eq!(self.received, self.data.len(), "seed {}: an early end", self.seed);
-                return false;
-            }
-            Ok(count) => {
-                let expected = &self.data[self.received..self.sent];
-                assert!(
-                    expected.starts_with(&piece[..count]),
-                    "seed {}: other bytes than were sent, from {} on",
-                    self.seed,
-                    self.received
-                );
-                self.received += count;
-            }
-            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "seed {}", self.seed),
-        }
-        true
-    }
-}
-
-/// Lets all the clients talk until each has been told the end.
-fn talk(clients: &mut [Talker<'_>]) {
+/// Lets all of `clients` talk at once, each until it is told the end.
+fn talk(clients: Vec<TcpStream>, bytes_each: usize, seed: usize) {
+    let mut script = Script::new(seed);
     let mut poller = OsPoller::new().unwrap();
     let registry = poller.registry().clone();
-    let both = Interest::READABLE | Interest::WRITABLE;
-    for (token, client) in (0..).zip(&*clients) {
-        let object = EventObject::client(client.stream.as_raw_fd()).with_token(token);
-        registry.add(object.with_interest(both)).unwrap();
+    let mut talkers = Vec::new();
+    for (token, client) in (0..).zip(clients) {
+        let mut talker = Talker::new(client, token, &mut script);
+        talker.say(bytes_each, Some(Ending::HalfClose));
+        registry.add(talker.object(BOTH_WAYS)).unwrap();
+        talkers.push(talker);
     }
-    let mut talking = clients.len();
+    let mut talking = talkers.len();
     while talking > 0 {
         let events = poller.wait_timeout(Some(LONG)).unwrap();
-        assert!(!events.is_empty(), "{talking} clients of {} wait in vain", clients.len());
+        assert!(!events.is_empty(), "{talking} clients wait in vain, with the seed {seed}");
         for event in events {
-            let client = &mut clients[event.token as usize];
-            if event.is_writable() && client.sent < client.data.len() && !client.send() {
-                // Receiving is what an event asks for when it is refined no further.
-                registry.modify(*event).unwrap();
-            }
-            if event.is_readable() && !client.receive() {
+            let talker = &mut talkers[event.token as usize];
+            if let Some(interest) = talker.talk(&mut script) {
+                registry.modify(talker.object(interest)).unwrap();
+            } else {
                 registry.delete(event.fd).unwrap();
                 talking -= 1;
             }

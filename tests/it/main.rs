@@ -37,7 +37,11 @@ mod random;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod sim;
 #[cfg(any(target_os = "linux", target_os = "android"))]
+mod soak;
+#[cfg(any(target_os = "linux", target_os = "android"))]
 mod supervise;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod talker;
 // By a call of ptrace(2) that libc has for glibc alone.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod system_calls;

@@ -18,8 +18,16 @@ impl Random {
 
     /// From one byte to 64 kB, as often small as large.
     pub(crate) fn size(&mut self) -> usize {
-        let limit = 1 << (self.next() % 17);
-        usize::try_from(1 + self.next() % limit).unwrap()
+        let limit = 1 << self.below(17);
+        1 + self.below(limit)
+    }
+
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
+        usize::try_from(self.next() % limit as u64).unwrap()
+    }
+
+    pub(crate) fn pick<T: Copy, const N: usize>(&mut self, from: [T; N]) -> T {
+        from[self.below(N)]
     }
 
     pub(crate) fn bytes(&mut self, count: usize) -> Vec<u8> {
