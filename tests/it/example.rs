@@ -106,14 +106,16 @@ impl Running {
         (self.child.wait().unwrap(), lines)
     }
 
-    /// Fails if the program uses the processor though nothing happens.
+    /// Fails if the program uses the processor though nothing happens. Under load it may have
+    /// something left to do at first.
     #[track_caller]
     pub(crate) fn expect_idle(&self) {
-        let before = self.processor_time();
-        thread::sleep(Duration::from_millis(500));
-        let used = self.processor_time() - before;
-        // One that spins uses more than this, even where it gets a fraction of a core.
-        assert!(used < Duration::from_millis(40), "the program used {used:?} in half a second");
+        eventually("the program is idle", || {
+            let before = self.processor_time();
+            thread::sleep(Duration::from_millis(500));
+            // One that spins uses more than this, even where it gets a fraction of a core.
+            self.processor_time() - before < Duration::from_millis(40)
+        });
     }
 
     /// The processor time that the program has used so far.
