@@ -7,6 +7,9 @@
 //!
 //! Where the kernels differ, the model does what is harder for its caller, and says so.
 //!
+//! A close is found out when the model next looks at the number. If by then it is that of a file with
+//! the same inode, such as another eventfd, its knotes go on.
+//!
 //! Left out are the filters that pollio does not use, low-water marks, `NOTE_FF…`, what a duplicate
 //! of a kqueue's descriptor does, how many bytes are ready (`data` is 1), how a process ended, and
 //! the end that a socket's own shutdown is to EVFILT_WRITE. A kqueue that was closed frees what it
@@ -237,8 +240,7 @@ impl Kqueue {
     fn change(&mut self, kq: BorrowedFd<'_>, change: &Kevent) -> io::Result<()> {
         let key = (change.filter, change.ident);
         let named = match change.filter {
-            // macOS looks at the descriptor for EV_ADD alone, and knows no knote of a bad one.
-            EVFILT_READ | EVFILT_WRITE | EXCEPT => Some(named(change.ident).ok_or(Errno::EBADF)?),
+            EVFILT_READ | EVFILT_WRITE | EXCEPT => named(change.ident),
             EVFILT_PROC | EVFILT_TIMER | EVFILT_USER => None,
             _ => return Err(Errno::EINVAL.into()),
         };
@@ -249,6 +251,10 @@ impl Kqueue {
         if let Some(closed) = id.filter(|id| !self.knotes[id].is_of(named.as_ref())) {
             self.forget(closed);
             id = None;
+        }
+        // macOS looks at the descriptor for EV_ADD alone, and knows no knote of a bad one.
+        if matches!(change.filter, EVFILT_READ | EVFILT_WRITE | EXCEPT) && named.is_none() {
+            return Err(Errno::EBADF.into());
         }
         match id {
             None if change.has(EV_ADD) => self.attach(kq, change, named),
@@ -347,23 +353,35 @@ impl Kqueue {
     /// Tells what is active, as far as there is room: all that can be read before all that can be
     /// written, however many descriptors there are.
     fn collect(&mut self, kq: BorrowedFd<'_>, events: &mut [Kevent]) -> io::Result<usize> {
-        let mut told = 0;
-        for (id, bits) in self.queues.ready(kq, events.len())? {
-            if let Some(event) = self.tell(kq, id, bits) {
-                events[told] = event;
-                told += 1;
+        let mut active = Vec::new();
+        loop {
+            let mut found = self.queues.ready(kq, events.len() - active.len())?;
+            let count = found.len();
+            found.retain(|(id, _)| self.is_there(*id));
+            let is_done = found.len() == count;
+            active.append(&mut found);
+            if is_done {
+                break;
             }
         }
-        Ok(told)
+        for (event, (id, bits)) in events.iter_mut().zip(&active) {
+            *event = self.tell(kq, *id, *bits);
+        }
+        Ok(active.len())
     }
 
-    fn tell(&mut self, kq: BorrowedFd<'_>, id: u64, bits: u32) -> Option<Kevent> {
-        let knote = self.knotes.get_mut(&id)?;
-        // Epoll goes on about a descriptor that was closed while a duplicate of it lives.
-        if knote.named.is_some() && !knote.is_of(named(knote.registered.ident).as_ref()) {
+    /// Epoll goes on about a descriptor that was closed while a duplicate of it lives.
+    fn is_there(&mut self, id: u64) -> bool {
+        let Some(knote) = self.knotes.get(&id) else { return false };
+        let is_there = knote.named.is_none() || knote.is_of(named(knote.registered.ident).as_ref());
+        if !is_there {
             self.forget(id);
-            return None;
         }
+        is_there
+    }
+
+    fn tell(&mut self, kq: BorrowedFd<'_>, id: u64, bits: u32) -> Kevent {
+        let knote = self.knotes.get_mut(&id).expect("it is there");
         let event = knote.event(bits);
         if event.has(EV_ONESHOT) {
             self.queues.disarm(kq, knote);
@@ -374,7 +392,7 @@ impl Kqueue {
         } else if !knote.is_edge() && self.queues.arm(kq, id, knote).is_err() {
             self.forget(id);
         }
-        Some(event)
+        event
     }
 }
 

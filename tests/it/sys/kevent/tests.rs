@@ -522,6 +522,42 @@ fn a_close_removes_the_events_of_the_descriptor_though_a_duplicate_lives() {
 }
 
 #[test]
+fn what_a_close_removed_takes_no_room() {
+    for room in 1..=3 {
+        let (kq, open, closed) = (Kq::new(), [pair(), pair()], pair());
+        let _duplicate = closed.0.try_clone().unwrap();
+        kq.change(write(&closed.0, EV_ADD));
+        for (near, _) in &open {
+            kq.change(write(near, EV_ADD));
+        }
+        drop(closed.0);
+        assert_eq!(kq.events_up_to(room, Duration::ZERO).len(), room.min(open.len()));
+    }
+}
+
+/// All eventfds have one inode, so that the second is like the first.
+#[test]
+fn a_change_of_a_closed_descriptor_finds_out_that_its_events_are_gone() {
+    alone(
+        concat!(
+            module_path!(),
+            "::a_change_of_a_closed_descriptor_finds_out_that_its_events_are_gone"
+        ),
+        || {
+            let (kq, first) = (Kq::new(), eventfd(true).unwrap());
+            let delete = read(&first, EV_DELETE);
+            kq.change(read(&first, EV_ADD));
+            drop(first);
+            assert_eq!(kq.try_change(delete), Err(Errno::EBADF));
+            let second = eventfd(true).unwrap();
+            assert_eq!(ident(&second), delete.ident());
+            assert_eq!(kq.try_change(delete), Err(Errno::ENOENT));
+            kq.expect_none();
+        },
+    );
+}
+
+#[test]
 fn closing_a_kqueue_frees_what_it_held() {
     alone(concat!(module_path!(), "::closing_a_kqueue_frees_what_it_held"), || {
         let before = open();
