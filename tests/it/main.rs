@@ -29,6 +29,8 @@ mod graceful_shutdown;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod http_server;
 #[cfg(any(target_os = "linux", target_os = "android"))]
+mod model;
+#[cfg(any(target_os = "linux", target_os = "android"))]
 mod proxy;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod quick_start;

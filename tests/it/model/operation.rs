@@ -1,0 +1,224 @@
+//! What a sequence is made of.
+
+use std::fmt;
+use std::net::Shutdown;
+
+use pollio::{EventKind, Interest, Mode};
+use proptest::collection::vec;
+use proptest::prelude::Strategy;
+use proptest::prop_oneof;
+use proptest::sample::select;
+
+/// What a slot holds: a descriptor that a poller may watch, and for most kinds its other end.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum What {
+    Unix,
+    Tcp,
+    PipeReader,
+    PipeWriter,
+    PtyMaster,
+    PtySlave,
+    Eventfd,
+    Timer,
+}
+
+impl What {
+    pub(super) fn is_socket(self) -> bool {
+        matches!(self, Self::Unix | Self::Tcp)
+    }
+
+    pub(super) fn is_pty(self) -> bool {
+        matches!(self, Self::PtyMaster | Self::PtySlave)
+    }
+
+    /// What one end does reaches the other one later, and in parts.
+    pub(super) fn takes_its_time(self) -> bool {
+        self == Self::Tcp || self.is_pty()
+    }
+
+    /// Every one of these has the same inode.
+    pub(super) fn is_anonymous(self) -> bool {
+        self.is_pty() || matches!(self, Self::Eventfd | Self::Timer)
+    }
+}
+
+/// A descriptor: a slot, and which of the duplicates there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Which(pub(super) usize, pub(super) usize);
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum End {
+    Near,
+    Far,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Amount {
+    One,
+    /// Until it would block.
+    All,
+}
+
+/// What a registration asks for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    pub(super) kind: EventKind,
+    pub(super) interest: Interest,
+    pub(super) mode: Mode,
+}
+
+/// The near end is the one that is watched. A number is that of the slot.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Operation {
+    Add(Which, Asked),
+    Modify(Which, Asked),
+    Delete(Which),
+    /// One wait that does not block.
+    Wait,
+    /// So many waits that everything has had its turn.
+    WaitForAll,
+    Write(usize, End, Amount),
+    Read(usize, End, Amount),
+    WriteOutOfBand(usize),
+    Shutdown(usize, End, Shutdown),
+    CloseFar(usize),
+    ResetFar(usize),
+    Close(Which),
+    Duplicate(usize),
+    /// Closes what is there, without a delete, and opens something new.
+    Open(usize, What),
+}
+
+impl Operation {
+    /// The slot that it is about.
+    fn slot(&self) -> Option<usize> {
+        match *self {
+            Self::Wait | Self::WaitForAll => None,
+            Self::Add(Which(slot, _), _)
+            | Self::Modify(Which(slot, _), _)
+            | Self::Delete(Which(slot, _))
+            | Self::Close(Which(slot, _))
+            | Self::Write(slot, ..)
+            | Self::Read(slot, ..)
+            | Self::WriteOutOfBand(slot)
+            | Self::Shutdown(slot, ..)
+            | Self::CloseFar(slot)
+            | Self::ResetFar(slot)
+            | Self::Duplicate(slot)
+            | Self::Open(slot, _) => Some(slot),
+        }
+    }
+}
+
+/// What the slots hold when they are first used, and what happens then.
+#[derive(Debug, Clone)]
+pub(super) struct Sequence {
+    pub(super) slots: Vec<What>,
+    pub(super) operations: Vec<Operation>,
+}
+
+impl fmt::Display for Sequence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (slot, what) in self.slots.iter().enumerate() {
+            if self.operations.iter().any(|operation| operation.slot() == Some(slot)) {
+                writeln!(f, "    slot {slot}: {what:?}")?;
+            }
+        }
+        for (step, operation) in self.operations.iter().enumerate() {
+            writeln!(f, "{step:4} {operation:?}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Sequences of up to `length` operations on so many slots.
+pub(super) fn sequences(slots: usize, length: usize) -> impl Strategy<Value = Sequence> {
+    (vec(what(), slots), vec(operation(slots), 1..=length))
+        .prop_map(|(slots, operations)| Sequence { slots, operations })
+}
+
+fn operation(slots: usize) -> impl Strategy<Value = Operation> {
+    let slot = || 0..slots;
+    let which = || (0..slots, 0..3_usize).prop_map(|(slot, nth)| Which(slot, nth));
+    let end = || select(&[End::Near, End::Far][..]);
+    let amount = || select(&[Amount::One, Amount::All][..]);
+    prop_oneof![
+        9 => select(&WAITS[..]),
+        9 => (which(), asked()).prop_map(|(which, asked)| Operation::Add(which, asked)),
+        6 => (which(), asked()).prop_map(|(which, asked)| Operation::Modify(which, asked)),
+        2 => which().prop_map(Operation::Delete),
+        8 => (slot(), end(), amount())
+            .prop_map(|(slot, end, amount)| Operation::Write(slot, end, amount)),
+        7 => (slot(), end(), amount())
+            .prop_map(|(slot, end, amount)| Operation::Read(slot, end, amount)),
+        1 => (slot(), end(), select(&SHUTDOWNS[..]))
+            .prop_map(|(slot, end, how)| Operation::Shutdown(slot, end, how)),
+        3 => (slot(), select(&RARE[..])).prop_map(|(slot, operation)| operation(slot)),
+        2 => which().prop_map(Operation::Close),
+        2 => (slot(), what()).prop_map(|(slot, what)| Operation::Open(slot, what)),
+    ]
+}
+
+fn what() -> impl Strategy<Value = What> {
+    select(&WHATS[..])
+}
+
+fn asked() -> impl Strategy<Value = Asked> {
+    let kind = select(&[EventKind::Client, EventKind::Server][..]);
+    (kind, select(&INTERESTS[..]), select(&MODES[..])).prop_map(|(kind, interest, mode)| Asked {
+        kind,
+        interest,
+        mode,
+    })
+}
+
+// What is there more often is chosen more often.
+
+const WHATS: [What; 25] = {
+    use What::{Eventfd, PipeReader, PipeWriter, PtyMaster, PtySlave, Tcp, Timer, Unix};
+    [
+        Unix, Unix, Unix, Unix, Unix, Unix, Unix, Unix, PipeReader, PipeReader, PipeReader,
+        PipeReader, PipeWriter, PipeWriter, PipeWriter, PipeWriter, Eventfd, Eventfd, Eventfd,
+        Timer, Timer, Tcp, Tcp, PtyMaster, PtySlave,
+    ]
+};
+
+const INTERESTS: [Interest; 12] = {
+    let (read, write, priority) = (Interest::READABLE, Interest::WRITABLE, Interest::PRIORITY);
+    let both = read.union(write);
+    [
+        read,
+        read,
+        write,
+        write,
+        both,
+        both,
+        both,
+        Interest::NONE,
+        priority,
+        read.union(priority),
+        write.union(priority),
+        both.union(priority),
+    ]
+};
+
+const MODES: [Mode; 7] = {
+    use Mode::{Edge, EdgeOneshot, Level, Oneshot};
+    [Level, Level, Edge, Edge, Oneshot, Oneshot, EdgeOneshot]
+};
+
+const SHUTDOWNS: [Shutdown; 6] = {
+    use Shutdown::{Both, Read, Write};
+    [Write, Write, Write, Both, Both, Read]
+};
+
+const WAITS: [Operation; 9] = {
+    let mut waits = [Operation::Wait; 9];
+    waits[8] = Operation::WaitForAll;
+    waits
+};
+
+const RARE: [fn(usize) -> Operation; 8] = {
+    use Operation::{CloseFar, Duplicate, ResetFar, WriteOutOfBand};
+    [CloseFar, CloseFar, ResetFar, WriteOutOfBand, WriteOutOfBand, Duplicate, Duplicate, Duplicate]
+};

@@ -1,0 +1,228 @@
+//! What may and what must be told of a registration, by what poll(2) says.
+
+use nix::poll::PollFlags;
+use pollio::{EventObject, Interest, Mode, Readiness};
+
+/// Whose rules hold, where the table in the docs of `Poller` says that kernels differ.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Kernel {
+    Epoll,
+    Kqueue,
+}
+
+/// The peer's half-close, which nix does not know.
+pub(super) const RDHUP: PollFlags = PollFlags::from_bits_retain(libc::POLLRDHUP);
+
+const IN: PollFlags = PollFlags::POLLIN;
+const OUT: PollFlags = PollFlags::POLLOUT;
+const PRI: PollFlags = PollFlags::POLLPRI;
+const ERR: PollFlags = PollFlags::POLLERR;
+const HUP: PollFlags = PollFlags::POLLHUP;
+
+const NOTHING: Readiness = Readiness::empty();
+
+impl Kernel {
+    /// What is told of a descriptor of which poll(2) says `bits`: nothing, or something.
+    pub(super) fn readiness(
+        self,
+        interest: Interest,
+        bits: PollFlags,
+        is_socket: bool,
+    ) -> Readiness {
+        match self {
+            Self::Epoll => epoll_readiness(interest, bits),
+            Self::Kqueue => interest
+                .iter()
+                .map(|one| kqueue_readiness(one, bits, is_socket))
+                .fold(NOTHING, Readiness::union),
+        }
+    }
+
+    /// Those of the interests that have something to tell.
+    fn ready(self, interest: Interest, bits: PollFlags) -> Interest {
+        interest
+            .iter()
+            .filter(|one| self.readiness(*one, bits, false) != NOTHING)
+            .fold(Interest::NONE, Interest::union)
+    }
+}
+
+/// All that was asked for, and unasked the hang-ups and errors, which are readable and writable.
+fn epoll_readiness(interest: Interest, bits: PollFlags) -> Readiness {
+    let mut told = NOTHING;
+    if interest.contains(Interest::READABLE) {
+        told.set(Readiness::READABLE, bits.contains(IN));
+        told.set(Readiness::READ_CLOSED, bits.contains(RDHUP));
+    }
+    told.set(Readiness::WRITABLE, interest.contains(Interest::WRITABLE) && bits.contains(OUT));
+    told.set(Readiness::PRIORITY, interest.contains(Interest::PRIORITY) && bits.contains(PRI));
+    if bits.contains(HUP) {
+        told |= Readiness::READ_CLOSED | Readiness::WRITE_CLOSED;
+    }
+    if bits.contains(ERR) {
+        told |= Readiness::ERROR;
+    }
+    if bits.intersects(HUP | ERR) {
+        told |= Readiness::READABLE | Readiness::WRITABLE;
+    }
+    told
+}
+
+/// What the filter of one interest tells: nothing that was not asked for.
+fn kqueue_readiness(one: Interest, bits: PollFlags, is_socket: bool) -> Readiness {
+    let (fires, end, ready, closed) = if one == Interest::WRITABLE {
+        // A pipe without a reader has an end, and no error.
+        let end = if is_socket { HUP } else { HUP | ERR };
+        (OUT | HUP | ERR, end, Readiness::WRITABLE, Readiness::WRITE_CLOSED)
+    } else if one == Interest::READABLE {
+        (IN | RDHUP | HUP | ERR, RDHUP | HUP, Readiness::READABLE, Readiness::READ_CLOSED)
+    } else if bits.contains(PRI) {
+        (PRI, PollFlags::empty(), Readiness::PRIORITY, NOTHING)
+    } else {
+        (RDHUP | HUP | ERR, RDHUP | HUP, Readiness::READABLE, Readiness::READ_CLOSED)
+    };
+    if !bits.intersects(fires) {
+        return NOTHING;
+    }
+    if !bits.intersects(end) {
+        return ready;
+    }
+    let failed = Readiness::READABLE | Readiness::WRITABLE | Readiness::ERROR;
+    ready | closed | if is_socket && bits.contains(ERR) { failed } else { NOTHING }
+}
+
+/// What the model knows of a registration.
+#[derive(Debug)]
+pub(super) struct Registration {
+    pub(super) object: EventObject,
+    /// Edge: the interests for which there was an arrival that was not told yet.
+    due: Interest,
+    /// Edge: whether a hang-up or an error is such an arrival.
+    hang_up_is_due: bool,
+    /// Edge: whether anything at all happened to the descriptor since it was told.
+    is_touched: bool,
+    /// Oneshot: whether it was not told since it was added or modified.
+    is_armed: bool,
+    /// The wait that told of it last.
+    pub(super) told_in: u32,
+}
+
+/// What poll(2) said of a descriptor before a wait, and after it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Polled {
+    pub(super) before: PollFlags,
+    pub(super) after: PollFlags,
+    pub(super) is_socket: bool,
+    pub(super) takes_its_time: bool,
+}
+
+impl Registration {
+    /// What was just added or modified, which is an arrival of whatever is there.
+    pub(super) fn new(object: EventObject) -> Self {
+        Self {
+            object,
+            due: Interest::all(),
+            hang_up_is_due: true,
+            is_touched: true,
+            is_armed: true,
+            told_in: 0,
+        }
+    }
+
+    fn is_oneshot(&self) -> bool {
+        matches!(self.object.mode(), Mode::Oneshot | Mode::EdgeOneshot)
+    }
+
+    /// Learns that something happened to the descriptor, by which `bits` are new.
+    pub(super) fn touch(&mut self, kernel: Kernel, bits: PollFlags) {
+        self.is_touched = true;
+        self.due |= kernel.ready(Interest::all(), bits);
+        self.hang_up_is_due |= bits.intersects(HUP | ERR);
+    }
+
+    /// What is lost if it is not told.
+    pub(super) fn lost(&self, kernel: Kernel, polled: Polled) -> Readiness {
+        let must = |bits| self.must(kernel, bits, polled.is_socket);
+        must(polled.before) & must(polled.after)
+    }
+
+    /// What must be told of a descriptor of which poll(2) says `bits`.
+    fn must(&self, kernel: Kernel, bits: PollFlags, is_socket: bool) -> Readiness {
+        let interest = self.object.interest();
+        let all = kernel.readiness(interest, bits, is_socket);
+        match self.object.mode() {
+            Mode::Level => all,
+            Mode::Oneshot | Mode::EdgeOneshot if self.is_armed => all,
+            Mode::Oneshot | Mode::EdgeOneshot => NOTHING,
+            Mode::Edge => {
+                let due = kernel.ready(interest & self.due, bits);
+                let hang_up =
+                    kernel == Kernel::Epoll && self.hang_up_is_due && bits.intersects(HUP | ERR);
+                if due.is_empty() && !hang_up {
+                    return NOTHING;
+                }
+                match kernel {
+                    Kernel::Epoll => all,
+                    // Each filter for itself.
+                    Kernel::Kqueue => kernel.readiness(due, bits, is_socket),
+                }
+            }
+        }
+    }
+
+    /// Whether what was told could be, and learns of it. With `is_all`, there was room for more.
+    pub(super) fn tell(
+        &mut self,
+        kernel: Kernel,
+        event: &EventObject,
+        polled: Polled,
+        is_all: bool,
+    ) -> Result<(), String> {
+        let Polled { before, after, is_socket, takes_its_time } = polled;
+        let object = self.object;
+        if (event.fd, event.kind, event.token) != (object.fd, object.kind, object.token) {
+            return Err(format!("{event:?} was told of {object:?}"));
+        }
+        let told = event.readiness();
+        let can = |bits| kernel.readiness(object.interest(), bits, is_socket);
+        let (can_before, can_after) = (can(before), can(after));
+        if told == NOTHING || !(can_before | can_after).contains(told) {
+            return Err(format!("{event:?} was told, while poll(2) says {before:?}, {after:?}"));
+        }
+        let is_exact = kernel == Kernel::Epoll || (is_all && object.mode() != Mode::Edge);
+        if is_exact && can_before == can_after && told != can_before {
+            return Err(format!("{event:?} was told, and not all of {can_before:?}"));
+        }
+        let must = self.lost(kernel, polled);
+        if is_all && !told.contains(must) && !takes_its_time {
+            return Err(format!("{event:?} was told, and not all of {must:?}"));
+        }
+        if self.is_oneshot() && !self.is_armed {
+            return Err(format!("{event:?} was told again, though it is a oneshot"));
+        }
+        let can_be_news =
+            self.is_touched || takes_its_time || !(self.due & object.interest()).is_empty();
+        if object.mode() == Mode::Edge && !can_be_news {
+            return Err(format!("{event:?} was told again, though nothing happened"));
+        }
+        self.is_armed = false;
+        if is_all || kernel == Kernel::Epoll {
+            self.forget_arrivals();
+        } else {
+            // The other filters may come in the next batch.
+            self.due -= self
+                .due
+                .iter()
+                .filter(|one| told.contains(kernel.readiness(*one, before, is_socket)))
+                .fold(Interest::NONE, Interest::union);
+        }
+        Ok(())
+    }
+
+    /// Learns that it was looked at, and not told.
+    pub(super) fn forget_arrivals(&mut self) {
+        self.due = Interest::NONE;
+        self.hang_up_is_due = false;
+        self.is_touched = false;
+    }
+}
