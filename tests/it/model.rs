@@ -4,109 +4,233 @@
 //! A sequence is the same whenever it has the same number, which a failure prints. The environment
 //! says where to begin and how many to run.
 
+mod ledger;
 mod operation;
 mod oracle;
 mod world;
 
 use std::env;
+use std::fmt;
 use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Instant;
 
 use nix::unistd::alarm;
-use pollio::{EpollPoller, Poller};
+use pollio::{EpollPoller, EventObject, Poller, Waker};
+use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, RngAlgorithm, RngSeed, TestCaseError, TestError, TestRunner};
 
 use crate::alone::alone;
 use crate::kqueue_model::backend::KqueuePoller;
-use operation::{Operation, Sequence, sequences};
+use ledger::Ledger;
+use operation::{INTERESTS, MODES, Operation, Sequence, Shape, sequences};
 use oracle::Kernel;
 use world::World;
+
+/// Makes a poller whose first wait has room for so many events.
+type WithCapacity<P> = fn(usize) -> io::Result<P>;
+
+const EPOLL: WithCapacity<EpollPoller> = EpollPoller::with_capacity;
+const KQUEUE: WithCapacity<KqueuePoller> = KqueuePoller::with_capacity;
 
 /// C1, C2, C3, C4, C5, C6, C9, C10, C16
 #[test]
 fn epoll_tells_what_poll_says_and_the_modes_allow() {
     let path = concat!(module_path!(), "::epoll_tells_what_poll_says_and_the_modes_allow");
-    alone(path, || run_all(Kernel::Epoll, EpollPoller::with_capacity));
+    alone(path, || run_all(1, |number| run(number, Kernel::Epoll, EPOLL)));
 }
 
 /// C1, C2, C3, C4, C5, C6, C9, C10, C16
 #[test]
 fn kqueue_tells_what_poll_says_and_the_modes_allow() {
     let path = concat!(module_path!(), "::kqueue_tells_what_poll_says_and_the_modes_allow");
-    alone(path, || run_all(Kernel::Kqueue, KqueuePoller::with_capacity));
+    alone(path, || run_all(1, |number| run(number, Kernel::Kqueue, KQUEUE)));
+}
+
+/// C1, C2, C3, C4, C9, C12
+#[test]
+fn epoll_tells_a_thread_what_others_do() {
+    let path = concat!(module_path!(), "::epoll_tells_a_thread_what_others_do");
+    alone(path, || run_all(16, |number| run_threads(number, Kernel::Epoll, EPOLL)));
+}
+
+/// C1, C2, C3, C4, C9, C12
+#[test]
+fn kqueue_tells_a_thread_what_others_do() {
+    let path = concat!(module_path!(), "::kqueue_tells_a_thread_what_others_do");
+    alone(path, || run_all(16, |number| run_threads(number, Kernel::Kqueue, KQUEUE)));
 }
 
 /// The number of the first sequence.
 const FIRST: &str = "POLLIO_MODEL_FIRST";
 
-/// How many to run, without the limit of time that a test has otherwise.
+/// How many to run over each backend, without the limit of time that a test has otherwise.
 const COUNT: &str = "POLLIO_MODEL_COUNT";
 
-fn run_all<P: Poller>(kernel: Kernel, poller: fn(usize) -> io::Result<P>) {
+/// Runs one of `part` of the sequences that a test or the environment asks for.
+fn run_all(part: u64, run: impl Fn(u64)) {
+    const USUAL: u64 = 6_000;
     const PROGRESS: u64 = 10_000;
     let number = |name| env::var(name).ok().map(|value| value.parse::<u64>().expect(name));
-    let (first, count) = (number(FIRST).unwrap_or(0), number(COUNT));
-    if count.is_some() {
+    let (first, asked) = (number(FIRST).unwrap_or(0), number(COUNT));
+    if asked.is_some() {
         alarm::cancel();
     }
-    let count = count.unwrap_or(8_000);
+    let count = asked.unwrap_or(USUAL).div_ceil(part);
     let start = Instant::now();
-    for done in 0..count {
-        run(first + done, kernel, poller);
-        if (done + 1) % PROGRESS == 0 || done + 1 == count {
-            eprintln!("{kernel:?}: {} of {count} after {:.0?}", done + 1, start.elapsed());
+    for done in 1..=count {
+        run(first + done - 1);
+        if done % PROGRESS == 0 || done == count {
+            let test = thread::current();
+            let name = test.name().unwrap_or_default();
+            eprintln!("{name}: {done} of {count} after {:.0?}", start.elapsed());
         }
     }
 }
 
-/// Runs the sequence with this number. If it fails, so does the test, with the shortest that does.
-fn run<P: Poller>(number: u64, kernel: Kernel, poller: fn(usize) -> io::Result<P>) {
-    const SIZES: [(usize, usize); 8] =
-        [(1, 10), (1, 30), (2, 20), (2, 40), (4, 40), (4, 60), (8, 60), (64, 200)];
-    const CAPACITIES: [usize; 4] = [1, 2, 8, 1024];
-    let mut bits = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-    let mut choose = |count: usize| {
-        let chosen = usize::try_from(bits).unwrap() % count;
-        bits /= count as u64;
-        chosen
-    };
-    let (slots, length) = SIZES[choose(SIZES.len())];
-    let capacity = CAPACITIES[choose(CAPACITIES.len())];
+/// Runs the sequence with this number in one thread.
+fn run<P: Poller>(number: u64, kernel: Kernel, with_capacity: WithCapacity<P>) {
+    let mut dice = Dice(number);
+    let (slots, length, waits) = dice.choose(&[
+        (1, 10, 20),
+        (1, 30, 20),
+        (2, 20, 20),
+        (2, 40, 20),
+        (4, 40, 20),
+        (4, 60, 20),
+        (8, 60, 20),
+        (64, 300, 2),
+    ]);
+    let (modes, interests) = (dice.choose(&MODES), dice.choose(&INTERESTS));
+    let shape = Shape { slots, length, waits, modes, interests };
+    let capacity = dice.choose(&CAPACITIES);
+    hold(number, &sequences(shape), |sequence: &Sequence| {
+        let mut poller = with_capacity(capacity).unwrap();
+        let registry = poller.registry().clone();
+        let mut world = World::alone(kernel, registry, &sequence.slots, capacity);
+        for (step, operation) in sequence.operations.iter().enumerate() {
+            let done = match operation {
+                Operation::Wait => world.wait(&mut poller, false).map(drop),
+                Operation::WaitForAll => world.wait_for_all(&mut poller),
+                operation => world.operate(*operation),
+            };
+            done.map_err(|error| format!("step {step}: {error}"))?;
+        }
+        let mut wait = |world: &mut World| world.wait_for_all(&mut poller);
+        wait(&mut world).map_err(|error| format!("at the end: {error}"))?;
+        // There is news for those that were told of something else, and for those that were silent.
+        world.write_to_all().map_err(|error| format!("when all is written to: {error}"))?;
+        wait(&mut world).map_err(|error| format!("after all was written to: {error}"))
+    });
+}
+
+/// Runs the sequences with this number in two threads, while a third one waits.
+fn run_threads<P: Poller>(number: u64, kernel: Kernel, with_capacity: WithCapacity<P>) {
+    let mut dice = Dice(number);
+    let (slots, length) = dice.choose(&[(1, 20), (2, 40), (4, 80), (16, 160)]);
+    let (modes, interests) = (dice.choose(&MODES), dice.choose(&INTERESTS));
+    let shape = Shape { slots, length, waits: 20, modes, interests };
+    let capacity = dice.choose(&CAPACITIES);
+    let threads = (sequences(shape), sequences(shape));
+    hold(number, &threads.prop_map(|(one, other)| Threads(one, other)), |Threads(one, other)| {
+        let mut poller = with_capacity(capacity).unwrap();
+        let ledger = Arc::new(Ledger::new(poller.registry().clone()));
+        let running = AtomicUsize::new(2);
+        let the_end = Waker::new().unwrap();
+        poller.add(EventObject::client(the_end.as_raw_fd())).unwrap();
+        // They last as long as the threads: who closes a number without a delete gives it to others.
+        let world = |sequence: &Sequence, token| {
+            World::beside_others(kernel, ledger.clone(), &sequence.slots, token)
+        };
+        let mut worlds = [world(one, 1 << 30), world(other, 1 << 31)];
+        thread::scope(|scope| {
+            for (world, sequence) in worlds.iter_mut().zip([one, other]) {
+                let (ledger, running, the_end) = (&ledger, &running, &the_end);
+                scope.spawn(move || {
+                    if let Err(error) = operate(world, sequence) {
+                        ledger.fail(error);
+                    }
+                    if running.fetch_sub(1, Ordering::Relaxed) == 1 {
+                        the_end.wake().unwrap();
+                    }
+                });
+            }
+            loop {
+                let now = ledger.now();
+                for event in poller.wait(-1).unwrap() {
+                    if event.fd == the_end.as_raw_fd() {
+                        return;
+                    }
+                    if let Err(error) = ledger.tell(now, event) {
+                        ledger.fail(error);
+                    }
+                }
+            }
+        });
+        ledger.failure().map_or(Ok(()), Err)
+    });
+}
+
+fn operate(world: &mut World, sequence: &Sequence) -> Result<(), String> {
+    for (step, operation) in sequence.operations.iter().enumerate() {
+        let done = match operation {
+            Operation::Wait | Operation::WaitForAll => world.await_told(),
+            operation => world.operate(*operation),
+        };
+        done.map_err(|error| format!("step {step}: {error}"))?;
+    }
+    world.await_told().map_err(|error| format!("at the end: {error}"))
+}
+
+/// The sequences of two threads.
+#[derive(Clone, Debug)]
+struct Threads(Sequence, Sequence);
+
+impl fmt::Display for Threads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "one thread:\n{}another:\n{}", self.0, self.1)
+    }
+}
+
+const CAPACITIES: [usize; 4] = [1, 2, 8, 1024];
+
+/// Has `holds` be true of what `strategy` makes of this number. Where it is not, the test fails with
+/// the shortest sequence of which it is not.
+fn hold<S: Strategy>(number: u64, strategy: &S, holds: impl Fn(&S::Value) -> Result<(), String>)
+where
+    S::Value: fmt::Display,
+{
     let config = Config {
         cases: 1,
         failure_persistence: None,
         max_shrink_iters: 10_000,
+        // So that shrinking what fails by chance ends before its process does.
+        max_shrink_time: 20_000,
+        // The other one takes most of the time in a debug build.
         rng_algorithm: RngAlgorithm::XorShift,
         rng_seed: RngSeed::Fixed(number),
         ..Config::default()
     };
-    let outcome = TestRunner::new(config).run(&sequences(slots, length), |sequence| {
-        let poller = poller(capacity).unwrap();
-        replay(&sequence, kernel, poller, capacity).map_err(TestCaseError::fail)
-    });
+    let outcome = TestRunner::new(config)
+        .run(strategy, |sequence| holds(&sequence).map_err(TestCaseError::fail));
     match outcome {
         Ok(()) => {}
         Err(TestError::Fail(reason, sequence)) => {
-            panic!("{kernel:?}, sequence {number}, capacity {capacity}: {reason}\n{sequence}")
+            panic!("sequence {number}: {reason}\n{sequence}")
         }
         Err(error) => panic!("{error}"),
     }
 }
 
-fn replay<P: Poller>(
-    sequence: &Sequence,
-    kernel: Kernel,
-    mut poller: P,
-    capacity: usize,
-) -> Result<(), String> {
-    let mut world = World::new(kernel, poller.registry().clone(), &sequence.slots, capacity);
-    for (step, operation) in sequence.operations.iter().enumerate() {
-        let done = match operation {
-            Operation::Wait => world.wait(&mut poller, false).map(drop),
-            Operation::WaitForAll => world.wait_for_all(&mut poller),
-            operation => world.operate(*operation),
-        };
-        done.map_err(|error| format!("step {step}: {error}"))?;
+/// What is not worth shrinking, by the number of a sequence.
+struct Dice(u64);
+
+impl Dice {
+    fn choose<T: Copy>(&mut self, from: &[T]) -> T {
+        self.0 = self.0.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        from[usize::try_from(self.0 >> 40).unwrap() % from.len()]
     }
-    world.wait_for_all(&mut poller).map_err(|error| format!("at the end: {error}"))
 }

@@ -131,31 +131,42 @@ impl fmt::Display for Sequence {
     }
 }
 
-/// Sequences of up to `length` operations on so many slots.
-pub(super) fn sequences(slots: usize, length: usize) -> impl Strategy<Value = Sequence> {
-    (vec(what(), slots), vec(operation(slots), 1..=length))
+/// What sequences have in common. If all were of everything, none would have much of anything.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shape {
+    pub(super) slots: usize,
+    pub(super) length: usize,
+    /// How many of a hundred operations are waits.
+    pub(super) waits: u32,
+    pub(super) modes: &'static [Mode],
+    pub(super) interests: &'static [Interest],
+}
+
+pub(super) fn sequences(shape: Shape) -> impl Strategy<Value = Sequence> {
+    (vec(what(), shape.slots), vec(operation(shape), 1..=shape.length))
         .prop_map(|(slots, operations)| Sequence { slots, operations })
 }
 
-fn operation(slots: usize) -> impl Strategy<Value = Operation> {
-    let slot = || 0..slots;
-    let which = || (0..slots, 0..3_usize).prop_map(|(slot, nth)| Which(slot, nth));
+fn operation(shape: Shape) -> impl Strategy<Value = Operation> {
+    let slot = || 0..shape.slots;
+    let which = || (slot(), 0..3_usize).prop_map(|(slot, nth)| Which(slot, nth));
+    let asked = || asked(shape);
     let end = || select(&[End::Near, End::Far][..]);
     let amount = || select(&[Amount::One, Amount::All][..]);
     prop_oneof![
-        9 => select(&WAITS[..]),
-        9 => (which(), asked()).prop_map(|(which, asked)| Operation::Add(which, asked)),
-        6 => (which(), asked()).prop_map(|(which, asked)| Operation::Modify(which, asked)),
-        2 => which().prop_map(Operation::Delete),
-        8 => (slot(), end(), amount())
+        shape.waits => select(&WAITS[..]),
+        20 => (which(), asked()).prop_map(|(which, asked)| Operation::Add(which, asked)),
+        12 => (which(), asked()).prop_map(|(which, asked)| Operation::Modify(which, asked)),
+        4 => which().prop_map(Operation::Delete),
+        16 => (slot(), end(), amount())
             .prop_map(|(slot, end, amount)| Operation::Write(slot, end, amount)),
-        7 => (slot(), end(), amount())
+        14 => (slot(), end(), amount())
             .prop_map(|(slot, end, amount)| Operation::Read(slot, end, amount)),
-        1 => (slot(), end(), select(&SHUTDOWNS[..]))
+        2 => (slot(), end(), select(&SHUTDOWNS[..]))
             .prop_map(|(slot, end, how)| Operation::Shutdown(slot, end, how)),
-        3 => (slot(), select(&RARE[..])).prop_map(|(slot, operation)| operation(slot)),
-        2 => which().prop_map(Operation::Close),
-        2 => (slot(), what()).prop_map(|(slot, what)| Operation::Open(slot, what)),
+        6 => (slot(), select(&RARE[..])).prop_map(|(slot, operation)| operation(slot)),
+        4 => which().prop_map(Operation::Close),
+        4 => (slot(), what()).prop_map(|(slot, what)| Operation::Open(slot, what)),
     ]
 }
 
@@ -163,9 +174,9 @@ fn what() -> impl Strategy<Value = What> {
     select(&WHATS[..])
 }
 
-fn asked() -> impl Strategy<Value = Asked> {
+fn asked(Shape { modes, interests, .. }: Shape) -> impl Strategy<Value = Asked> {
     let kind = select(&[EventKind::Client, EventKind::Server][..]);
-    (kind, select(&INTERESTS[..]), select(&MODES[..])).prop_map(|(kind, interest, mode)| Asked {
+    (kind, select(interests), select(modes)).prop_map(|(kind, interest, mode)| Asked {
         kind,
         interest,
         mode,
@@ -183,28 +194,29 @@ const WHATS: [What; 25] = {
     ]
 };
 
-const INTERESTS: [Interest; 12] = {
+const BOTH: Interest = Interest::READABLE.union(Interest::WRITABLE);
+
+pub(super) const INTERESTS: [&[Interest]; 3] = {
     let (read, write, priority) = (Interest::READABLE, Interest::WRITABLE, Interest::PRIORITY);
-    let both = read.union(write);
     [
-        read,
-        read,
-        write,
-        write,
-        both,
-        both,
-        both,
-        Interest::NONE,
-        priority,
-        read.union(priority),
-        write.union(priority),
-        both.union(priority),
+        &[read, write, BOTH],
+        &[BOTH],
+        &[
+            read,
+            write,
+            BOTH,
+            priority,
+            read.union(priority),
+            write.union(priority),
+            BOTH.union(priority),
+            Interest::NONE,
+        ],
     ]
 };
 
-const MODES: [Mode; 7] = {
+pub(super) const MODES: [&[Mode]; 4] = {
     use Mode::{Edge, EdgeOneshot, Level, Oneshot};
-    [Level, Level, Edge, Edge, Oneshot, Oneshot, EdgeOneshot]
+    [&[Level, Edge, Oneshot, EdgeOneshot], &[Level], &[Edge], &[Oneshot, EdgeOneshot]]
 };
 
 const SHUTDOWNS: [Shutdown; 6] = {

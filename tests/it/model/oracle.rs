@@ -105,6 +105,8 @@ pub(super) struct Registration {
     is_armed: bool,
     /// The wait that told of it last.
     pub(super) told_in: u32,
+    /// With several threads: how often it was told, as far as is known.
+    told: u64,
 }
 
 /// What poll(2) said of a descriptor before a wait, and after it.
@@ -126,6 +128,7 @@ impl Registration {
             is_touched: true,
             is_armed: true,
             told_in: 0,
+            told: 0,
         }
     }
 
@@ -217,6 +220,17 @@ impl Registration {
                 .fold(Interest::NONE, Interest::union);
         }
         Ok(())
+    }
+
+    /// Learns how often it was told by now, of whatever was due, and says whether that is news.
+    pub(super) fn learn(&mut self, told: u64) -> bool {
+        let is_news = told > self.told;
+        if is_news {
+            self.told = told;
+            self.is_armed = false;
+            self.forget_arrivals();
+        }
+        is_news
     }
 
     /// Learns that it was looked at, and not told.

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{self, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{LazyLock, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,9 +15,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::openpty;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
-use pollio::{EventKind, EventObject, Interest, Poller, Readiness, Registry, Timer};
+use pollio::{EventKind, EventObject, Interest, Mode, Poller, Readiness, Registry, Timer};
 use socket2::SockRef;
 
+use super::ledger::Ledger;
 use super::operation::{Amount, Asked, End, Operation, What, Which};
 use super::oracle::{Kernel, Polled, RDHUP, Registration};
 
@@ -125,6 +126,12 @@ impl Thing {
             thread::sleep(Duration::from_micros(20));
         }
         Ok(())
+    }
+
+    /// What there is to know of it around a wait.
+    fn polled(&self, before: PollFlags, after: PollFlags) -> Polled {
+        let (is_socket, takes_its_time) = (self.what.is_socket(), self.what.takes_its_time());
+        Polled { before, after, is_socket, takes_its_time }
     }
 
     fn is_registered(&self, fd: RawFd) -> bool {
@@ -319,13 +326,34 @@ pub(super) struct World {
     /// The least number of events that a wait has room for.
     capacity: usize,
     waits: u32,
+    /// What another thread was told that waits meanwhile, beside others that register.
+    ledger: Option<Arc<Ledger>>,
 }
 
 impl World {
-    pub(super) fn new(kernel: Kernel, registry: Registry, slots: &[What], capacity: usize) -> Self {
+    /// A world of one thread, which waits in between.
+    pub(super) fn alone(
+        kernel: Kernel,
+        registry: Registry,
+        slots: &[What],
+        capacity: usize,
+    ) -> Self {
         let slots = slots.iter().map(|what| Slot { what: *what, thing: None, last: None });
         let token = u32::MAX - 8; // it wraps
-        Self { kernel, registry, slots: slots.collect(), token, capacity, waits: 0 }
+        let slots = slots.collect();
+        Self { kernel, registry, slots, token, capacity, waits: 0, ledger: None }
+    }
+
+    /// The part of one of several threads, whose tokens begin at `token`.
+    pub(super) fn beside_others(
+        kernel: Kernel,
+        ledger: Arc<Ledger>,
+        slots: &[What],
+        token: u32,
+    ) -> Self {
+        let registry = Registry::new(ledger.clone());
+        let world = Self::alone(kernel, registry, slots, 0);
+        Self { token, ledger: Some(ledger), ..world }
     }
 
     /// Does all of it but for the waits.
@@ -385,6 +413,12 @@ impl World {
     ) -> Result<(), String> {
         self.open(slot);
         let Some(thing) = &mut self.slots[slot].thing else { return Ok(()) };
+        if let Some(ledger) = &self.ledger {
+            // What is told from here on may be told of what happens now.
+            for registration in &mut thing.registrations {
+                registration.learn(ledger.told(registration.object.token));
+            }
+        }
         let before = thing.bits();
         act(thing, self.kernel)?;
         let after = thing.bits();
@@ -392,12 +426,17 @@ impl World {
         Ok(())
     }
 
-    /// Closes one descriptor of a slot, without a delete.
+    /// Closes one descriptor of a slot; without a delete, unless its number may be another thread's
+    /// next.
     fn close(&mut self, slot: usize, nth: usize) -> Result<(), String> {
         self.open(slot);
         let Slot { thing: place, last, .. } = &mut self.slots[slot];
         let Some(thing) = place else { return Ok(()) };
         let fd = thing.nears[nth % thing.nears.len()].number();
+        if self.ledger.is_some() && thing.is_registered(fd) {
+            thing.forget(fd);
+            check("delete", EventObject::client(fd), self.registry.delete(fd), Ok(()))?;
+        }
         thing.nears.retain(|near| near.number() != fd);
         *last = Some(fd);
         if self.kernel == Kernel::Kqueue {
@@ -407,7 +446,7 @@ impl World {
         if thing.nears.is_empty() {
             *place = None;
         }
-        if self.kernel == Kernel::Kqueue && may_be_mistaken {
+        if self.kernel == Kernel::Kqueue && may_be_mistaken && self.ledger.is_none() {
             // The model of kqueue is not told of a close: else it would take what has the number
             // next for the same.
             self.delete(fd)?;
@@ -425,6 +464,7 @@ impl World {
         let Slot { thing, last, .. } = &self.slots[slot];
         let fd = match thing {
             Some(thing) => thing.nears[nth % thing.nears.len()].number(),
+            None if self.ledger.is_some() => return Ok(()),
             None => last.expect("it was opened"),
         };
         let is_foreign = self.holder(fd).is_none() && is_open(fd);
@@ -438,7 +478,12 @@ impl World {
     }
 
     fn object(&mut self, fd: RawFd, asked: Asked) -> EventObject {
-        let Asked { kind, interest, mode } = asked;
+        let Asked { kind, mut interest, mode } = asked;
+        let is_oneshot = matches!(mode, Mode::Oneshot | Mode::EdgeOneshot);
+        if self.kernel == Kernel::Kqueue && is_oneshot && self.ledger.is_some() {
+            // With several, a wait may silence what is registered anew meanwhile, as the table says.
+            interest = interest.iter().next().unwrap_or(interest);
+        }
         self.token = self.token.wrapping_add(1);
         let object = match kind {
             EventKind::Server => EventObject::server(fd),
@@ -481,6 +526,16 @@ impl World {
         check("delete", EventObject::client(fd), self.registry.delete(fd), expected)
     }
 
+    /// Gives everything that is open something to read.
+    pub(super) fn write_to_all(&mut self) -> Result<(), String> {
+        for slot in 0..self.slots.len() {
+            if self.slots[slot].thing.is_some() {
+                self.operate(Operation::Write(slot, End::Far, Amount::One))?;
+            }
+        }
+        Ok(())
+    }
+
     /// So many waits that everything has had its turn, however small the buffer is: it doubles.
     pub(super) fn wait_for_all(&mut self, poller: &mut impl Poller) -> Result<(), String> {
         const ENOUGH: u32 = 12;
@@ -509,6 +564,41 @@ impl World {
         }
     }
 
+    /// Waits until the other thread was told what it must be.
+    pub(super) fn await_told(&mut self) -> Result<(), String> {
+        let Some(ledger) = self.ledger.clone() else { return Ok(()) };
+        let start = Instant::now();
+        let mut told = Vec::new();
+        loop {
+            if let Some(failure) = ledger.failure() {
+                return Err(failure);
+            }
+            let bits = self.bits();
+            let mut lost = None;
+            for (slot, bits) in self.slots.iter_mut().zip(bits) {
+                let Some(thing) = &mut slot.thing else { continue };
+                let polled = thing.polled(bits, bits);
+                for registration in &mut thing.registrations {
+                    let object = registration.object;
+                    if registration.learn(ledger.told(object.token)) {
+                        told.push(object.token);
+                    }
+                    // Level goes on, so that once is enough.
+                    if registration.lost(self.kernel, polled) != Readiness::empty()
+                        && !told.contains(&object.token)
+                    {
+                        lost = Some(format!("{object:?} is not told"));
+                    }
+                }
+            }
+            match lost {
+                Some(lost) if start.elapsed() > LONG => return Err(lost),
+                Some(_) => thread::sleep(Duration::from_micros(20)),
+                None => return Ok(()),
+            }
+        }
+    }
+
     /// What poll(2) says of each slot.
     fn bits(&self) -> Vec<PollFlags> {
         let things = || self.slots.iter().filter_map(|slot| slot.thing.as_ref());
@@ -532,12 +622,7 @@ impl World {
         let mut things: Vec<_> = self.slots.iter_mut().zip(before.iter().zip(after)).collect();
         let things = things.iter_mut().filter_map(|(slot, (before, after))| {
             let thing = slot.thing.as_mut()?;
-            let polled = Polled {
-                before: **before,
-                after: **after,
-                is_socket: thing.what.is_socket(),
-                takes_its_time: thing.what.takes_its_time(),
-            };
+            let polled = thing.polled(**before, **after);
             Some((&mut thing.registrations, polled))
         });
         let mut registrations: Vec<_> = things
