@@ -7,6 +7,7 @@
 mod ledger;
 mod operation;
 mod oracle;
+mod thing;
 mod world;
 
 use std::env;
@@ -25,6 +26,7 @@ use proptest::test_runner::{Config, RngAlgorithm, RngSeed, TestCaseError, TestEr
 
 use crate::alone::alone;
 use crate::kqueue_model::backend::KqueuePoller;
+use crate::random::Random;
 use ledger::Ledger;
 use operation::{INTERESTS, MODES, Operation, Sequence, Shape, sequences};
 use oracle::Kernel;
@@ -76,9 +78,11 @@ fn run_all(part: u64, run: impl Fn(u64)) {
     const PROGRESS: u64 = 10_000;
     let number = |name| env::var(name).ok().map(|value| value.parse::<u64>().expect(name));
     let (first, asked) = (number(FIRST).unwrap_or(0), number(COUNT));
-    if asked.is_some() {
-        alarm::cancel();
-    }
+    // They take longer than other tests, and a busy machine longer still.
+    match asked {
+        None => alarm::set(300),
+        Some(_) => alarm::cancel(),
+    };
     let count = asked.unwrap_or(USUAL).div_ceil(part);
     let start = Instant::now();
     for done in 1..=count {
@@ -93,20 +97,25 @@ fn run_all(part: u64, run: impl Fn(u64)) {
 
 /// Runs the sequence with this number in one thread.
 fn run<P: Poller>(number: u64, kernel: Kernel, with_capacity: WithCapacity<P>) {
-    let mut dice = Dice(number);
-    let (slots, length, waits) = dice.choose(&[
-        (1, 10, 20),
-        (1, 30, 20),
-        (2, 20, 20),
-        (2, 40, 20),
-        (4, 40, 20),
-        (4, 60, 20),
-        (8, 60, 20),
-        (64, 300, 2),
+    let mut random = Random::new(usize::try_from(number).unwrap());
+    let (slots, length, waits, adds) = random.choose(&[
+        (1, 10, 20, 20),
+        (1, 20, 20, 20),
+        (1, 30, 20, 20),
+        (1, 40, 20, 20),
+        (2, 20, 20, 20),
+        (2, 30, 20, 20),
+        (2, 40, 20, 20),
+        (2, 60, 20, 20),
+        (4, 40, 20, 20),
+        (4, 60, 20, 20),
+        (8, 60, 20, 20),
+        // So many at once that none of the buffers on the way holds them.
+        (64, 500, 1, 160),
     ]);
-    let (modes, interests) = (dice.choose(&MODES), dice.choose(&INTERESTS));
-    let shape = Shape { slots, length, waits, modes, interests };
-    let capacity = dice.choose(&CAPACITIES);
+    let (modes, interests) = (random.choose(&MODES), random.choose(&INTERESTS));
+    let shape = Shape { slots, length, waits, adds, modes, interests };
+    let capacity = random.choose(&CAPACITIES);
     hold(number, &sequences(shape), |sequence: &Sequence| {
         let mut poller = with_capacity(capacity).unwrap();
         let registry = poller.registry().clone();
@@ -129,11 +138,11 @@ fn run<P: Poller>(number: u64, kernel: Kernel, with_capacity: WithCapacity<P>) {
 
 /// Runs the sequences with this number in two threads, while a third one waits.
 fn run_threads<P: Poller>(number: u64, kernel: Kernel, with_capacity: WithCapacity<P>) {
-    let mut dice = Dice(number);
-    let (slots, length) = dice.choose(&[(1, 20), (2, 40), (4, 80), (16, 160)]);
-    let (modes, interests) = (dice.choose(&MODES), dice.choose(&INTERESTS));
-    let shape = Shape { slots, length, waits: 20, modes, interests };
-    let capacity = dice.choose(&CAPACITIES);
+    let mut random = Random::new(usize::try_from(number).unwrap());
+    let (slots, length) = random.choose(&[(1, 20), (2, 40), (4, 80), (16, 160)]);
+    let (modes, interests) = (random.choose(&MODES), random.choose(&INTERESTS));
+    let shape = Shape { slots, length, waits: 20, adds: 20, modes, interests };
+    let capacity = random.choose(&CAPACITIES);
     let threads = (sequences(shape), sequences(shape));
     hold(number, &threads.prop_map(|(one, other)| Threads(one, other)), |Threads(one, other)| {
         let mut poller = with_capacity(capacity).unwrap();
@@ -222,15 +231,5 @@ where
             panic!("sequence {number}: {reason}\n{sequence}")
         }
         Err(error) => panic!("{error}"),
-    }
-}
-
-/// What is not worth shrinking, by the number of a sequence.
-struct Dice(u64);
-
-impl Dice {
-    fn choose<T: Copy>(&mut self, from: &[T]) -> T {
-        self.0 = self.0.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        from[usize::try_from(self.0 >> 40).unwrap() % from.len()]
     }
 }

@@ -16,6 +16,10 @@ impl Random {
         self.0
     }
 
+    pub(crate) fn choose<T: Copy>(&mut self, from: &[T]) -> T {
+        from[usize::try_from(self.next() >> 32).unwrap() % from.len()]
+    }
+
     /// From one byte to 64 kB, as often small as large.
     pub(crate) fn size(&mut self) -> usize {
         let limit = 1 << self.below(17);

@@ -27,7 +27,7 @@ impl What {
         matches!(self, Self::Unix | Self::Tcp)
     }
 
-    pub(super) fn is_pty(self) -> bool {
+    fn is_pty(self) -> bool {
         matches!(self, Self::PtyMaster | Self::PtySlave)
     }
 
@@ -136,8 +136,9 @@ impl fmt::Display for Sequence {
 pub(super) struct Shape {
     pub(super) slots: usize,
     pub(super) length: usize,
-    /// How many of a hundred operations are waits.
+    /// How often it waits and adds, where it reads or writes thirty times.
     pub(super) waits: u32,
+    pub(super) adds: u32,
     pub(super) modes: &'static [Mode],
     pub(super) interests: &'static [Interest],
 }
@@ -155,7 +156,8 @@ fn operation(shape: Shape) -> impl Strategy<Value = Operation> {
     let amount = || select(&[Amount::One, Amount::All][..]);
     prop_oneof![
         shape.waits => select(&WAITS[..]),
-        20 => (which(), asked()).prop_map(|(which, asked)| Operation::Add(which, asked)),
+        shape.adds => (which(), asked())
+            .prop_map(|(which, asked)| Operation::Add(which, asked)),
         12 => (which(), asked()).prop_map(|(which, asked)| Operation::Modify(which, asked)),
         4 => which().prop_map(Operation::Delete),
         16 => (slot(), end(), amount())

@@ -1,312 +1,20 @@
-//! The descriptors of a sequence, a poller that watches them, and the model beside it.
+//! The descriptors of a sequence, and the model of what is registered.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::net::{self, TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixStream;
-use std::sync::{Arc, LazyLock, Mutex};
+use std::fs;
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::pty::openpty;
-use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
-use pollio::{EventKind, EventObject, Interest, Mode, Poller, Readiness, Registry, Timer};
-use socket2::SockRef;
+use nix::poll::{PollFlags, PollTimeout, poll};
+use pollio::{EventKind, EventObject, Mode, Poller, Readiness, Registry};
 
 use super::ledger::Ledger;
 use super::operation::{Amount, Asked, End, Operation, What, Which};
-use super::oracle::{Kernel, Polled, RDHUP, Registration};
-
-/// Longer than the kernel takes to deliver anything.
-const LONG: Duration = Duration::from_secs(10);
-
-/// What an open file is watched by: its descriptor, and duplicates of that.
-enum Near {
-    Plain(File),
-    Timer(Timer),
-}
-
-impl AsFd for Near {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Plain(file) => file.as_fd(),
-            Self::Timer(timer) => timer.as_fd(),
-        }
-    }
-}
-
-impl Near {
-    fn number(&self) -> RawFd {
-        self.as_fd().as_raw_fd()
-    }
-}
-
-/// What is open in a slot.
-struct Thing {
-    what: What,
-    nears: Vec<Near>,
-    far: Option<File>,
-    registrations: Vec<Registration>,
-}
-
-impl Thing {
-    fn open(what: What) -> Self {
-        let (near, far) = match what {
-            What::Unix => {
-                let (near, far) = UnixStream::pair().unwrap();
-                // So that a write or two fill it.
-                SockRef::from(&near).set_send_buffer_size(1).unwrap();
-                (Near::Plain(OwnedFd::from(near).into()), Some(OwnedFd::from(far)))
-            }
-            What::Tcp => {
-                let (near, far) = tcp_pair();
-                (Near::Plain(OwnedFd::from(near).into()), Some(far.into()))
-            }
-            What::PipeReader | What::PipeWriter => {
-                let (reader, writer) = nix::unistd::pipe().unwrap();
-                fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
-                if what == What::PipeReader {
-                    (Near::Plain(reader.into()), Some(writer))
-                } else {
-                    (Near::Plain(writer.into()), Some(reader))
-                }
-            }
-            What::PtyMaster | What::PtySlave => {
-                let pty = openpty(None, None).unwrap();
-                let mut terminal = tcgetattr(&pty.slave).unwrap();
-                cfmakeraw(&mut terminal);
-                tcsetattr(&pty.slave, SetArg::TCSANOW, &terminal).unwrap();
-                if what == What::PtyMaster {
-                    (Near::Plain(pty.master.into()), Some(pty.slave))
-                } else {
-                    (Near::Plain(pty.slave.into()), Some(pty.master))
-                }
-            }
-            What::Eventfd => {
-                let eventfd = EventFd::from_flags(EfdFlags::EFD_CLOEXEC).unwrap();
-                (Near::Plain(OwnedFd::from(eventfd).into()), None)
-            }
-            What::Timer => (Near::Timer(Timer::new().unwrap()), None),
-        };
-        if let Near::Plain(near) = &near {
-            set_nonblocking(near);
-        }
-        let far = far.map(File::from);
-        if let Some(far) = &far {
-            set_nonblocking(far);
-        }
-        Self { what, nears: vec![near], far, registrations: Vec::new() }
-    }
-
-    fn entries(&self) -> [PollFd<'_>; 2] {
-        let near = self.nears[0].as_fd();
-        let known = PollFlags::POLLIN | PollFlags::POLLOUT | PollFlags::POLLPRI;
-        [PollFd::new(near, known), PollFd::new(near, RDHUP)]
-    }
-
-    /// What poll(2) says of it.
-    fn bits(&self) -> PollFlags {
-        let mut entries = self.entries();
-        poll(&mut entries, PollTimeout::ZERO).unwrap();
-        bits(&entries)
-    }
-
-    /// Waits until poll(2) says so.
-    fn await_bits(&self, bits: PollFlags) -> Result<(), String> {
-        let start = Instant::now();
-        while !self.bits().contains(bits) {
-            if start.elapsed() > LONG {
-                return Err(format!("no {bits:?} came, only {:?}", self.bits()));
-            }
-            thread::sleep(Duration::from_micros(20));
-        }
-        Ok(())
-    }
-
-    /// What there is to know of it around a wait.
-    fn polled(&self, before: PollFlags, after: PollFlags) -> Polled {
-        let (is_socket, takes_its_time) = (self.what.is_socket(), self.what.takes_its_time());
-        Polled { before, after, is_socket, takes_its_time }
-    }
-
-    fn is_registered(&self, fd: RawFd) -> bool {
-        self.registrations.iter().any(|registration| registration.object.fd == fd)
-    }
-
-    fn forget(&mut self, fd: RawFd) {
-        self.registrations.retain(|registration| registration.object.fd != fd);
-    }
-
-    /// Registers a descriptor, or replaces what it asked for.
-    fn register(&mut self, kernel: Kernel, object: EventObject) -> Result<(), Errno> {
-        self.forget(object.fd);
-        let is_broken = self.what == What::PipeWriter && self.far.is_none();
-        if kernel == Kernel::Kqueue && is_broken && object.interest().contains(Interest::WRITABLE) {
-            return Err(Errno::EPIPE);
-        }
-        self.registrations.push(Registration::new(object));
-        Ok(())
-    }
-
-    fn duplicate(&mut self) {
-        const MOST: usize = 3;
-        if self.nears.len() < MOST {
-            let near = self.nears[0].as_fd().try_clone_to_owned().unwrap();
-            self.nears.push(Near::Plain(near.into()));
-        }
-    }
-
-    fn write(&mut self, kernel: Kernel, end: End, amount: Amount) -> Result<(), String> {
-        let arrives = match (&self.nears[0], &self.far, self.what) {
-            (Near::Timer(timer), ..) => {
-                timer.set(Duration::ZERO).unwrap();
-                self.await_bits(PollFlags::POLLIN)?;
-                true
-            }
-            (Near::Plain(eventfd), _, What::Eventfd) => {
-                if amount == Amount::All {
-                    // What was there is lost.
-                    read(eventfd, Amount::One);
-                }
-                let count: u64 = if amount == Amount::All { u64::MAX - 1 } else { 1 };
-                let mut eventfd = eventfd;
-                eventfd.write(&count.to_ne_bytes()).is_ok()
-            }
-            (Near::Plain(near), _, what) if end == End::Near => {
-                write(near, amount, what);
-                false
-            }
-            (_, Some(far), what) => {
-                let arrives = write(far, amount, what);
-                if arrives && what.takes_its_time() {
-                    self.await_bits(PollFlags::POLLIN)?;
-                }
-                arrives
-            }
-            (_, None, _) => false,
-        };
-        if arrives {
-            self.touch(kernel, PollFlags::POLLIN);
-        }
-        Ok(())
-    }
-
-    fn read(&mut self, end: End, amount: Amount) {
-        match (&self.nears[0], &self.far) {
-            (Near::Timer(timer), _) => drop(timer.clear().unwrap()),
-            (Near::Plain(near), _) if end == End::Near || self.far.is_none() => read(near, amount),
-            (_, Some(far)) => read(far, amount),
-            (_, None) => {}
-        }
-    }
-
-    fn write_out_of_band(&mut self, kernel: Kernel) -> Result<(), String> {
-        let Some(far) = self.far.as_ref().filter(|_| self.what == What::Tcp) else { return Ok(()) };
-        if SockRef::from(far).send_out_of_band(b"!").is_ok() {
-            self.await_bits(PollFlags::POLLPRI)?;
-            self.touch(kernel, PollFlags::POLLPRI);
-        }
-        Ok(())
-    }
-
-    fn shutdown(&mut self, end: End, how: net::Shutdown) -> Result<(), String> {
-        let file = match (&self.nears[0], &self.far) {
-            (Near::Plain(near), _) if end == End::Near => near,
-            (_, Some(far)) => far,
-            _ => return Ok(()),
-        };
-        if !self.what.is_socket() || SockRef::from(file).shutdown(how).is_err() {
-            return Ok(());
-        }
-        let reads = how != net::Shutdown::Write;
-        let writes = how != net::Shutdown::Read;
-        if if end == End::Near { reads } else { writes } {
-            self.await_bits(RDHUP)?;
-        }
-        Ok(())
-    }
-
-    fn close_far(&mut self, reset: bool) -> Result<(), String> {
-        let Some(far) = self.far.take() else { return Ok(()) };
-        if reset && self.what == What::Tcp {
-            SockRef::from(&far).set_linger(Some(Duration::ZERO)).unwrap();
-        }
-        drop(far);
-        match self.what {
-            What::Tcp => self.await_bits(RDHUP),
-            What::PtyMaster | What::PtySlave => self.await_bits(PollFlags::POLLHUP),
-            _ => Ok(()),
-        }
-    }
-
-    /// Tells every registration that something happened, by which `bits` are new.
-    fn touch(&mut self, kernel: Kernel, bits: PollFlags) {
-        for registration in &mut self.registrations {
-            registration.touch(kernel, bits);
-        }
-    }
-}
-
-impl Drop for Thing {
-    fn drop(&mut self) {
-        if self.what == What::Tcp {
-            // A connection that ends in good order keeps its port for a minute.
-            let far = self.far.iter().map(File::as_fd);
-            for end in self.nears.iter().map(Near::as_fd).chain(far) {
-                let _ = SockRef::from(&end).set_linger(Some(Duration::ZERO));
-            }
-        }
-    }
-}
-
-/// What two entries for a descriptor say: nix gives up on one that has RDHUP, so that one has
-/// nothing else.
-fn bits(entries: &[PollFd<'_>]) -> PollFlags {
-    let known = entries[0].revents().unwrap();
-    if entries[1].revents().is_none() { known | RDHUP } else { known }
-}
-
-fn tcp_pair() -> (TcpStream, TcpStream) {
-    static LISTENER: LazyLock<Mutex<TcpListener>> =
-        LazyLock::new(|| Mutex::new(TcpListener::bind("127.0.0.1:0").unwrap()));
-    let listener = LISTENER.lock().unwrap();
-    let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (far, _) = listener.accept().unwrap();
-    for end in [&near, &far] {
-        end.set_nodelay(true).unwrap();
-    }
-    SockRef::from(&near).set_send_buffer_size(1).unwrap();
-    (near, far)
-}
-
-fn set_nonblocking(file: &File) {
-    let flags = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL).unwrap());
-    fcntl(file, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).unwrap();
-}
-
-/// Writes, and says whether anything was written.
-fn write(mut to: &File, amount: Amount, what: What) -> bool {
-    // How much there is room for in these changes by itself.
-    if amount == Amount::One || what.takes_its_time() {
-        return to.write(b"x").is_ok();
-    }
-    let mut written = false;
-    while matches!(to.write(&[0; 4096]), Ok(1..)) {
-        written = true;
-    }
-    written
-}
-
-fn read(mut from: &File, amount: Amount) {
-    let mut room = [0; 4096];
-    let room = if amount == Amount::One { &mut room[..1] } else { &mut room[..] };
-    while matches!(from.read(room), Ok(1..)) && amount == Amount::All {}
-}
+use super::oracle::Kernel;
+use super::thing::{LONG, Thing, bits};
 
 /// A place for a descriptor, and its like.
 struct Slot {
@@ -473,8 +181,8 @@ impl World {
 
     /// What has this number, if it is one of ours.
     fn holder(&mut self, fd: RawFd) -> Option<&mut Thing> {
-        let things = self.slots.iter_mut().filter_map(|slot| slot.thing.as_mut());
-        things.into_iter().find(|thing| thing.nears.iter().any(|near| near.number() == fd))
+        let mut things = self.slots.iter_mut().filter_map(|slot| slot.thing.as_mut());
+        things.find(|thing| thing.nears.iter().any(|near| near.number() == fd))
     }
 
     fn object(&mut self, fd: RawFd, asked: Asked) -> EventObject {
@@ -619,15 +327,12 @@ impl World {
     ) -> Result<Option<String>, String> {
         self.waits += 1;
         let (waits, kernel) = (self.waits, self.kernel);
-        let mut things: Vec<_> = self.slots.iter_mut().zip(before.iter().zip(after)).collect();
-        let things = things.iter_mut().filter_map(|(slot, (before, after))| {
-            let thing = slot.thing.as_mut()?;
-            let polled = thing.polled(**before, **after);
-            Some((&mut thing.registrations, polled))
-        });
-        let mut registrations: Vec<_> = things
-            .flat_map(|(registrations, polled)| registrations.iter_mut().map(move |r| (r, polled)))
-            .collect();
+        let mut registrations = Vec::new();
+        for (slot, (before, after)) in self.slots.iter_mut().zip(before.iter().zip(after)) {
+            let Some(thing) = &mut slot.thing else { continue };
+            let polled = thing.polled(*before, *after);
+            registrations.extend(thing.registrations.iter_mut().map(|one| (one, polled)));
+        }
         for event in told {
             let registration = registrations
                 .iter_mut()
