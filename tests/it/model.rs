@@ -167,12 +167,13 @@ fn run_threads<P: Poller>(number: u64, kernel: Kernel, with_capacity: WithCapaci
                     }
                 });
             }
-            loop {
+            while running.load(Ordering::Relaxed) > 0 {
                 let now = ledger.now();
-                for event in poller.wait(-1).unwrap() {
-                    if event.fd == the_end.as_raw_fd() {
-                        return;
-                    }
+                let events = poller.wait(LONG_MS).unwrap();
+                if events.is_empty() {
+                    ledger.fail("nothing is told any more, not even the end".to_owned());
+                }
+                for event in events.iter().filter(|event| event.fd != the_end.as_raw_fd()) {
                     if let Err(error) = ledger.tell(now, event) {
                         ledger.fail(error);
                     }
@@ -203,6 +204,9 @@ impl fmt::Display for Threads {
         write!(f, "one thread:\n{}another:\n{}", self.0, self.1)
     }
 }
+
+/// Longer than any thread here does nothing.
+const LONG_MS: i32 = 30_000;
 
 const CAPACITIES: [usize; 4] = [1, 2, 8, 1024];
 
