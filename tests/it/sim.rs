@@ -306,6 +306,17 @@ fn what_nobody_asked_for_is_never_told_as_spurious() {
     assert!(told(&mut poller).is_empty());
 }
 
+#[test]
+fn spurious_readiness_of_what_is_not_registered_comes_to_nothing() {
+    let (mut poller, world) = watching(0, 1);
+    world.open(1);
+    for fd in [1, 2] {
+        world.spurious(fd, Readiness::READABLE);
+    }
+    poller.add(EventObject::client(1)).unwrap();
+    assert!(told(&mut poller).is_empty());
+}
+
 /// C9
 #[test]
 fn a_batch_of_one_starves_nobody() {

@@ -1,7 +1,7 @@
 //! What a poller tells that spins before it sleeps: the contract, once more.
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 use pollio::{EventObject, OsPoller, Poller, Registry};
@@ -35,6 +35,12 @@ impl<P: SetSpin> Poller for Spinning<P> {
 
     fn wait_timeout(&mut self, timeout: Option<Duration>) -> io::Result<&[EventObject]> {
         self.0.wait_timeout(timeout)
+    }
+}
+
+impl<P: AsFd> AsFd for Spinning<P> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

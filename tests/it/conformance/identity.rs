@@ -1,7 +1,7 @@
 //! Who an event is about.
 
 use std::io::Write;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use pollio::{EventKind, EventObject, Mode, Poller};
 
@@ -86,10 +86,11 @@ pub(crate) fn descriptors_are_told_apart<P: Poller>() {
 }
 
 /// C1: a poller is itself a descriptor.
-pub(crate) fn a_poller_watches_another_poller<P: Poller + AsRawFd>() {
+pub(crate) fn a_poller_watches_another_poller<P: Poller + AsFd + AsRawFd>() {
     let (near, mut far) = pair();
     let (mut outer, mut inner) = (P::new().unwrap(), P::new().unwrap());
     inner.add(EventObject::client(near.as_raw_fd()).with_token(1)).unwrap();
+    assert_eq!(inner.as_fd().as_raw_fd(), inner.as_raw_fd());
     outer.add(EventObject::client(inner.as_raw_fd()).with_token(2)).unwrap();
     outer.expect_none();
     far.write_all(b"x").unwrap();
