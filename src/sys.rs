@@ -28,8 +28,10 @@ compile_error!("pollio needs epoll or kqueue: Linux, Android, an Apple system or
 
 mod process;
 
-/// Named here, so that `tests/loom.rs` can put loom's in its place.
+// What threads share is named here, so that `tests/loom/` can put loom's in its place.
 pub(crate) use std::sync::atomic::AtomicBool;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) use std::sync::{Mutex, MutexGuard};
 
 use std::ffi::c_int;
 use std::io;

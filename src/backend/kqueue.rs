@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use crate::deadline::wait_until;
 use crate::spin::Spin;
 use crate::sys::kevent::{self, Filter, Flags, Kevent};
+use crate::sys::{Mutex, MutexGuard};
 use crate::{EventKind, EventObject, Interest, Mode, Poller, Readiness, Register, Registry};
 
 /// The poller of macOS, iOS and the BSDs, over

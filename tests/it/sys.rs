@@ -13,6 +13,7 @@ mod bsd;
 mod process;
 pub(crate) use bsd::{ChildFd, TimerFd, WakerFd};
 pub(crate) use std::sync::atomic::AtomicBool;
+pub(crate) use std::sync::{Mutex, MutexGuard};
 
 #[allow(unreachable_pub, reason = "public in its crate, not in these tests")]
 #[path = "../../src/source/child.rs"]

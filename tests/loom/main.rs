@@ -1,0 +1,27 @@
+//! What threads share, in every order that they can run in: the crate's own files, with the `sys`
+//! of this program below them, checked by loom. A program of its own, because `crate` is its root.
+//!
+//! Two things are shared: the mark of a [`Waker`](waker::Waker), and the turn that registrations
+//! take on kqueue. A `Registry` over epoll is a descriptor that never changes, and the kernel does
+//! each verb at once; a poller is not `Sync`.
+#![cfg(target_os = "linux")]
+
+#[path = "../../src/backend/kqueue.rs"]
+#[allow(unreachable_pub, dead_code, reason = "public in its crate, and nobody waits here")]
+mod backend;
+#[path = "../../src/deadline.rs"]
+mod deadline;
+mod registering;
+#[path = "../../src/spin.rs"]
+mod spin;
+mod sys;
+#[path = "../../src/source/waker.rs"]
+#[allow(
+    unreachable_pub,
+    dead_code,
+    reason = "public in its crate, and only half of it is asked for"
+)]
+mod waker;
+mod waking;
+
+use pollio::{EventKind, EventObject, Interest, Mode, Poller, Readiness, Register, Registry};
