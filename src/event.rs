@@ -244,6 +244,21 @@ mod tests {
     }
 
     #[test]
+    fn each_predicate_tells_of_its_own_bit_alone() {
+        for (bit, predicate) in [
+            (Readiness::READABLE, EventObject::is_readable as fn(&EventObject) -> bool),
+            (Readiness::WRITABLE, EventObject::is_writable),
+            (Readiness::PRIORITY, EventObject::is_priority),
+            (Readiness::READ_CLOSED, EventObject::is_read_closed),
+            (Readiness::WRITE_CLOSED, EventObject::is_write_closed),
+            (Readiness::ERROR, EventObject::is_error),
+        ] {
+            assert!(predicate(&EventObject::client(0).with_readiness(bit)));
+            assert!(!predicate(&EventObject::client(0).with_readiness(!bit)));
+        }
+    }
+
+    #[test]
     fn a_negative_descriptor_does_not_change_the_kind() {
         let object = EventObject::from_user_data(EventObject::client(-1).to_user_data());
         assert_eq!(object.kind, EventKind::Client);
