@@ -23,6 +23,21 @@ fn a_dropped_poller_leaves_no_heap() {
     assert_eq!((left.count_current, left.bytes_current), (0, 0));
 }
 
+/// As the docs of `with_capacity` say.
+#[test]
+fn a_buffer_that_grew_takes_what_it_promises() {
+    let pairs: Vec<_> = (0..300).map(|_| pair()).collect();
+    let mut poller = OsPoller::with_capacity(1).unwrap();
+    for (near, far) in &pairs {
+        poller.add(EventObject::client(near.as_raw_fd())).unwrap();
+        (&*far).write_all(b"x").unwrap();
+    }
+    let growth = measure(|| while poller.wait(0).unwrap().len() < pairs.len() {});
+    let for_each = if cfg!(any(target_os = "linux", target_os = "android")) { 32 } else { 160 };
+    let size = i64::try_from(pairs.len().next_power_of_two()).unwrap();
+    assert!(growth.bytes_current <= size * for_each, "it took {} bytes", growth.bytes_current);
+}
+
 /// C13
 #[test]
 fn nothing_is_allocated_once_the_buffer_has_its_size() {
