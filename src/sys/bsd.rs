@@ -40,7 +40,7 @@ impl WakerFd {
     }
 
     pub(crate) fn clear(&self) -> io::Result<()> {
-        let mut wakes = [0; 1024];
+        let mut wakes = [0; 128];
         loop {
             match (&self.near).read(&mut wakes) {
                 Ok(count) if count == wakes.len() => {}

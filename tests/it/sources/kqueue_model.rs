@@ -25,7 +25,7 @@ mod timer;
 #[allow(clippy::duplicate_mod, reason = "the same cases, with other types above them")]
 mod waker;
 
-/// C15: more bytes than the pair of sockets holds.
+/// C15: more bytes than the pair of sockets holds, and than one read takes.
 #[test]
 fn a_wake_of_a_full_connection_does_not_block() {
     let fd = WakerFd::new().unwrap();
