@@ -1,9 +1,6 @@
 //! The sources of the BSDs, over the model of kqueue.
 
-use std::io::ErrorKind;
-use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -37,17 +34,6 @@ fn a_wake_of_a_full_connection_does_not_block() {
     poller.expect_one();
     fd.clear().unwrap();
     poller.expect_none();
-}
-
-/// C15: the second wake does not count on the first, which came to nothing.
-#[test]
-fn a_wake_that_fails_is_not_taken_for_one() {
-    let waker = Waker::new().unwrap();
-    let near = UnixStream::from(waker.as_fd().try_clone_to_owned().unwrap());
-    near.shutdown(Shutdown::Both).unwrap();
-    for _ in 0..2 {
-        assert_eq!(waker.wake().unwrap_err().kind(), ErrorKind::BrokenPipe);
-    }
 }
 
 /// The model's timers are descriptors.

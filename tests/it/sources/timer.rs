@@ -1,10 +1,13 @@
 //! `Timer`, over a poller.
 
 use std::io::ErrorKind;
+use std::mem;
 use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::unistd::close;
 use pollio::{EventObject, Interest, Mode, Poller};
 
 use super::{AnyPoller, Timer};
@@ -240,6 +243,21 @@ fn without_room_for_its_descriptors_no_timer_is_half_made() {
         let mut poller = AnyPoller::new().unwrap();
         poller.add(EventObject::client(timer.as_raw_fd())).unwrap();
         poller.expect_one();
+    });
+}
+
+/// What closes its descriptor behind its back makes an error of it.
+#[test]
+fn a_closed_timer_is_an_error() {
+    alone(concat!(module_path!(), "::a_closed_timer_is_an_error"), || {
+        let timer = Timer::new().unwrap();
+        close(timer.as_raw_fd()).unwrap();
+        for done in [timer.set(MS), timer.set_interval(MS), timer.disarm(), timer.clear().map(drop)]
+        {
+            assert_eq!(done.unwrap_err().raw_os_error(), Some(Errno::EBADF as i32));
+        }
+        // It would close the number once more.
+        mem::forget(timer);
     });
 }
 

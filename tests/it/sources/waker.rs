@@ -1,12 +1,15 @@
 //! `Waker`, over a poller, and over poll(2), which knows nothing of pollio.
 
+use std::mem;
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::close;
 use pollio::{EventObject, Mode, Poller};
 
 use super::{AnyPoller, Waker};
@@ -203,6 +206,22 @@ fn without_room_for_its_descriptors_no_waker_is_half_made() {
         poller.add(EventObject::client(waker.as_raw_fd())).unwrap();
         waker.wake().unwrap();
         poller.expect_one();
+    });
+}
+
+/// What closes its descriptor behind its back makes an error of it. The second wake does not count
+/// on the first, which came to nothing.
+#[test]
+fn a_closed_waker_is_an_error() {
+    alone(concat!(module_path!(), "::a_closed_waker_is_an_error"), || {
+        let waker = Waker::new().unwrap();
+        close(waker.as_raw_fd()).unwrap();
+        for _ in 0..2 {
+            waker.wake().unwrap_err();
+        }
+        assert_eq!(waker.clear().unwrap_err().raw_os_error(), Some(Errno::EBADF as i32));
+        // It would close the number once more.
+        mem::forget(waker);
     });
 }
 
