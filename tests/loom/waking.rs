@@ -16,15 +16,7 @@ fn no_wake_is_lost() {
         let waker = Arc::new(Waker::new().unwrap());
         let is_readable = sys::last_made();
         let work = Arc::new(AtomicUsize::new(0));
-        let threads: Vec<_> = (0..2)
-            .map(|_| {
-                let (waker, work) = (Arc::clone(&waker), Arc::clone(&work));
-                thread::spawn(move || {
-                    work.fetch_add(1, Ordering::Relaxed);
-                    waker.wake().unwrap();
-                })
-            })
-            .collect();
+        let threads = announce(&waker, &work);
 
         let mut done = 0;
         let mut look = || {
@@ -48,6 +40,17 @@ fn no_wake_is_lost() {
     });
 }
 
+/// Two threads, each of which announces a piece of work, then wakes.
+fn announce(waker: &Arc<Waker>, work: &Arc<AtomicUsize>) -> [thread::JoinHandle<()>; 2] {
+    [(); 2].map(|()| {
+        let (waker, work) = (Arc::clone(waker), Arc::clone(work));
+        thread::spawn(move || {
+            work.fetch_add(1, Ordering::Relaxed);
+            waker.wake().unwrap();
+        })
+    })
+}
+
 /// The same for an edge-triggered poller, which is told of each write, and takes the telling with it,
 /// while the descriptor stays readable.
 #[test]
@@ -56,15 +59,7 @@ fn no_wake_is_lost_by_rearming() {
         let waker = Arc::new(Waker::new().unwrap());
         let has_arrival = sys::last_made();
         let work = Arc::new(AtomicUsize::new(0));
-        let threads: Vec<_> = (0..2)
-            .map(|_| {
-                let (waker, work) = (Arc::clone(&waker), Arc::clone(&work));
-                thread::spawn(move || {
-                    work.fetch_add(1, Ordering::Relaxed);
-                    waker.wake().unwrap();
-                })
-            })
-            .collect();
+        let threads = announce(&waker, &work);
 
         let mut done = 0;
         let mut look = || {
