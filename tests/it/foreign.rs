@@ -70,6 +70,7 @@ fn a_backend_can_be_written_elsewhere() {
     assert!(events[0].is_readable() && !events[0].is_writable());
     assert!(events[1].is_writable() && !events[1].is_readable());
 
+    assert_eq!(format!("{registry:?}"), "Registry { .. }");
     poller.modify(EventObject::client(3).with_interest(Interest::NONE)).unwrap();
     registry.delete(4).unwrap();
     assert_eq!(registry.delete(4).unwrap_err().kind(), ErrorKind::NotFound);

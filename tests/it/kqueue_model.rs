@@ -9,8 +9,10 @@ pub(crate) mod backend;
 
 use std::io::Write;
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 use backend::KqueuePoller;
+use nix::time::{ClockId, clock_gettime};
 use pollio::{EventObject, Interest, Mode, Poller};
 
 use crate::conformance::conformance;
@@ -40,6 +42,22 @@ fn a_oneshot_is_told_once_by_a_buffer_of_one() {
         assert_eq!(told, Vec::from_iter(0..10));
         poller.expect_none();
     }
+}
+
+/// C17: it asks for as long as it waits; else it sleeps.
+#[test]
+fn a_poller_that_is_told_to_spin_uses_the_processor() {
+    let processor_time = |spin| {
+        let mut poller = KqueuePoller::new().unwrap();
+        poller.set_spin(spin);
+        let now = || clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap();
+        let start = now();
+        assert!(poller.wait(100).unwrap().is_empty());
+        Duration::from(now() - start)
+    };
+    let (spun, slept) = (processor_time(Duration::MAX), processor_time(Duration::ZERO));
+    // The other tests leave it a share of a core.
+    assert!(spun > 2 * slept && spun > Duration::from_millis(4), "{spun:?}, not {slept:?}");
 }
 
 /// C10, C12: registrations of one descriptor take turns.

@@ -126,6 +126,11 @@ pub(crate) fn a_reset_connection_is_an_error<P: Poller>() {
         poller.add(EventObject::client(near.as_raw_fd()).with_mode(mode)).unwrap();
         is_told(&mut poller);
     }
+
+    let both = Interest::READABLE | Interest::WRITABLE;
+    poller.modify(EventObject::client(near.as_raw_fd()).with_interest(both)).unwrap();
+    let event = poller.expect_one();
+    assert!(event.is_error() && event.is_readable() && event.is_writable(), "{event:?}");
     let error = near.read(&mut [0]).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
 }
