@@ -44,7 +44,7 @@ const OPERATIONS: [&str; 6] = [
 const EVENTS: usize = 2;
 
 fn peers() -> [Counted; 4] {
-    fn counted<P: Peer + Wakes + TimesOut>() -> Counted {
+    fn counted<P: Wakes + TimesOut>() -> Counted {
         Counted {
             peer: P::NAME,
             operations: [
@@ -164,7 +164,7 @@ fn events<P: Peer, const ACTIVE: usize>(times: usize) -> io::Result<()> {
 
 fn add_and_delete<P: Peer>(times: usize) -> io::Result<()> {
     with_socket(|socket| {
-        let mut poller = <P as Peer>::new()?;
+        let mut poller = P::new()?;
         let fd = socket.as_raw_fd();
         for _ in 0..times {
             poller.add(fd, Asked::in_mode(Mode::Edge))?;
@@ -176,7 +176,7 @@ fn add_and_delete<P: Peer>(times: usize) -> io::Result<()> {
 
 fn modify<P: Peer>(times: usize) -> io::Result<()> {
     with_socket(|socket| {
-        let mut poller = <P as Peer>::new()?;
+        let mut poller = P::new()?;
         let fd = socket.as_raw_fd();
         let asked = Asked::in_mode(Mode::Edge);
         poller.add(fd, asked)?;
@@ -185,7 +185,7 @@ fn modify<P: Peer>(times: usize) -> io::Result<()> {
 }
 
 fn wake<P: Wakes>(times: usize) -> io::Result<()> {
-    let (mut poller, waker) = P::new()?;
+    let (mut poller, waker) = P::with_waker()?;
     for _ in 0..times {
         P::wake(&waker)?;
         poller.wait_for_wake()?;

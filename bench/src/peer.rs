@@ -41,10 +41,10 @@ pub(crate) trait Peer: Sized {
 }
 
 /// A peer whose wait another thread can end.
-pub(crate) trait Wakes: Send + Sized {
+pub(crate) trait Wakes: Peer + Send {
     type Waker: Send + Sync + 'static;
 
-    fn new() -> io::Result<(Self, Self::Waker)>;
+    fn with_waker() -> io::Result<(Self, Self::Waker)>;
 
     fn wake(waker: &Self::Waker) -> io::Result<()>;
 
@@ -53,9 +53,7 @@ pub(crate) trait Wakes: Send + Sized {
 }
 
 /// A peer whose wait ends by itself.
-pub(crate) trait TimesOut: Sized {
-    fn new() -> io::Result<Self>;
-
+pub(crate) trait TimesOut: Peer {
     fn wait_for(&mut self, timeout: Duration) -> io::Result<()>;
 }
 

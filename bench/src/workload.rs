@@ -34,7 +34,7 @@ impl Plan {
 
     /// Few of `all`, or all of them.
     pub(crate) fn some<T: Copy>(self, few: &[T], all: &[T]) -> Vec<T> {
-        if self.quick { few.to_vec() } else { all.to_vec() }
+        self.of([few, all]).to_vec()
     }
 }
 

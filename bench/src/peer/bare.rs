@@ -69,12 +69,12 @@ impl Peer for Bare {
 impl Wakes for Bare {
     type Waker = OwnedFd;
 
-    fn new() -> io::Result<(Self, OwnedFd)> {
+    fn with_waker() -> io::Result<(Self, OwnedFd)> {
         // SAFETY: the call takes no pointer.
         let fd = result(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
         // SAFETY: the kernel just made `fd` for us; nobody else owns it.
         let waker = unsafe { OwnedFd::from_raw_fd(fd) };
-        let mut bare = <Self as Peer>::new()?;
+        let mut bare = Self::new()?;
         // Each write is an arrival, so that nothing has to be read.
         bare.add(fd, Asked::in_mode(Mode::Edge))?;
         Ok((bare, waker))
@@ -92,10 +92,6 @@ impl Wakes for Bare {
 }
 
 impl TimesOut for Bare {
-    fn new() -> io::Result<Self> {
-        <Self as Peer>::new()
-    }
-
     fn wait_for(&mut self, timeout: Duration) -> io::Result<()> {
         let spec = libc::timespec {
             tv_sec: timeout.as_secs().cast_signed(),

@@ -86,8 +86,8 @@ unsafe impl Send for Libev {}
 impl Wakes for Libev {
     type Waker = Waker;
 
-    fn new() -> io::Result<(Self, Waker)> {
-        let mut libev = <Self as Peer>::new()?;
+    fn with_waker() -> io::Result<(Self, Waker)> {
+        let mut libev = Self::new()?;
         let waker = libev.waker.insert(Box::new(EvAsync {
             active: 0,
             pending: 0,

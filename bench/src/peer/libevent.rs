@@ -89,10 +89,10 @@ unsafe impl Send for Libevent {}
 impl Wakes for Libevent {
     type Waker = Waker;
 
-    fn new() -> io::Result<(Self, Waker)> {
+    fn with_waker() -> io::Result<(Self, Waker)> {
         // SAFETY: the call takes nothing, and does nothing the second time.
         result(unsafe { evthread_use_pthreads() })?;
-        let mut libevent = <Self as Peer>::new()?;
+        let mut libevent = Self::new()?;
         // SAFETY: the event is freed before the base is, in `drop`.
         let event = unsafe { event_new(libevent.base, NO_FD, 0, on_event, ptr::null_mut()) };
         if event.is_null() {

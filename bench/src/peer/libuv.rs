@@ -96,8 +96,8 @@ unsafe impl Send for Libuv {}
 impl Wakes for Libuv {
     type Waker = Waker;
 
-    fn new() -> io::Result<(Self, Waker)> {
-        let mut libuv = <Self as Peer>::new()?;
+    fn with_waker() -> io::Result<(Self, Waker)> {
+        let mut libuv = Self::new()?;
         // SAFETY: the call takes no pointer.
         let mut handle = object(unsafe { uv_handle_size(UV_ASYNC) });
         let pointer: *mut c_void = handle.as_mut_ptr().cast();

@@ -49,8 +49,8 @@ impl Peer for Mio {
 impl Wakes for Mio {
     type Waker = Waker;
 
-    fn new() -> io::Result<(Self, Waker)> {
-        let mio = <Self as Peer>::new()?;
+    fn with_waker() -> io::Result<(Self, Waker)> {
+        let mio = Self::new()?;
         let waker = Waker::new(mio.poll.registry(), Token(usize::MAX))?;
         Ok((mio, waker))
     }
@@ -65,10 +65,6 @@ impl Wakes for Mio {
 }
 
 impl TimesOut for Mio {
-    fn new() -> io::Result<Self> {
-        <Self as Peer>::new()
-    }
-
     fn wait_for(&mut self, timeout: Duration) -> io::Result<()> {
         self.poll.poll(&mut self.events, Some(timeout))
     }

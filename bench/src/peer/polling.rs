@@ -52,8 +52,8 @@ impl Peer for Polling {
 impl Wakes for Polling {
     type Waker = Arc<Poller>;
 
-    fn new() -> io::Result<(Self, Arc<Poller>)> {
-        let polling = <Self as Peer>::new()?;
+    fn with_waker() -> io::Result<(Self, Arc<Poller>)> {
+        let polling = Self::new()?;
         let waker = Arc::clone(&polling.poller);
         Ok((polling, waker))
     }
@@ -70,10 +70,6 @@ impl Wakes for Polling {
 }
 
 impl TimesOut for Polling {
-    fn new() -> io::Result<Self> {
-        <Self as Peer>::new()
-    }
-
     fn wait_for(&mut self, timeout: Duration) -> io::Result<()> {
         self.events.clear();
         self.poller.wait(&mut self.events, Some(timeout))?;

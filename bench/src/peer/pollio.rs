@@ -54,9 +54,9 @@ impl<const SPIN: u64> Peer for Pollio<SPIN> {
 impl<const SPIN: u64> Wakes for Pollio<SPIN> {
     type Waker = Arc<Waker>;
 
-    fn new() -> io::Result<(Self, Arc<Waker>)> {
+    fn with_waker() -> io::Result<(Self, Arc<Waker>)> {
         let waker = Arc::new(Waker::new()?);
-        let pollio = Self { waker: Some(Arc::clone(&waker)), ..<Self as Peer>::new()? };
+        let pollio = Self { waker: Some(Arc::clone(&waker)), ..Self::new()? };
         let object = EventObject::client(waker.as_raw_fd());
         pollio.poller.add(object.with_mode(pollio::Mode::Edge))?;
         Ok((pollio, waker))
@@ -76,10 +76,6 @@ impl<const SPIN: u64> Wakes for Pollio<SPIN> {
 }
 
 impl<const SPIN: u64> TimesOut for Pollio<SPIN> {
-    fn new() -> io::Result<Self> {
-        <Self as Peer>::new()
-    }
-
     fn wait_for(&mut self, timeout: Duration) -> io::Result<()> {
         self.poller.wait_timeout(Some(timeout))?;
         Ok(())

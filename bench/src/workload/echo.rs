@@ -124,7 +124,7 @@ struct Asking {
 
 impl Clients {
     fn new(streams: &[TcpStream]) -> io::Result<Self> {
-        let mut poller = <Bare as Peer>::new()?;
+        let mut poller = Bare::new()?;
         let mut asked = HashMap::new();
         for stream in streams {
             let fd = stream.as_raw_fd();

@@ -18,16 +18,16 @@ const TICK: Duration = Duration::from_millis(10);
 pub(crate) fn run(plan: Plan, progress: &ProgressBar) -> io::Result<Vec<Row>> {
     let case = Case { workload: "idle", name: "every 10 ms".to_owned(), rounds: plan.of([1, 5]) };
     let turns = vec![
-        turn::<all::Bare>("bare epoll"),
-        turn::<all::Pollio<0>>("pollio"),
-        turn::<all::Pollio<{ all::SPIN_US }>>("pollio, spinning"),
-        turn::<all::Mio>("mio"),
-        turn::<all::Polling>("polling"),
+        turn::<all::Bare>(),
+        turn::<all::Pollio<0>>(),
+        turn::<all::Pollio<{ all::SPIN_US }>>(),
+        turn::<all::Mio>(),
+        turn::<all::Polling>(),
     ];
     Ok(compare(case, turns, progress))
 }
 
-fn turn<P: TimesOut>(peer: &'static str) -> Turn<'static> {
+fn turn<P: TimesOut>() -> Turn<'static> {
     let run = move || {
         let mut poller = P::new()?;
         let (start, busy) = (Instant::now(), time_on_a_core()?);
@@ -35,7 +35,7 @@ fn turn<P: TimesOut>(peer: &'static str) -> Turn<'static> {
         let busy = time_on_a_core()? - busy;
         Ok(vec![("time [% of a core]", 100.0 * busy.as_secs_f64() / start.elapsed().as_secs_f64())])
     };
-    Turn { peer, run: Ok(Box::new(run)) }
+    Turn { peer: P::NAME, run: Ok(Box::new(run)) }
 }
 
 fn time_on_a_core() -> io::Result<Duration> {

@@ -7,7 +7,7 @@ use indicatif::ProgressBar;
 
 use super::Plan;
 use crate::method::{Case, Row, Turn, compare};
-use crate::peer::{TimesOut, all};
+use crate::peer::{Peer, TimesOut, all};
 use crate::stats::Latencies;
 
 pub(crate) const COUNTS: &str = "A wait for 50 µs, 500 µs and 5 ms, with nothing registered. \
@@ -20,12 +20,12 @@ pub(crate) fn run(plan: Plan, progress: &ProgressBar) -> io::Result<Vec<Row>> {
         let case =
             Case { workload: "timeout", name: format!("{timeout:?}"), rounds: plan.rounds() };
         let mut turns = vec![
-            turn::<all::Bare>("bare epoll", timeout, times),
-            turn::<all::Pollio<0>>("pollio", timeout, times),
-            turn::<all::Pollio<{ all::SPIN_US }>>("pollio, spinning", timeout, times),
-            Turn { peer: "pollio 0.1.3", run: Err("has whole milliseconds") },
-            turn::<all::Mio>("mio", timeout, times),
-            turn::<all::Polling>("polling", timeout, times),
+            turn::<all::Bare>(timeout, times),
+            turn::<all::Pollio<0>>(timeout, times),
+            turn::<all::Pollio<{ all::SPIN_US }>>(timeout, times),
+            Turn { peer: all::Pollio01::NAME, run: Err("has whole milliseconds") },
+            turn::<all::Mio>(timeout, times),
+            turn::<all::Polling>(timeout, times),
         ];
         if cfg!(feature = "c-peers") {
             let absent = |peer| Turn { peer, run: Err("has timers in the place of a timeout") };
@@ -36,7 +36,7 @@ pub(crate) fn run(plan: Plan, progress: &ProgressBar) -> io::Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn turn<P: TimesOut>(peer: &'static str, timeout: Duration, times: usize) -> Turn<'static> {
+fn turn<P: TimesOut>(timeout: Duration, times: usize) -> Turn<'static> {
     let run = move || {
         let mut poller = P::new()?;
         poller.wait_for(timeout)?;
@@ -55,5 +55,5 @@ fn turn<P: TimesOut>(peer: &'static str, timeout: Duration, times: usize) -> Tur
             ("ended early", early.into()),
         ])
     };
-    Turn { peer, run: Ok(Box::new(run)) }
+    Turn { peer: P::NAME, run: Ok(Box::new(run)) }
 }

@@ -10,7 +10,7 @@ use indicatif::ProgressBar;
 use super::Plan;
 use crate::machine::{Busy, cores, pin};
 use crate::method::{Case, Figures, Row, Turn, compare, ns_each};
-use crate::peer::{Wakes, all};
+use crate::peer::{Peer, Wakes, all};
 use crate::stats::Latencies;
 
 pub(crate) const COUNTS: &str = "Two threads, each with a poller and a waker: one wakes the other, \
@@ -53,22 +53,22 @@ struct Waker {
 fn of_each_waker(
     measure: impl Fn(&Waker) -> io::Result<Figures> + Copy + 'static,
 ) -> Vec<Turn<'static>> {
-    fn waker<P: Wakes>() -> Waker {
-        Waker { ping_pong: ping_pong::<P>, burst: burst::<P> }
+    fn waker<P: Wakes>() -> (&'static str, Result<Waker, &'static str>) {
+        (P::NAME, Ok(Waker { ping_pong: ping_pong::<P>, burst: burst::<P> }))
     }
     let wakers = [
-        ("bare epoll", Ok(waker::<all::Bare>())),
-        ("pollio", Ok(waker::<all::Pollio<0>>())),
-        ("pollio, spinning", Ok(waker::<all::Pollio<{ all::SPIN_US }>>())),
-        ("pollio 0.1.3", Err("has no waker")),
-        ("mio", Ok(waker::<all::Mio>())),
-        ("polling", Ok(waker::<all::Polling>())),
+        waker::<all::Bare>(),
+        waker::<all::Pollio<0>>(),
+        waker::<all::Pollio<{ all::SPIN_US }>>(),
+        (all::Pollio01::NAME, Err("has no waker")),
+        waker::<all::Mio>(),
+        waker::<all::Polling>(),
         #[cfg(feature = "c-peers")]
-        ("libevent", Ok(waker::<all::Libevent>())),
+        waker::<all::Libevent>(),
         #[cfg(feature = "c-peers")]
-        ("libev", Ok(waker::<all::Libev>())),
+        waker::<all::Libev>(),
         #[cfg(feature = "c-peers")]
-        ("libuv", Ok(waker::<all::Libuv>())),
+        waker::<all::Libuv>(),
     ];
     let turn = |(peer, waker): (_, Result<Waker, _>)| Turn {
         peer,
@@ -78,8 +78,8 @@ fn of_each_waker(
 }
 
 fn ping_pong<P: Wakes>([here, there]: [usize; 2]) -> io::Result<Figures> {
-    let (mut pong, pong_waker) = P::new()?;
-    let (mut ping, ping_waker) = P::new()?;
+    let (mut pong, pong_waker) = P::with_waker()?;
+    let (mut ping, ping_waker) = P::with_waker()?;
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         let other = scope.spawn(|| {
@@ -121,7 +121,7 @@ fn ping_pong<P: Wakes>([here, there]: [usize; 2]) -> io::Result<Figures> {
 }
 
 fn burst<P: Wakes>() -> io::Result<Figures> {
-    let (mut poller, waker) = P::new()?;
+    let (mut poller, waker) = P::with_waker()?;
     let mut time = Duration::ZERO;
     for turn in 0..11 {
         let start = Instant::now();
