@@ -1,5 +1,6 @@
 //! The example `graceful_shutdown`: signals to a process, and what its clients see of them.
 
+use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::process::Command;
@@ -88,7 +89,7 @@ fn who_is_owed_an_answer_gets_it_and_nobody_else_is_let_in() {
     let (mut slow, mut idle) = (server.connect(), server.connect());
     ask(&mut idle, "hello", "HELLO");
     let words = "some words ".repeat(6 << 20);
-    let sent = write_until_stuck(&slow, words.as_bytes());
+    let sent = write_until_unread(&slow, words.as_bytes());
 
     server.signal(Signal::SIGTERM);
     assert_eq!(read_to_end(&mut idle), b"");
@@ -99,6 +100,38 @@ fn who_is_owed_an_answer_gets_it_and_nobody_else_is_let_in() {
     let (status, lines) = server.end();
     assert_eq!(status.code(), Some(0), "{status}");
     assert_eq!(lines, [""; 0]);
+}
+
+/// Writes until the server's kernel has all of it and the server reads no more, and returns how much
+/// that is. Of what is still in the client's kernel, a server that is told to end cannot know.
+fn write_until_unread(mut client: &TcpStream, data: &[u8]) -> usize {
+    const A_WHILE: Duration = Duration::from_millis(300);
+    let port = format!(":{:04X}", client.local_addr().unwrap().port());
+    // Of the socket that has the client's port in this column of the table.
+    let queues = |column: usize| {
+        let table = fs::read_to_string("/proc/net/tcp").unwrap();
+        let mut sockets = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let socket = sockets.find(|fields| fields[column].ends_with(&port)).expect("it is open");
+        let (to_send, to_read) = socket[4].split_once(':').unwrap();
+        [to_send, to_read].map(|bytes| u64::from_str_radix(bytes, 16).unwrap())
+    };
+    const LOCAL: usize = 1;
+    const REMOTE: usize = 2;
+    let mut sent = 0;
+    // Smaller than any window, so that all of it arrives though the server does not read.
+    for part in data.chunks(16 << 10) {
+        client.write_all(part).unwrap();
+        sent += part.len();
+        eventually("it arrives", || queues(LOCAL)[0] == 0);
+        let begin = Instant::now();
+        while queues(REMOTE)[1] > 0 {
+            if begin.elapsed() > A_WHILE {
+                return sent;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+    panic!("the server took {sent} bytes from a client that reads nothing");
 }
 
 #[test]
