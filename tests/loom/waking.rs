@@ -25,11 +25,7 @@ fn no_wake_is_lost() {
                 done += work.swap(0, Ordering::Relaxed);
             }
         };
-        look();
-        for thread in threads {
-            look();
-            thread.join().unwrap();
-        }
+        look_and_join(threads, &mut look);
         // One clear may be for nothing: its wake was taken by an earlier one.
         look();
         look();
@@ -51,6 +47,15 @@ fn announce(waker: &Arc<Waker>, work: &Arc<AtomicUsize>) -> [thread::JoinHandle<
     })
 }
 
+/// Looks before, between and beside the ends of the threads.
+fn look_and_join(threads: [thread::JoinHandle<()>; 2], look: &mut impl FnMut()) {
+    look();
+    for thread in threads {
+        look();
+        thread.join().unwrap();
+    }
+}
+
 /// The same for an edge-triggered poller, which is told of each write, and takes the telling with it,
 /// while the descriptor stays readable.
 #[test]
@@ -68,11 +73,7 @@ fn no_wake_is_lost_by_rearming() {
                 done += work.swap(0, Ordering::Relaxed);
             }
         };
-        look();
-        for thread in threads {
-            look();
-            thread.join().unwrap();
-        }
+        look_and_join(threads, &mut look);
         look();
         assert_eq!(done, 2, "work was announced, and the waker has no arrival");
     });

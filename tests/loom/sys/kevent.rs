@@ -7,6 +7,9 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+#[path = "../../it/sys/kevent/entry.rs"]
+mod entry;
+pub(crate) use entry::Kevent;
 use loom::sync::Mutex;
 
 pub(crate) type Filter = i16;
@@ -28,64 +31,6 @@ pub(crate) const EV_ERROR: Flags = 1 << 8;
 
 pub(crate) const NOTE_LOWAT: u32 = 1 << 0;
 pub(crate) const NOTE_OOB: u32 = 1 << 1;
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Kevent {
-    ident: usize,
-    filter: Filter,
-    flags: Flags,
-    fflags: u32,
-    data: i64,
-    udata: u64,
-}
-
-impl Kevent {
-    pub(crate) const NONE: Self = Self::new(0, 0, 0);
-
-    pub(crate) const fn new(ident: usize, filter: Filter, flags: Flags) -> Self {
-        Self { ident, filter, flags, fflags: 0, data: 0, udata: 0 }
-    }
-
-    pub(crate) fn with_fflags(self, fflags: u32) -> Self {
-        Self { fflags, ..self }
-    }
-
-    pub(crate) fn with_data(self, data: i64) -> Self {
-        Self { data, ..self }
-    }
-
-    pub(crate) fn with_udata(self, udata: u64) -> Self {
-        Self { udata, ..self }
-    }
-
-    pub(crate) fn with_flags(self, flags: Flags) -> Self {
-        Self { flags, ..self }
-    }
-
-    pub(crate) fn ident(&self) -> usize {
-        self.ident
-    }
-
-    pub(crate) fn filter(&self) -> Filter {
-        self.filter
-    }
-
-    pub(crate) fn flags(&self) -> Flags {
-        self.flags
-    }
-
-    pub(crate) fn fflags(&self) -> u32 {
-        self.fflags
-    }
-
-    pub(crate) fn data(&self) -> i64 {
-        self.data
-    }
-
-    pub(crate) fn udata(&self) -> u64 {
-        self.udata
-    }
-}
 
 loom::lazy_static! {
     /// The user data of each knote. There is one kqueue.
