@@ -12,13 +12,30 @@ use crate::spin::Spin;
 #[inline]
 pub(crate) fn wait_until(
     timeout: Option<Duration>,
-    spin: &mut Spin,
+    spin: &mut Option<Spin>,
+    mut ask: impl FnMut(Option<Duration>) -> io::Result<usize>,
+) -> io::Result<usize> {
+    // The commonest wait, and its first answer, go straight through.
+    if timeout.is_none() && spin.is_none() {
+        let answer = ask(None);
+        if !is_empty(&answer) {
+            return answer;
+        }
+    }
+    spin_or_sleep_until(timeout, spin, ask)
+}
+
+// Apart, so that what it keeps at hand does not burden the wait that goes straight through.
+#[inline(never)]
+fn spin_or_sleep_until(
+    timeout: Option<Duration>,
+    spin: &mut Option<Spin>,
     ask: impl FnMut(Option<Duration>) -> io::Result<usize>,
 ) -> io::Result<usize> {
-    if spin.is_on() && timeout != Some(Duration::ZERO) {
-        return spin_until(timeout, spin, ask);
+    match spin {
+        Some(spin) if timeout != Some(Duration::ZERO) => spin_until(timeout, spin, ask),
+        _ => sleep_until(timeout, ask),
     }
-    sleep_until(timeout, ask)
 }
 
 fn spin_until(
@@ -97,17 +114,13 @@ mod tests {
         answers: &[fn() -> io::Result<usize>],
     ) -> Vec<Option<Duration>> {
         let mut asked = Vec::new();
-        let last = wait_until(timeout, &mut never(), |time_left| {
+        let last = wait_until(timeout, &mut None, |time_left| {
             asked.push(time_left);
             answers[asked.len() - 1]()
         });
         assert_eq!(asked.len(), answers.len());
         assert_eq!(last.ok(), answers[answers.len() - 1]().ok());
         asked
-    }
-
-    fn never() -> Spin {
-        Spin::new(Duration::ZERO)
     }
 
     fn interrupted() -> io::Result<usize> {
@@ -142,13 +155,13 @@ mod tests {
     #[test]
     fn the_deadline_ends_the_wait() {
         let nanosecond = Duration::from_nanos(1);
-        assert_eq!(wait_until(Some(nanosecond), &mut never(), |_| Ok(0)).unwrap(), 0);
-        assert_eq!(wait_until(Some(nanosecond), &mut never(), |_| interrupted()).unwrap(), 0);
+        assert_eq!(wait_until(Some(nanosecond), &mut None, |_| Ok(0)).unwrap(), 0);
+        assert_eq!(wait_until(Some(nanosecond), &mut None, |_| interrupted()).unwrap(), 0);
     }
 
     #[test]
     fn a_spin_never_sleeps_and_ends_with_the_first_event() {
-        let mut spin = Spin::new(Duration::MAX);
+        let mut spin = Spin::up_to(Duration::MAX);
         let mut asked = 0;
         let told = wait_until(None, &mut spin, |time_left| {
             assert_eq!(time_left, Some(Duration::ZERO));
@@ -166,7 +179,7 @@ mod tests {
     fn a_spin_in_vain_sleeps_for_the_time_that_is_left() {
         let (hour, limit) = (Duration::from_secs(3_600), Duration::from_micros(100));
         for timeout in [None, Some(hour)] {
-            let mut spin = Spin::new(limit);
+            let mut spin = Spin::up_to(limit);
             let start = Instant::now();
             let told = wait_until(timeout, &mut spin, |time_left| match time_left {
                 Some(Duration::ZERO) => Ok(0),
@@ -178,7 +191,7 @@ mod tests {
                 }
             });
             assert_eq!(told.unwrap(), 1);
-            assert_eq!(spin.window(), Duration::ZERO);
+            assert_eq!(spin.unwrap().window(), Duration::ZERO);
         }
     }
 
@@ -186,7 +199,7 @@ mod tests {
     fn a_timeout_within_the_limit_is_spun_to_its_end() {
         let timeout = Duration::from_micros(100);
         let start = Instant::now();
-        let told = wait_until(Some(timeout), &mut Spin::new(Duration::MAX), |time_left| {
+        let told = wait_until(Some(timeout), &mut Spin::up_to(Duration::MAX), |time_left| {
             assert_eq!(time_left, Some(Duration::ZERO));
             Ok(0)
         });
@@ -196,7 +209,7 @@ mod tests {
 
     #[test]
     fn zero_never_spins_and_teaches_nothing() {
-        let mut spin = Spin::new(Duration::from_secs(1));
+        let mut spin = Spin::up_to(Duration::from_secs(1));
         let mut asked = 0;
         for _ in 0..10 {
             let told = wait_until(Some(Duration::ZERO), &mut spin, |_| {
@@ -206,6 +219,6 @@ mod tests {
             assert_eq!(told.unwrap(), 0);
         }
         assert_eq!(asked, 10);
-        assert_eq!(spin.window(), Duration::from_secs(1));
+        assert_eq!(spin.unwrap().window(), Duration::from_secs(1));
     }
 }

@@ -27,16 +27,11 @@ const MOST: u32 = 8;
 const PART: u32 = 128;
 
 impl Spin {
-    /// Spins for up to `limit`; never, if it is zero.
-    pub(crate) fn new(limit: Duration) -> Self {
+    /// Spins for up to `limit`; not at all, if it is zero.
+    pub(crate) fn up_to(limit: Duration) -> Option<Self> {
         // So that some of them can be added up: there are 292 billion years left.
         let limit = limit.min(Duration::MAX / (2 * MOST));
-        Self { limit, balance: limit }
-    }
-
-    /// Whether there is anything to learn.
-    pub(crate) fn is_on(self) -> bool {
-        !self.limit.is_zero()
+        (!limit.is_zero()).then_some(Self { limit, balance: limit })
     }
 
     /// How long the next wait spins at the most: for the limit, or not at all.
@@ -73,17 +68,12 @@ mod tests {
 
     #[test]
     fn zero_is_off() {
-        let mut spin = Spin::new(Duration::ZERO);
-        for _ in 0..2 {
-            assert!(!spin.is_on());
-            assert_eq!(spin.window(), Duration::ZERO);
-            spin.missed(Duration::ZERO, Duration::MAX);
-        }
+        assert!(Spin::up_to(Duration::ZERO).is_none());
     }
 
     #[test]
     fn the_first_wait_is_a_probe_and_the_next_sleep() {
-        let mut spin = Spin::new(LIMIT);
+        let mut spin = Spin::up_to(LIMIT).unwrap();
         assert_eq!(spin.window(), LIMIT);
         spin.missed(LIMIT, MS);
         assert_eq!(spin.window(), Duration::ZERO);
@@ -92,7 +82,7 @@ mod tests {
     #[test]
     fn sleep_earns_one_probe_however_long_it_is() {
         for sleep in [LIMIT * PART, Duration::from_secs(3_600), Duration::MAX] {
-            let mut spin = Spin::new(LIMIT);
+            let mut spin = Spin::up_to(LIMIT).unwrap();
             spin.missed(LIMIT, LIMIT * PART - Duration::from_nanos(u64::from(PART)));
             assert_eq!(spin.window(), Duration::ZERO);
             spin.missed(Duration::ZERO, sleep);
@@ -105,7 +95,7 @@ mod tests {
     #[test]
     fn what_was_caught_pays_for_as_many_misses_up_to_a_bound() {
         for (catches, misses) in [(1, 2), (2, 3), (7, 8), (8, 8), (1_000, 8)] {
-            let mut spin = Spin::new(LIMIT);
+            let mut spin = Spin::up_to(LIMIT).unwrap();
             (0..catches).for_each(|_| spin.caught(US));
             for _ in 0..misses {
                 assert_eq!(spin.window(), LIMIT);
@@ -117,17 +107,17 @@ mod tests {
 
     #[test]
     fn what_is_caught_after_the_limit_is_missed() {
-        let mut spin = Spin::new(LIMIT);
+        let mut spin = Spin::up_to(LIMIT).unwrap();
         spin.caught(LIMIT + Duration::from_nanos(1));
         assert_eq!(spin.window(), Duration::ZERO);
-        let mut spin = Spin::new(LIMIT);
+        let mut spin = Spin::up_to(LIMIT).unwrap();
         spin.caught(LIMIT);
         assert_eq!(spin.window(), LIMIT);
     }
 
     #[test]
     fn the_longest_limit_overflows_nothing() {
-        let mut spin = Spin::new(Duration::MAX);
+        let mut spin = Spin::up_to(Duration::MAX).unwrap();
         assert!(spin.window() > Duration::from_secs(1 << 60) / 16);
         for _ in 0..20 {
             spin.caught(MS);
@@ -142,7 +132,7 @@ mod tests {
     fn time_in_vain_is_bounded_by_what_was_caught_and_slept() {
         const OUTCOMES: usize = 4;
         for sequence in 0..OUTCOMES.pow(10) {
-            let mut spin = Spin::new(LIMIT);
+            let mut spin = Spin::up_to(LIMIT).unwrap();
             let (mut in_vain, mut paid_for) = (Duration::ZERO, LIMIT);
             for place in 0..10 {
                 let window = spin.window();
@@ -173,7 +163,7 @@ mod tests {
     /// of the events that was caught, for which a sleep and a wake-up were saved, and the part of
     /// the time that was spun in vain, both in thousandths.
     fn simulate(arrivals: &[Duration]) -> (u128, u128) {
-        let mut spin = Spin::new(LIMIT);
+        let mut spin = Spin::up_to(LIMIT).unwrap();
         let (mut events, mut caught) = (0, 0);
         let (mut time, mut in_vain) = (Duration::ZERO, Duration::ZERO);
         for &arrival in arrivals.iter().cycle().take(100_000) {

@@ -32,14 +32,13 @@ use crate::{EventObject, Interest, Mode, Poller, Readiness, Register, Registry};
 /// registered with another poller.
 #[derive(Debug)]
 pub struct EpollPoller {
-    interest_list: Arc<InterestList>,
-    registry: Registry,
-    /// What the kernel writes; its length is how many events one wait can take.
-    kernel_events: Vec<epoll::Event>,
-    /// What the last wait told.
+    kernel: Kernel,
+    /// As many as the kernel can write.
     events: Vec<EventObject>,
-    clock: Clock,
-    spin: Spin,
+    /// How many of them the last wait told.
+    told: usize,
+    registry: Registry,
+    spin: Option<Spin>,
     not_sync: PhantomData<Cell<()>>,
 }
 
@@ -64,11 +63,10 @@ impl EpollPoller {
         let interest_list = Arc::new(InterestList(epoll::create()?));
         let mut poller = Self {
             registry: Registry::new(interest_list.clone()),
-            interest_list,
-            kernel_events: Vec::new(),
+            kernel: Kernel { interest_list, events: Vec::new(), has_nanoseconds: true },
             events: Vec::new(),
-            clock: Clock { has_nanoseconds: true },
-            spin: Spin::new(Duration::ZERO),
+            told: 0,
+            spin: None,
             not_sync: PhantomData,
         };
         poller.set_capacity(events.clamp(1, MAX_CAPACITY))?;
@@ -84,13 +82,15 @@ impl EpollPoller {
     ///
     /// Every call begins anew: the next wait spins.
     pub fn set_spin(&mut self, limit: Duration) {
-        self.spin = Spin::new(limit);
+        self.spin = Spin::up_to(limit);
     }
 
     fn set_capacity(&mut self, events: usize) -> io::Result<()> {
-        self.kernel_events.try_reserve_exact(events - self.kernel_events.len())?;
-        self.events.try_reserve_exact(events)?;
-        self.kernel_events.resize(events, epoll::NO_EVENT);
+        let more = events - self.events.len();
+        self.kernel.events.try_reserve_exact(more)?;
+        self.events.try_reserve_exact(more)?;
+        self.kernel.events.resize(events, epoll::NO_EVENT);
+        self.events.resize(events, EventObject::client(0));
         Ok(())
     }
 
@@ -98,7 +98,7 @@ impl EpollPoller {
     #[cold]
     fn grow(&mut self) {
         // Without the memory to grow, the rest comes at the next waits: nothing is lost.
-        let _ = self.set_capacity(MAX_CAPACITY.min(self.kernel_events.len() * 2));
+        let _ = self.set_capacity(MAX_CAPACITY.min(self.events.len() * 2));
     }
 }
 
@@ -112,48 +112,47 @@ impl Poller for EpollPoller {
     }
 
     fn wait_timeout(&mut self, timeout: Option<Duration>) -> io::Result<&[EventObject]> {
-        let was_full = self.events.len() == self.kernel_events.len();
-        self.events.clear();
-        if was_full {
+        if self.told == self.events.len() {
             self.grow();
         }
-        let Self { interest_list, kernel_events, clock, spin, .. } = self;
-        let epoll = interest_list.0.as_fd();
-        let told = wait_until(timeout, spin, |left| clock.wait(epoll, kernel_events, left))?;
-        self.events.extend(self.kernel_events.iter().take(told).map(event_object));
-        Ok(&self.events)
+        self.told = 0;
+        let told = wait_until(timeout, &mut self.spin, |left| self.kernel.wait(left))?;
+        for (event, kernel_event) in self.events.iter_mut().zip(&self.kernel.events[..told]) {
+            *event = event_object(kernel_event);
+        }
+        self.told = told;
+        Ok(&self.events[..told])
     }
 }
 
 impl AsFd for EpollPoller {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.interest_list.0.as_fd()
+        self.kernel.interest_list.0.as_fd()
     }
 }
 
 impl AsRawFd for EpollPoller {
     fn as_raw_fd(&self) -> RawFd {
-        self.interest_list.0.as_raw_fd()
+        self.kernel.interest_list.0.as_raw_fd()
     }
 }
 
-/// How the kernel is told for how long to wait.
+/// The kernel's side of a wait.
 #[derive(Debug)]
-struct Clock {
-    /// The kernel has `epoll_pwait2`, as far as we know.
+struct Kernel {
+    interest_list: Arc<InterestList>,
+    /// What it writes; their number is how many events one wait can take.
+    events: Vec<epoll::Event>,
+    /// It has `epoll_pwait2`, as far as we know.
     has_nanoseconds: bool,
 }
 
-impl Clock {
-    /// One wait, as exact as the kernel can.
-    fn wait(
-        &mut self,
-        epoll: BorrowedFd<'_>,
-        events: &mut [epoll::Event],
-        timeout: Option<Duration>,
-    ) -> io::Result<usize> {
+impl Kernel {
+    /// Waits once, as exactly as it can, and returns how many events it wrote.
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
+        let epoll = self.interest_list.0.as_fd();
         if let Some(timeout) = timeout.filter(|time| self.has_nanoseconds && !is_whole_ms(*time)) {
-            match epoll::pwait2(epoll, events, timeout) {
+            match epoll::pwait2(epoll, &mut self.events, timeout) {
                 // ENOSYS before Linux 5.11; EPERM from a sandbox that does not know the call.
                 Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
                     self.has_nanoseconds = false;
@@ -161,7 +160,7 @@ impl Clock {
                 answer => return answer,
             }
         }
-        epoll::wait(epoll, events, timeout_ms(timeout))
+        epoll::wait(epoll, &mut self.events, timeout_ms(timeout))
     }
 }
 

@@ -37,7 +37,7 @@ pub struct KqueuePoller {
     events: Vec<EventObject>,
     /// What it told of descriptors with several filters, of which each is a kevent.
     shared: HashMap<RawFd, Shared>,
-    spin: Spin,
+    spin: Option<Spin>,
     not_sync: PhantomData<Cell<()>>,
 }
 
@@ -80,7 +80,7 @@ impl KqueuePoller {
             taken: 0,
             events: Vec::new(),
             shared: HashMap::new(),
-            spin: Spin::new(Duration::ZERO),
+            spin: None,
             not_sync: PhantomData,
         };
         poller.set_capacity(events.clamp(1, MAX_CAPACITY))?;
@@ -96,7 +96,7 @@ impl KqueuePoller {
     ///
     /// Every call begins anew: the next wait spins.
     pub fn set_spin(&mut self, limit: Duration) {
-        self.spin = Spin::new(limit);
+        self.spin = Spin::up_to(limit);
     }
 
     fn set_capacity(&mut self, events: usize) -> io::Result<()> {

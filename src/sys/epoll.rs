@@ -69,8 +69,8 @@ pub(crate) fn wait(
 ) -> io::Result<usize> {
     let (epoll, room) = (epoll.as_raw_fd(), room(events));
     // SAFETY: the kernel writes at most `room` events, and `events` has that many.
-    let count = result(unsafe { libc::epoll_wait(epoll, events.as_mut_ptr(), room, timeout_ms) })?;
-    Ok(count.unsigned_abs() as usize)
+    let count = unsafe { libc::epoll_wait(epoll, events.as_mut_ptr(), room, timeout_ms) };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 
 /// Waits as [`wait`] does, up to `timeout` to the nanosecond: `epoll_pwait2(2)`, of Linux 5.11.
