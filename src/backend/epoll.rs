@@ -123,6 +123,20 @@ impl Poller for EpollPoller {
         self.told = told;
         Ok(&self.events[..told])
     }
+
+    // The three verbs go straight to the list: a registry has to look up whose it is.
+
+    fn add(&self, object: EventObject) -> io::Result<()> {
+        self.kernel.interest_list.add(object)
+    }
+
+    fn modify(&self, object: EventObject) -> io::Result<()> {
+        self.kernel.interest_list.modify(object)
+    }
+
+    fn delete(&self, fd: RawFd) -> io::Result<()> {
+        self.kernel.interest_list.delete(fd)
+    }
 }
 
 impl AsFd for EpollPoller {
