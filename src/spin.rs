@@ -24,13 +24,13 @@ pub(crate) struct Spin {
 const MOST: u32 = 8;
 
 /// The part of the time slept that goes into spins in vain, when all are.
-const PART: u32 = 128;
+const PART: u32 = 256;
 
 impl Spin {
     /// Spins for up to `limit`; not at all, if it is zero.
     pub(crate) fn up_to(limit: Duration) -> Option<Self> {
-        // So that some of them can be added up: there are 292 billion years left.
-        let limit = limit.min(Duration::MAX / (2 * MOST));
+        // So that one more than can be saved up is still a duration.
+        let limit = limit.min(Duration::MAX / (MOST + 1));
         (!limit.is_zero()).then_some(Self { limit, balance: limit })
     }
 
@@ -188,11 +188,11 @@ mod tests {
     }
 
     #[test]
-    fn steady_arrivals_out_of_reach_cost_less_than_one_in_a_hundred() {
+    fn steady_arrivals_out_of_reach_cost_less_than_one_in_two_hundred() {
         for arrival in [51 * US, 100 * US, MS, 20 * MS] {
             let (caught, in_vain) = simulate(&[arrival]);
             assert_eq!(caught, 0);
-            assert!(in_vain < 10, "{in_vain} of 1,000 for {arrival:?}");
+            assert!(in_vain < 5, "{in_vain} of 1,000 for {arrival:?}");
         }
     }
 
@@ -205,14 +205,14 @@ mod tests {
     #[test]
     fn alternating_arrivals_are_caught_if_every_second_one_can_be() {
         assert_eq!(simulate(&[10 * US, MS]), (500, 49));
-        assert_eq!(simulate(&[10 * US, MS, MS]), (83, 12));
+        assert_eq!(simulate(&[10 * US, MS, MS]), (47, 7));
     }
 
     #[test]
     fn an_idle_hour_between_two_busy_ones_is_slept_through() {
         let busy = [3 * US; 1_000];
-        let idle = [10 * MS; 1_000];
+        let idle = [20 * MS; 1_000];
         let (caught, in_vain) = simulate(&[busy, idle].concat());
-        assert!(caught > 490 && in_vain < 10, "{caught} and {in_vain} of 1,000");
+        assert!(caught > 490 && in_vain < 5, "{caught} and {in_vain} of 1,000");
     }
 }
