@@ -146,6 +146,18 @@ fn a_wait_ends_when_what_was_planned_happens() {
 }
 
 #[test]
+fn what_is_planned_for_the_same_time_happens_in_the_order_of_the_plans() {
+    let (mut poller, world) = watching(1, 0);
+    let happened = Arc::new(Mutex::new(Vec::new()));
+    for plan in 0..3 {
+        let happened = happened.clone();
+        world.after(SECOND, move |_| happened.lock().unwrap().push(plan));
+    }
+    assert!(poller.wait_timeout(Some(SECOND)).unwrap().is_empty());
+    assert_eq!(*happened.lock().unwrap(), [0, 1, 2]);
+}
+
+#[test]
 fn what_happens_as_the_time_is_up_is_told() {
     let (mut poller, world) = watching(0, 1);
     world.after(SECOND, |world| world.ready(0, Readiness::READABLE));
