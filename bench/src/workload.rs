@@ -24,7 +24,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn rounds(self) -> usize {
-        self.of([3, 11])
+        self.of([3, 31])
     }
 
     /// The first of the two in the quick plan, else the second.
