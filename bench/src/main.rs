@@ -25,7 +25,7 @@ const HELP: &str = "\
 Compares pollio with the bare system calls and with its peers, on this machine.
 
 cargo run --release -p pollio-bench -- [OPTIONS]
-    --quick         few rounds of few cases: under a minute, in the place of a quarter of an hour
+    --quick         few rounds of few cases: under a minute, in the place of ten
     --only NAMES    these workloads, with commas between:
                     hot, crowd, churn, flip, wake, timeout, idle, memory, echo, counts
     --out FOLDER    where results.json, results.md and the plots go; target/bench otherwise

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::ffi::c_int;
+use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -30,7 +31,6 @@ use crate::{EventObject, Interest, Mode, Poller, Readiness, Register, Registry};
 ///
 /// It is itself a descriptor that is readable while one of its own is ready, so that it can be
 /// registered with another poller.
-#[derive(Debug)]
 pub struct EpollPoller {
     kernel: Kernel,
     /// As many as the kernel can write.
@@ -124,7 +124,7 @@ impl Poller for EpollPoller {
         Ok(&self.events[..told])
     }
 
-    // The three verbs go straight to the list: a registry has to look up whose it is.
+    // Not through the registry: where its `dyn Register` leads to is out of the cache by then.
 
     fn add(&self, object: EventObject) -> io::Result<()> {
         self.kernel.interest_list.add(object)
@@ -151,8 +151,16 @@ impl AsRawFd for EpollPoller {
     }
 }
 
+impl fmt::Debug for EpollPoller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EpollPoller")
+            .field("fd", &self.as_raw_fd())
+            .field("told", &&self.events[..self.told])
+            .finish_non_exhaustive()
+    }
+}
+
 /// The kernel's side of a wait.
-#[derive(Debug)]
 struct Kernel {
     interest_list: Arc<InterestList>,
     /// What it writes; their number is how many events one wait can take.
@@ -179,7 +187,6 @@ impl Kernel {
 }
 
 /// The epoll instance, shared by the poller and its registries.
-#[derive(Debug)]
 struct InterestList(OwnedFd);
 
 impl Register for InterestList {

@@ -218,6 +218,17 @@ fn any_capacity_is_enough_to_begin_with() {
 
 /// C9
 #[test]
+fn a_poller_shows_what_the_last_wait_told() {
+    let (near, mut far) = pair();
+    let mut poller = EpollPoller::new().unwrap();
+    poller.add(EventObject::client(near.as_raw_fd())).unwrap();
+    far.write_all(b"x").unwrap();
+    let event = poller.expect_one();
+    let (fd, shown) = (poller.as_raw_fd(), format!("{poller:?}"));
+    assert_eq!(shown, format!("EpollPoller {{ fd: {fd}, told: [{event:?}], .. }}"));
+}
+
+#[test]
 fn an_absurd_capacity_is_no_panic() {
     let (near, mut far) = pair();
     let mut poller = EpollPoller::with_capacity(usize::MAX).unwrap();

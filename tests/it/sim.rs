@@ -309,6 +309,14 @@ fn spurious_readiness_is_told_once() {
 }
 
 #[test]
+fn spurious_readiness_takes_none_away_that_is_true() {
+    let (mut poller, world) = watching(0, 1);
+    world.ready(0, Readiness::READABLE);
+    world.spurious(0, Readiness::READABLE);
+    assert_eq!(poller.expect_one().readiness(), Readiness::READABLE);
+}
+
+#[test]
 fn what_nobody_asked_for_is_never_told_as_spurious() {
     let (mut poller, world) = watching(0, 1);
     world.spurious(0, Readiness::WRITABLE);
