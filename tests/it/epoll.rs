@@ -216,7 +216,6 @@ fn any_capacity_is_enough_to_begin_with() {
     }
 }
 
-/// C9
 #[test]
 fn a_poller_shows_what_the_last_wait_told() {
     let (near, mut far) = pair();
@@ -228,6 +227,7 @@ fn a_poller_shows_what_the_last_wait_told() {
     assert_eq!(shown, format!("EpollPoller {{ fd: {fd}, told: [{event:?}], .. }}"));
 }
 
+/// C9
 #[test]
 fn an_absurd_capacity_is_no_panic() {
     let (near, mut far) = pair();
