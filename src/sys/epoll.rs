@@ -70,7 +70,7 @@ pub(crate) fn wait(
     let (epoll, room) = (epoll.as_raw_fd(), room(events));
     // SAFETY: the kernel writes at most `room` events, and `events` has that many.
     let count = unsafe { libc::epoll_wait(epoll, events.as_mut_ptr(), room, timeout_ms) };
-    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+    written(count)
 }
 
 /// Waits as [`wait`] does, up to `timeout` to the nanosecond: `epoll_pwait2(2)`, of Linux 5.11.
@@ -97,7 +97,12 @@ pub(crate) fn pwait2(
             0_usize,
         )
     };
-    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+    written(count)
+}
+
+/// How many events the kernel wrote, or the error that it left in `errno`.
+fn written(count: impl TryInto<usize>) -> io::Result<usize> {
+    count.try_into().map_err(|_| io::Error::last_os_error())
 }
 
 /// How many events the kernel may write.
