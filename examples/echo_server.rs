@@ -12,7 +12,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::{fd::AsRawFd, fd::RawFd, unix::net::UnixStream};
 use std::{env, ops::ControlFlow, ops::Range, process::ExitCode, time::Duration};
 
-use pollio::{EventKind, EventObject, Interest, Mode, OsPoller, Poller, Registry};
+use pollio::{Event, EventKind, EventObject, Interest, Mode, OsPoller, Poller, Registry};
 use signal_hook::{consts::SIGINT, consts::SIGTERM, low_level::pipe};
 use socket2::SockRef;
 
@@ -125,12 +125,14 @@ impl Server {
         Ok(())
     }
 
-    fn echo(&mut self, event: EventObject) {
+    fn echo(&mut self, event: Event) {
         let key = (event.fd, event.token);
         let Some(client) = self.clients.get_mut(&key) else { return };
+        // Built again: an event has neither interest nor mode.
+        let object = EventObject::client(event.fd).with_token(event.token);
         match client.echo(&mut self.counts.bytes) {
-            // A modify tells again of what is still there, after the others had their turn.
-            Ok(ControlFlow::Continue(())) if self.registry.modify(both_ways(event)).is_ok() => {
+            // A modify reports again what is still there, after the others had their turn.
+            Ok(ControlFlow::Continue(())) if self.registry.modify(both_ways(object)).is_ok() => {
                 return;
             }
             Ok(ControlFlow::Break(())) => {}

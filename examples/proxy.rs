@@ -11,7 +11,7 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::{env, os::fd::AsRawFd, process, time::Duration};
 
-use pollio::{EventKind, EventObject, Interest, Mode, OsPoller, Poller, Registry};
+use pollio::{Event, EventKind, EventObject, Interest, Mode, OsPoller, Poller, Registry};
 use socket2::{Domain, SockRef, Socket, Type};
 
 fn main() {
@@ -97,7 +97,7 @@ fn pair(client: TcpStream, address: SocketAddr, token: u32) -> io::Result<[Side;
 
 /// An event of either side may set either way going, so both are tried. Returns whether both have
 /// come to their end.
-fn pass(pair: &mut [Side; 2], event: &EventObject, registry: &Registry) -> io::Result<bool> {
+fn pass(pair: &mut [Side; 2], event: &Event, registry: &Registry) -> io::Result<bool> {
     // A way that is stuck at its other end neither reads nor writes here, and would miss it.
     if event.is_error() {
         return Err(ErrorKind::ConnectionReset.into());

@@ -1,39 +1,37 @@
 //! What is asked of a poller: which readiness, and how often it is told.
 
-use bitflags::bitflags;
+use crate::bits::bit_set;
 
-bitflags! {
-    /// The readiness that a registration asks for, joined by `|`.
-    ///
-    /// Epoll tells of errors and hang-ups whatever the interest is, kqueue with the directions that
-    /// were asked for.
-    ///
-    /// ```
-    /// use pollio::Interest;
-    ///
-    /// let both = Interest::READABLE | Interest::WRITABLE;
-    /// assert!(both.contains(Interest::WRITABLE));
-    /// assert!(Interest::NONE.is_empty());
-    /// ```
-    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-    pub struct Interest: u8 {
-        /// A read would not block: there is data, a connection to accept, or the end.
-        const READABLE = 1 << 0;
-        /// A write would not block: there is room, or a connection was made or refused.
-        const WRITABLE = 1 << 1;
-        /// Something exceptional is there to be read: out-of-band data on a TCP socket, a packet
-        /// from a pseudo-terminal in packet mode, a changed file in cgroupfs. `POLLPRI` in
-        /// [poll(2)](https://man7.org/linux/man-pages/man2/poll.2.html) lists them all. Kqueue knows
-        /// of out-of-band data alone, and on FreeBSD and NetBSD of nothing.
-        const PRIORITY = 1 << 2;
-    }
-}
+/// The readiness that a registration asks for, joined by `|`.
+///
+/// Epoll reports errors and hang-ups whatever the interest is, kqueue with the directions that were
+/// asked for.
+///
+/// ```
+/// use pollio::Interest;
+///
+/// let both = Interest::READABLE | Interest::WRITABLE;
+/// assert!(both.contains(Interest::WRITABLE));
+/// assert!(Interest::NONE.is_empty());
+/// ```
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Interest(u8);
 
 impl Interest {
-    /// Nothing is asked. The registration stays, and tells of errors and hang-ups alone, on kqueue
-    /// of nothing.
-    pub const NONE: Self = Self::empty();
+    /// No interest. The registration stays, and reports only errors and hang-ups, on kqueue nothing.
+    pub const NONE: Self = Self(0);
+    /// A read would not block: data, a connection to accept, or the end.
+    pub const READABLE: Self = Self(1 << 0);
+    /// A write would not block: there is room, or a connection was made or refused.
+    pub const WRITABLE: Self = Self(1 << 1);
+    /// Exceptional data can be read: out-of-band data on a TCP socket, a packet from a
+    /// pseudo-terminal in packet mode, a changed file in cgroupfs. `POLLPRI` in
+    /// [poll(2)](https://man7.org/linux/man-pages/man2/poll.2.html) lists them all. Kqueue knows only
+    /// out-of-band data, and on FreeBSD and NetBSD nothing.
+    pub const PRIORITY: Self = Self(1 << 2);
 }
+
+bit_set!(Interest { READABLE WRITABLE PRIORITY });
 
 /// How often a registration tells of its readiness.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]

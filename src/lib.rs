@@ -1,20 +1,24 @@
 #![doc = include_str!("../README.md")]
 
-mod backend;
-mod deadline;
+mod bits;
 mod event;
 mod interest;
+mod object;
+mod os_poller;
 mod poller;
 mod readiness;
 mod registry;
+mod selector;
 pub mod sim;
 mod source;
 mod spin;
 mod sys;
+mod wait;
 
-pub use backend::*;
-pub use event::{EventKind, EventObject};
+pub use event::Event;
 pub use interest::{Interest, Mode};
+pub use object::{EventKind, EventObject};
+pub use os_poller::OsPoller;
 pub use poller::Poller;
 pub use readiness::Readiness;
 pub use registry::{Register, Registry};

@@ -4,7 +4,9 @@ use std::io;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-use crate::{EventObject, Registry};
+use crate::event::Event;
+use crate::object::EventObject;
+use crate::registry::Registry;
 
 /// A set of registered descriptors, and the wait for one of them to be ready.
 ///
@@ -27,10 +29,10 @@ use crate::{EventObject, Registry};
 ///   it is silent until `modify`. It stays registered: a second `add` is not needed.
 /// - **C5** [`Interest::NONE`](crate::Interest::NONE) keeps the registration and tells of nothing
 ///   but errors and hang-ups, where the kernel tells of those.
-/// - **C6** The peer's half-close is [`is_read_closed`](EventObject::is_read_closed) together
-///   with [`is_readable`](EventObject::is_readable); a full hang-up is also
-///   [`is_write_closed`](EventObject::is_write_closed); a refused or reset connection is
-///   [`is_error`](EventObject::is_error). On epoll, hang-ups and errors need no interest; the
+/// - **C6** The peer's half-close is [`is_read_closed`](Event::is_read_closed) together
+///   with [`is_readable`](Event::is_readable); a full hang-up is also
+///   [`is_write_closed`](Event::is_write_closed); a refused or reset connection is
+///   [`is_error`](Event::is_error). On epoll, hang-ups and errors need no interest; the
 ///   half-close needs `READABLE` everywhere.
 ///
 /// **When a wait ends**
@@ -155,13 +157,14 @@ pub trait Poller {
     /// `EINVAL` once another descriptor has its number. A wait that is blocked meanwhile goes on, on
     /// epoll. A drop closes that number again, whoever has it by then; if nobody has, the standard
     /// library aborts a program that was built with debug assertions.
-    fn wait_timeout(&mut self, timeout: Option<Duration>) -> io::Result<&[EventObject]>;
+    fn wait_timeout(&mut self, timeout: Option<Duration>) -> io::Result<&[Event]>;
 
     /// Registers a descriptor: [`Registry::add`].
     ///
     /// # Errors
     ///
     /// As [`Registry::add`] tells.
+    #[inline]
     fn add(&self, object: EventObject) -> io::Result<()> {
         self.registry().add(object)
     }
@@ -190,7 +193,7 @@ pub trait Poller {
     /// # Errors
     ///
     /// As [`wait_timeout`](Self::wait_timeout) tells.
-    fn wait(&mut self, timeout_ms: i32) -> io::Result<&[EventObject]> {
+    fn wait(&mut self, timeout_ms: i32) -> io::Result<&[Event]> {
         self.wait_timeout(u64::try_from(timeout_ms).ok().map(Duration::from_millis))
     }
 }

@@ -1,26 +1,57 @@
 //! What a poller answers: the bits that come back.
 
-use bitflags::bitflags;
+use crate::bits::bit_set;
 
-bitflags! {
-    /// What is true of a descriptor that a wait told of.
-    ///
-    /// A program reads it through the predicates of [`EventObject`](crate::EventObject), such as
-    /// [`is_readable`](crate::EventObject::is_readable), where each bit is explained. A backend
-    /// sets it with [`EventObject::with_readiness`](crate::EventObject::with_readiness).
-    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-    pub struct Readiness: u8 {
-        /// A read would not block.
-        const READABLE = 1 << 0;
-        /// A write would not block.
-        const WRITABLE = 1 << 1;
-        /// Something exceptional is there to be read.
-        const PRIORITY = 1 << 2;
-        /// The peer will send no more.
-        const READ_CLOSED = 1 << 3;
-        /// Nothing can be sent any more.
-        const WRITE_CLOSED = 1 << 4;
-        /// An error is pending.
-        const ERROR = 1 << 5;
+/// What is true of a descriptor, as a wait found it.
+///
+/// A program reads it through the predicates of [`Event`](crate::Event), such as
+/// [`is_readable`](crate::Event::is_readable), where each bit is explained. A backend passes it to
+/// [`Event::new`](crate::Event::new).
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Readiness(u8);
+
+impl Readiness {
+    /// A read would not block.
+    pub const READABLE: Self = Self(1 << 0);
+    /// A write would not block.
+    pub const WRITABLE: Self = Self(1 << 1);
+    /// Exceptional data can be read.
+    pub const PRIORITY: Self = Self(1 << 2);
+    /// The peer will send no more.
+    pub const READ_CLOSED: Self = Self(1 << 3);
+    /// Nothing can be sent any more.
+    pub const WRITE_CLOSED: Self = Self(1 << 4);
+    /// An error is pending.
+    pub const ERROR: Self = Self(1 << 5);
+}
+
+bit_set!(Readiness { READABLE WRITABLE PRIORITY READ_CLOSED WRITE_CLOSED ERROR });
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_names_the_bits() {
+        let both = Readiness::READABLE | Readiness::ERROR;
+        assert_eq!(format!("{both:?}"), "Readiness(READABLE | ERROR)");
+        assert_eq!(format!("{:?}", Readiness::empty()), "Readiness(NONE)");
+    }
+
+    #[test]
+    fn a_set_adds_and_removes_bits() {
+        let (one, other) = (Readiness::READABLE, Readiness::WRITABLE);
+        let mut both = one;
+        both |= other;
+        assert_eq!(both, one | other);
+        assert!(both.contains(one) && both.contains(other) && !one.contains(both));
+        assert_eq!(both - one, other);
+        assert_eq!(both & one, one);
+        both -= other;
+        both -= other;
+        assert_eq!(both, one);
+        assert!((both - one).is_empty());
+        assert!(Readiness::all().contains(Readiness::all()));
+        assert_eq!(Readiness::all() - Readiness::all(), Readiness::default());
     }
 }

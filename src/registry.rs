@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use crate::EventObject;
+use crate::object::EventObject;
 
 /// A handle that registers descriptors with the poller that it came from.
 ///
@@ -71,9 +71,9 @@ impl Registry {
     /// Replaces interest, mode, kind and token of the registration of `object.fd`, and arms it
     /// again if it was oneshot and has been told.
     ///
-    /// A descriptor that is already ready is told of at the next wait, in every mode (C3). All four
-    /// are replaced: an event that a wait gave out has its kind and token, but asks for reading,
-    /// level-triggered, unless it is refined again.
+    /// A descriptor that is already ready is reported by the next wait, in every mode (C3). All four
+    /// are replaced, so keep the `EventObject` that you added, or build it again: an
+    /// [`Event`](crate::Event) has neither interest nor mode.
     ///
     /// # Errors
     ///

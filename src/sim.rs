@@ -94,7 +94,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::{EventObject, Interest, Mode, Poller, Readiness, Register, Registry};
+use crate::{Event, EventObject, Interest, Mode, Poller, Readiness, Register, Registry};
 
 /// A poller of a simulated [`World`]; the [module](self) shows how.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ pub struct SimPoller {
     world: World,
     registry: Registry,
     /// What the last wait told.
-    events: Vec<EventObject>,
+    events: Vec<Event>,
 }
 
 impl SimPoller {
@@ -133,7 +133,7 @@ impl Poller for SimPoller {
         &self.registry
     }
 
-    fn wait_timeout(&mut self, timeout: Option<Duration>) -> io::Result<&[EventObject]> {
+    fn wait_timeout(&mut self, timeout: Option<Duration>) -> io::Result<&[Event]> {
         self.events.clear();
         // What overflows the clock is for ever.
         let deadline = timeout.and_then(|time| self.world.now().checked_add(time));
@@ -433,7 +433,7 @@ impl State {
     }
 
     /// Makes the events of a wait: of those that have waited longest, and else in any order.
-    fn tell(&mut self, events: &mut Vec<EventObject>) {
+    fn tell(&mut self, events: &mut Vec<Event>) {
         let Self { descriptors, random, round, .. } = self;
         let mut ready: Vec<_> = descriptors.values_mut().filter_map(Descriptor::queued).collect();
         if ready.is_empty() {
@@ -500,14 +500,15 @@ impl Descriptor {
 
 impl Registration {
     /// Makes the event, and decides by the mode whether the next wait looks again.
-    fn tell(&mut self, readiness: Readiness, round: u64) -> EventObject {
+    fn tell(&mut self, readiness: Readiness, round: u64) -> Event {
         self.spurious = Readiness::empty();
         self.queued_in = match self.object.mode() {
             Mode::Level => Some(round),
             Mode::Edge | Mode::Oneshot | Mode::EdgeOneshot => None,
         };
         self.is_armed = matches!(self.object.mode(), Mode::Level | Mode::Edge);
-        EventObject::from_user_data(self.object.to_user_data()).with_readiness(readiness)
+        let EventObject { fd, kind, token, .. } = self.object;
+        Event::new(fd, kind, token, readiness)
     }
 }
 

@@ -252,14 +252,17 @@ impl What {
         let lets_no_call_block = sees(PollFlags::HUP) || sees(PollFlags::ERR);
         let reads = interest.contains(Interest::READABLE);
         let writes = interest.contains(Interest::WRITABLE);
-        let mut readiness = Readiness::empty();
-        readiness.set(Readiness::READABLE, sees(PollFlags::IN) && reads || lets_no_call_block);
-        readiness.set(Readiness::WRITABLE, sees(PollFlags::OUT) && writes || lets_no_call_block);
-        readiness
-            .set(Readiness::READ_CLOSED, sees(PollFlags::RDHUP) && reads || sees(PollFlags::HUP));
-        readiness.set(Readiness::WRITE_CLOSED, sees(PollFlags::HUP));
-        readiness.set(Readiness::ERROR, sees(PollFlags::ERR));
-        readiness
+        let ends = sees(PollFlags::RDHUP) && reads || sees(PollFlags::HUP);
+        [
+            (sees(PollFlags::IN) && reads || lets_no_call_block, Readiness::READABLE),
+            (sees(PollFlags::OUT) && writes || lets_no_call_block, Readiness::WRITABLE),
+            (ends, Readiness::READ_CLOSED),
+            (sees(PollFlags::HUP), Readiness::WRITE_CLOSED),
+            (sees(PollFlags::ERR), Readiness::ERROR),
+        ]
+        .into_iter()
+        .filter(|(is_true, _)| *is_true)
+        .fold(Readiness::empty(), |all, (_, one)| all | one)
     }
 }
 

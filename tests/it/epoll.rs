@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use pollio::{EpollPoller, EventObject, Interest, Mode, Poller, Waker};
+use pollio::{EventObject, Interest, Mode, OsPoller, Poller, Waker};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::alone::{Closing, alone};
@@ -17,13 +17,13 @@ use crate::conformance::conformance;
 use crate::descriptors::{pair, tcp_pair};
 use crate::expect::Expect;
 
-conformance!(EpollPoller);
+conformance!(OsPoller);
 
 /// C10
 #[test]
 fn adding_what_is_registered_already_exists() {
     let (near, mut far) = pair();
-    let mut poller = EpollPoller::new().unwrap();
+    let mut poller = OsPoller::new().unwrap();
     poller.add(EventObject::client(near.as_raw_fd()).with_token(1)).unwrap();
     let error = poller.add(EventObject::client(near.as_raw_fd()).with_token(2)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AlreadyExists);
@@ -36,7 +36,7 @@ fn adding_what_is_registered_already_exists() {
 fn a_oneshot_that_was_told_still_exists() {
     let (near, mut far) = pair();
     let object = EventObject::client(near.as_raw_fd()).with_mode(Mode::Oneshot);
-    let mut poller = EpollPoller::new().unwrap();
+    let mut poller = OsPoller::new().unwrap();
     poller.add(object).unwrap();
     far.write_all(b"x").unwrap();
     poller.expect_one();
@@ -46,7 +46,7 @@ fn a_oneshot_that_was_told_still_exists() {
 /// C10
 #[test]
 fn files_cannot_be_watched() {
-    let poller = EpollPoller::new().unwrap();
+    let poller = OsPoller::new().unwrap();
     for path in [file!(), "/", "/dev/null"] {
         let file = File::open(path).unwrap();
         let error = poller.add(EventObject::client(file.as_raw_fd())).unwrap_err();
@@ -57,7 +57,7 @@ fn files_cannot_be_watched() {
 /// C10
 #[test]
 fn pollers_cannot_watch_each_other_in_a_circle() {
-    let (outer, inner) = (EpollPoller::new().unwrap(), EpollPoller::new().unwrap());
+    let (outer, inner) = (OsPoller::new().unwrap(), OsPoller::new().unwrap());
     let itself = outer.add(EventObject::client(outer.as_raw_fd())).unwrap_err();
     assert_eq!(itself.kind(), ErrorKind::InvalidInput);
     outer.add(EventObject::client(inner.as_raw_fd())).unwrap();
@@ -70,7 +70,7 @@ fn pollers_cannot_watch_each_other_in_a_circle() {
 fn hang_ups_and_errors_need_no_interest() {
     let _closing = Closing::new();
     let (near, far) = pair();
-    let mut poller = EpollPoller::new().unwrap();
+    let mut poller = OsPoller::new().unwrap();
     poller.add(EventObject::client(near.as_raw_fd()).with_interest(Interest::NONE)).unwrap();
     poller.expect_none();
     drop(far);
@@ -78,7 +78,7 @@ fn hang_ups_and_errors_need_no_interest() {
     assert!(event.is_read_closed() && event.is_write_closed());
 
     let (near, far) = tcp_pair();
-    let mut poller = EpollPoller::new().unwrap();
+    let mut poller = OsPoller::new().unwrap();
     poller.add(EventObject::client(near.as_raw_fd()).with_interest(Interest::NONE)).unwrap();
     SockRef::from(&far).set_linger(Some(Duration::ZERO)).unwrap();
     drop(far);
@@ -89,7 +89,7 @@ fn hang_ups_and_errors_need_no_interest() {
 #[test]
 fn a_socket_that_was_never_connected_looks_hung_up() {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    let mut poller = EpollPoller::new().unwrap();
+    let mut poller = OsPoller::new().unwrap();
     poller.add(EventObject::client(socket.as_raw_fd())).unwrap();
     let event = poller.expect_one();
     assert!(event.is_read_closed() && event.is_write_closed() && !event.is_error());
@@ -100,7 +100,7 @@ fn a_socket_that_was_never_connected_looks_hung_up() {
 fn a_half_close_is_told_to_readers_alone() {
     let (near, far) = tcp_pair();
     let object = EventObject::client(near.as_raw_fd());
-    let mut poller = EpollPoller::new().unwrap();
+    let mut poller = OsPoller::new().unwrap();
     far.shutdown(Shutdown::Write).unwrap();
     poller.add(object.with_interest(Interest::WRITABLE)).unwrap();
     assert!(!poller.expect_one().is_read_closed());
@@ -114,7 +114,7 @@ fn a_closed_descriptor_is_told_while_a_duplicate_lives() {
     let _closing = Closing::new();
     let (near, mut far) = pair();
     let fd = near.as_raw_fd();
-    let mut poller = EpollPoller::new().unwrap();
+    let mut poller = OsPoller::new().unwrap();
     poller.add(EventObject::client(fd).with_token(1)).unwrap();
     let duplicate = near.try_clone().unwrap();
     drop(near);
@@ -131,7 +131,7 @@ fn a_closed_number_cannot_be_deleted() {
     alone(concat!(module_path!(), "::a_closed_number_cannot_be_deleted"), || {
         let (near, _far) = pair();
         let fd = near.as_raw_fd();
-        let poller = EpollPoller::new().unwrap();
+        let poller = OsPoller::new().unwrap();
         poller.add(EventObject::client(fd)).unwrap();
         let _duplicate = near.try_clone().unwrap();
         drop(near);
@@ -148,7 +148,7 @@ fn exclusive_wakes_fewer_than_all() {
         thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    let mut poller = EpollPoller::new().unwrap();
+                    let mut poller = OsPoller::new().unwrap();
                     let object = EventObject::server(listener.as_raw_fd()).with_mode(Mode::Edge);
                     poller.add(refine(object)).unwrap();
                     let events = poller.wait(1_000).unwrap().len();
@@ -168,7 +168,7 @@ fn exclusive_wakes_fewer_than_all() {
 fn exclusive_refuses_what_the_kernel_does() {
     let (near, _far) = pair();
     let exclusive = EventObject::client(near.as_raw_fd()).exclusive();
-    let poller = EpollPoller::new().unwrap();
+    let poller = OsPoller::new().unwrap();
     for refused in [
         exclusive.with_interest(Interest::PRIORITY),
         exclusive.with_mode(Mode::Oneshot),
@@ -188,7 +188,7 @@ fn exclusive_refuses_what_the_kernel_does() {
 #[test]
 fn exclusive_tells_a_half_close_as_readable() {
     let (near, far) = tcp_pair();
-    let mut poller = EpollPoller::new().unwrap();
+    let mut poller = OsPoller::new().unwrap();
     poller.add(EventObject::client(near.as_raw_fd()).exclusive()).unwrap();
     far.shutdown(Shutdown::Write).unwrap();
     let event = poller.expect_one();
@@ -201,7 +201,7 @@ fn exclusive_tells_a_half_close_as_readable() {
 fn any_capacity_is_enough_to_begin_with() {
     let pairs: Vec<_> = (0..200).map(|_| pair()).collect();
     for capacity in [0, 1, 2, 199, 200, 100_000] {
-        let mut poller = EpollPoller::with_capacity(capacity).unwrap();
+        let mut poller = OsPoller::with_capacity(capacity).unwrap();
         for (near, _) in &pairs {
             let object = EventObject::client(near.as_raw_fd());
             poller.add(object.with_interest(Interest::WRITABLE).with_mode(Mode::Edge)).unwrap();
@@ -219,19 +219,19 @@ fn any_capacity_is_enough_to_begin_with() {
 #[test]
 fn a_poller_shows_what_the_last_wait_told() {
     let (near, mut far) = pair();
-    let mut poller = EpollPoller::new().unwrap();
+    let mut poller = OsPoller::new().unwrap();
     poller.add(EventObject::client(near.as_raw_fd())).unwrap();
     far.write_all(b"x").unwrap();
     let event = poller.expect_one();
     let (fd, shown) = (poller.as_raw_fd(), format!("{poller:?}"));
-    assert_eq!(shown, format!("EpollPoller {{ fd: {fd}, told: [{event:?}], .. }}"));
+    assert_eq!(shown, format!("OsPoller {{ fd: {fd}, events: [{event:?}], .. }}"));
 }
 
 /// C9
 #[test]
 fn an_absurd_capacity_is_no_panic() {
     let (near, mut far) = pair();
-    let mut poller = EpollPoller::with_capacity(usize::MAX).unwrap();
+    let mut poller = OsPoller::with_capacity(usize::MAX).unwrap();
     poller.add(EventObject::client(near.as_raw_fd())).unwrap();
     far.write_all(b"x").unwrap();
     poller.expect_one();
@@ -244,7 +244,7 @@ fn a_wake_of_a_full_eventfd_does_not_block() {
     let mut counter = File::from(waker.as_fd().try_clone_to_owned().unwrap());
     counter.write_all(&(u64::MAX - 1).to_ne_bytes()).unwrap();
     waker.wake().unwrap();
-    let mut poller = EpollPoller::new().unwrap();
+    let mut poller = OsPoller::new().unwrap();
     poller.add(EventObject::client(waker.as_raw_fd())).unwrap();
     poller.expect_one();
     waker.clear().unwrap();
@@ -254,7 +254,7 @@ fn a_wake_of_a_full_eventfd_does_not_block() {
 /// C8: of many waits, one at least ends before whole milliseconds could have.
 #[test]
 fn nanoseconds_are_honoured() {
-    let mut poller = EpollPoller::new().unwrap();
+    let mut poller = OsPoller::new().unwrap();
     let shortest = shortest_wait(&mut poller, Duration::from_micros(3_100));
     assert!(shortest < Duration::from_millis(4), "3.1 ms took {shortest:?}");
     let shortest = shortest_wait(&mut poller, SHORT);
@@ -268,7 +268,7 @@ fn nanoseconds_are_honoured() {
 /// C8: of ten waits for 20 ms, one at least is late by no more than a quarter.
 #[test]
 fn a_timeout_is_hardly_late() {
-    let mut poller = EpollPoller::new().unwrap();
+    let mut poller = OsPoller::new().unwrap();
     let wait = || {
         let start = Instant::now();
         assert!(poller.wait(20).unwrap().is_empty());
@@ -281,7 +281,7 @@ fn a_timeout_is_hardly_late() {
 /// No millisecond.
 pub(crate) const SHORT: Duration = Duration::from_micros(100);
 
-pub(crate) fn shortest_wait(poller: &mut EpollPoller, timeout: Duration) -> Duration {
+pub(crate) fn shortest_wait(poller: &mut OsPoller, timeout: Duration) -> Duration {
     let wait = || {
         let start = Instant::now();
         assert!(poller.wait_timeout(Some(timeout)).unwrap().is_empty());

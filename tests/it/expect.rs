@@ -1,6 +1,6 @@
 //! What a test expects of a wait.
 
-use pollio::{EventObject, Poller};
+use pollio::{Event, Poller};
 
 /// Longer than anything here takes, so that a lost event fails a test instead of hanging it.
 pub(crate) const LONG_MS: i32 = 20_000;
@@ -11,7 +11,7 @@ const SHORT_MS: i32 = 20;
 pub(crate) trait Expect: Poller {
     /// The one event that is told, now or soon.
     #[track_caller]
-    fn expect_one(&mut self) -> EventObject {
+    fn expect_one(&mut self) -> Event {
         match self.wait(LONG_MS).unwrap() {
             [event] => *event,
             events => panic!("expected one event, not {events:?}"),

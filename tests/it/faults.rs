@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, Uid, alarm, close, fork, setresuid};
-use pollio::{Child, EpollPoller, EventObject, Interest, Mode, Poller, Timer, Waker};
+use pollio::{Child, EventObject, Interest, Mode, OsPoller, Poller, Timer, Waker};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 
 use crate::alone::alone;
@@ -47,9 +47,9 @@ fn refused<T: Send>(call: libc::c_long, error: Errno, body: impl FnOnce() -> T +
 #[test]
 fn without_nanoseconds_a_timeout_is_rounded_up() {
     alone(concat!(module_path!(), "::without_nanoseconds_a_timeout_is_rounded_up"), || {
-        for error in [Errno::ENOSYS, Errno::EPERM] {
+        for error in [Errno::ENOSYS, Errno::EPERM, Errno::EOPNOTSUPP, Errno::EACCES] {
             let shortest = refused(libc::SYS_epoll_pwait2, error, || {
-                shortest_wait(&mut EpollPoller::new().unwrap(), SHORT)
+                shortest_wait(&mut OsPoller::new().unwrap(), SHORT)
             });
             assert!(shortest >= Duration::from_millis(1), "100 µs took {shortest:?}");
         }
@@ -83,7 +83,7 @@ fn a_system_without_room_is_the_error_of_whatever_opens_a_descriptor() {
         let before = open();
         type Make<'a> = &'a (dyn Fn() -> io::Result<()> + Sync);
         let opens: [(libc::c_long, Make<'_>); 4] = [
-            (libc::SYS_epoll_create1, &|| EpollPoller::new().map(drop)),
+            (libc::SYS_epoll_create1, &|| OsPoller::new().map(drop)),
             (libc::SYS_eventfd2, &|| Waker::new().map(drop)),
             (libc::SYS_timerfd_create, &|| Timer::new().map(drop)),
             (libc::SYS_pidfd_open, &|| Child::new(&process).map(drop)),
@@ -106,7 +106,7 @@ fn a_kernel_without_memory_is_the_error_of_an_add() {
     alone(concat!(module_path!(), "::a_kernel_without_memory_is_the_error_of_an_add"), || {
         let (near, mut far) = pair();
         let object = EventObject::client(near.as_raw_fd());
-        let mut poller = EpollPoller::new().unwrap();
+        let mut poller = OsPoller::new().unwrap();
         let registry = poller.registry().clone();
         for error in [Errno::ENOMEM, Errno::ENOSPC] {
             let told = refused(libc::SYS_epoll_ctl, error, || registry.add(object)).unwrap_err();
@@ -154,13 +154,13 @@ fn too_many_registrations_are_enospc() {
         let objects = || wakers.iter().map(|waker| EventObject::client(waker.as_raw_fd()));
         let mut full = Vec::new();
         for _ in 0..LIMIT / 1_000 {
-            let poller = EpollPoller::new().unwrap();
+            let poller = OsPoller::new().unwrap();
             objects().for_each(|object| poller.add(object).unwrap());
             full.push(poller);
         }
 
         let [first, second] = [0, 1].map(|index| EventObject::client(wakers[index].as_raw_fd()));
-        let mut poller = EpollPoller::new().unwrap();
+        let mut poller = OsPoller::new().unwrap();
         let no_room = poller.add(first).unwrap_err();
         assert_eq!(no_room.raw_os_error(), Some(Errno::ENOSPC as i32));
         assert_eq!(poller.delete(first.fd).unwrap_err().kind(), ErrorKind::NotFound);
@@ -216,7 +216,7 @@ fn without_memory_for_its_buffer_no_poller_is_half_made() {
     alone(path, || {
         let before = open();
         let no_memory = NoMemory::new();
-        let poller = EpollPoller::with_capacity(1_000);
+        let poller = OsPoller::with_capacity(1_000);
         drop(no_memory);
         assert_eq!(poller.unwrap_err().kind(), ErrorKind::OutOfMemory);
         assert_eq!(open(), before);
@@ -229,7 +229,7 @@ fn without_memory_to_grow_the_rest_comes_at_the_next_waits() {
     let path = concat!(module_path!(), "::without_memory_to_grow_the_rest_comes_at_the_next_waits");
     alone(path, || {
         let pairs: Vec<_> = (0..200).map(|_| pair()).collect();
-        let mut poller = EpollPoller::with_capacity(100).unwrap();
+        let mut poller = OsPoller::with_capacity(100).unwrap();
         for (token, (near, _)) in (0..).zip(&pairs) {
             let object = EventObject::client(near.as_raw_fd()).with_token(token);
             poller.add(object.with_interest(Interest::WRITABLE)).unwrap();
@@ -254,7 +254,7 @@ fn without_memory_to_grow_the_rest_comes_at_the_next_waits() {
 fn a_poller_whose_number_is_used_again_is_invalid() {
     alone(concat!(module_path!(), "::a_poller_whose_number_is_used_again_is_invalid"), || {
         let (near, _far) = pair();
-        let mut poller = EpollPoller::new().unwrap();
+        let mut poller = OsPoller::new().unwrap();
         close(poller.as_raw_fd()).unwrap();
         let other = File::open("/dev/null").unwrap();
         assert_eq!(other.as_raw_fd(), poller.as_raw_fd(), "the lowest free number is used again");
@@ -277,7 +277,7 @@ fn a_poller_that_is_closed_while_it_waits_is_bad_at_the_next_wait() {
     alone(path, || {
         for spin in [Duration::ZERO, Duration::from_millis(1)] {
             let (near, far) = pair();
-            let mut poller = EpollPoller::new().unwrap();
+            let mut poller = OsPoller::new().unwrap();
             poller.set_spin(spin);
             poller.add(EventObject::client(near.as_raw_fd())).unwrap();
             let number = poller.as_raw_fd();
@@ -334,7 +334,7 @@ fn expect_to_end_well(child: Pid) {
 fn a_forked_child_adds_and_deletes_for_both() {
     alone(concat!(module_path!(), "::a_forked_child_adds_and_deletes_for_both"), || {
         let [(first, mut to_first), (second, mut to_second)] = [pair(), pair()];
-        let mut poller = EpollPoller::new().unwrap();
+        let mut poller = OsPoller::new().unwrap();
         poller.add(EventObject::client(first.as_raw_fd()).with_token(1)).unwrap();
         expect_to_end_well(forked(|| {
             let added = poller.add(EventObject::client(second.as_raw_fd()).with_token(2));
@@ -353,7 +353,7 @@ fn what_a_forked_child_opens_and_adds_is_told_to_its_parent() {
         concat!(module_path!(), "::what_a_forked_child_opens_and_adds_is_told_to_its_parent");
     alone(path, || {
         let (mut gate, mut open_gate) = gate();
-        let mut poller = EpollPoller::new().unwrap();
+        let mut poller = OsPoller::new().unwrap();
         let child = forked(|| {
             let (near, mut far) = pair();
             let object = EventObject::client(near.as_raw_fd()).with_token(3);
@@ -376,7 +376,7 @@ fn an_edge_is_told_to_a_forked_child_or_to_its_parent() {
             [(Mode::Level, true), (Mode::Edge, false), (Mode::Oneshot, false)]
         {
             let (near, mut far) = pair();
-            let mut poller = EpollPoller::new().unwrap();
+            let mut poller = OsPoller::new().unwrap();
             poller.add(EventObject::client(near.as_raw_fd()).with_mode(mode)).unwrap();
             far.write_all(b"x").unwrap();
             expect_to_end_well(forked(|| poller.wait(0).is_ok_and(|events| events.len() == 1)));
@@ -390,13 +390,13 @@ fn a_forked_child_drops_its_poller_and_makes_its_own() {
     alone(concat!(module_path!(), "::a_forked_child_drops_its_poller_and_makes_its_own"), || {
         let (near, mut far) = pair();
         let object = EventObject::client(near.as_raw_fd());
-        let mut poller = Some(EpollPoller::new().unwrap());
+        let mut poller = Some(OsPoller::new().unwrap());
         poller.as_ref().unwrap().add(object).unwrap();
         far.write_all(b"x").unwrap();
         expect_to_end_well(forked(|| {
             // In the child's copy of the memory alone.
             drop(poller.take());
-            EpollPoller::new().is_ok_and(|mut own| {
+            OsPoller::new().is_ok_and(|mut own| {
                 own.add(object.with_token(4)).is_ok()
                     && own.wait(0).is_ok_and(|events| events.len() == 1 && events[0].token == 4)
             })
@@ -412,7 +412,7 @@ fn a_closed_descriptor_is_told_while_a_forked_child_has_it() {
     alone(path, || {
         let (mut gate, mut open_gate) = gate();
         let (near, mut far) = pair();
-        let mut poller = EpollPoller::new().unwrap();
+        let mut poller = OsPoller::new().unwrap();
         let fd: RawFd = near.as_raw_fd();
         poller.add(EventObject::client(fd).with_token(5)).unwrap();
         let child = forked(|| gate.read(&mut [0]).is_ok());
@@ -433,7 +433,7 @@ fn a_forked_child_wakes_its_parent_once_at_the_most() {
     alone(path, || {
         let (mut gate, mut open_gate) = gate();
         let waker = Waker::new().unwrap();
-        let mut poller = EpollPoller::new().unwrap();
+        let mut poller = OsPoller::new().unwrap();
         poller.add(EventObject::client(waker.as_raw_fd())).unwrap();
         let child =
             forked(|| waker.wake().is_ok() && gate.read(&mut [0]).is_ok() && waker.wake().is_ok());
@@ -455,7 +455,7 @@ fn a_forked_child_that_clears_silences_the_waker_of_its_parent() {
         concat!(module_path!(), "::a_forked_child_that_clears_silences_the_waker_of_its_parent");
     alone(path, || {
         let waker = Waker::new().unwrap();
-        let mut poller = EpollPoller::new().unwrap();
+        let mut poller = OsPoller::new().unwrap();
         poller.add(EventObject::client(waker.as_raw_fd())).unwrap();
         waker.wake().unwrap();
         expect_to_end_well(forked(|| waker.clear().is_ok()));
@@ -472,7 +472,7 @@ fn a_forked_child_that_clears_silences_the_waker_of_its_parent() {
 fn a_forked_child_sets_the_timer_of_its_parent() {
     alone(concat!(module_path!(), "::a_forked_child_sets_the_timer_of_its_parent"), || {
         let timer = Timer::new().unwrap();
-        let mut poller = EpollPoller::new().unwrap();
+        let mut poller = OsPoller::new().unwrap();
         poller.add(EventObject::client(timer.as_raw_fd())).unwrap();
         expect_to_end_well(forked(|| timer.set(Duration::ZERO).is_ok()));
         poller.expect_one();

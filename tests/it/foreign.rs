@@ -6,13 +6,13 @@ use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pollio::{EventObject, Interest, Poller, Readiness, Register, Registry};
+use pollio::{Event, EventObject, Interest, Poller, Readiness, Register, Registry};
 
 /// Tells of every registered descriptor what it asked for.
 struct AlwaysReady {
     registered: Arc<Registered>,
     registry: Registry,
-    events: Vec<EventObject>,
+    events: Vec<Event>,
 }
 
 #[derive(Default)]
@@ -46,13 +46,16 @@ impl Poller for AlwaysReady {
         &self.registry
     }
 
-    fn wait_timeout(&mut self, _timeout: Option<Duration>) -> io::Result<&[EventObject]> {
+    fn wait_timeout(&mut self, _timeout: Option<Duration>) -> io::Result<&[Event]> {
         let answer = |object: &EventObject| {
-            let asked = |interest| object.interest().contains(interest);
             let mut readiness = Readiness::empty();
-            readiness.set(Readiness::READABLE, asked(Interest::READABLE));
-            readiness.set(Readiness::WRITABLE, asked(Interest::WRITABLE));
-            EventObject::from_user_data(object.to_user_data()).with_readiness(readiness)
+            if object.interest().contains(Interest::READABLE) {
+                readiness |= Readiness::READABLE;
+            }
+            if object.interest().contains(Interest::WRITABLE) {
+                readiness |= Readiness::WRITABLE;
+            }
+            Event::new(object.fd, object.kind, object.token, readiness)
         };
         self.events = self.registered.0.lock().unwrap().values().map(answer).collect();
         Ok(&self.events)

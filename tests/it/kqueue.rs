@@ -1,8 +1,8 @@
 //! The contract over kqueue, and what kqueue alone does.
 
-use pollio::KqueuePoller;
+use pollio::OsPoller;
 
 use crate::conformance::conformance;
 
-conformance!(KqueuePoller);
-conformance!(kqueue: KqueuePoller);
+conformance!(OsPoller);
+conformance!(kqueue: OsPoller);

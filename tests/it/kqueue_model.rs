@@ -1,23 +1,22 @@
-//! The contract over a model of kqueue: the backend's own file, with `crate::sys::kevent` of these
+//! The contract over a model of kqueue: the selector's own file, with `crate::sys::kevent` of these
 //! tests below it instead of the kernel's.
 //!
-//! It proves the backend's logic on Linux, and nothing about a BSD.
-
-#[path = "../../src/backend/kqueue.rs"]
-#[allow(unreachable_pub, reason = "public in its crate, not in these tests")]
-pub(crate) mod backend;
+//! It proves the selector's logic on Linux, and nothing about a BSD.
 
 use std::io::Write;
 use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use backend::KqueuePoller;
+use nix::errno::Errno;
 use nix::time::{ClockId, clock_gettime};
 use pollio::{EventObject, Interest, Mode, Poller};
 
 use crate::conformance::conformance;
 use crate::descriptors::pair;
 use crate::expect::Expect;
+pub(crate) use crate::os_poller::OsPoller as KqueuePoller;
+use crate::sys::kevent;
 
 conformance!(KqueuePoller);
 conformance!(kqueue: KqueuePoller);
@@ -80,4 +79,60 @@ fn a_failed_modify_is_never_told_and_undoes_nothing() {
             poller.delete(object.fd).expect("it was added");
         }
     });
+}
+
+/// C4, C9: where the kernel has no memory to silence the siblings of a oneshot, the next wait starts from
+/// nothing all the same: no event is merged into that of another descriptor.
+#[test]
+fn a_failed_silencing_loses_no_oneshot_of_the_next_wait() {
+    const READY: usize = 40;
+    let pairs: Vec<_> = (0..2 * READY).map(|_| pair()).collect();
+    let mut poller = KqueuePoller::with_capacity(READY).unwrap();
+    let both = Interest::READABLE | Interest::PRIORITY;
+    let object = |token: usize| {
+        EventObject::client(pairs[token].0.as_raw_fd())
+            .with_interest(both)
+            .with_mode(Mode::Oneshot)
+            .with_token(u32::try_from(token).unwrap())
+    };
+    for (token, (_, far)) in pairs.iter().enumerate() {
+        if token < READY {
+            (&*far).write_all(b"x").unwrap();
+        }
+        poller.add(object(token)).unwrap();
+    }
+    kevent::fail_next(kevent::EV_DISABLE, Errno::ENOMEM);
+    let registry = poller.registry().clone();
+    let events = poller.wait(0).unwrap();
+    // These become readable first, and so come first in the next wait.
+    pairs[READY..].iter().for_each(|(_, far)| (&*far).write_all(b"x").unwrap());
+    for event in events {
+        registry.modify(object(event.token as usize)).unwrap();
+    }
+    let mut seen = vec![0; pairs.len()];
+    while let events @ [_, ..] = poller.wait(0).unwrap() {
+        for event in events {
+            assert_eq!(event.fd, pairs[event.token as usize].0.as_raw_fd());
+            seen[event.token as usize] += 1;
+        }
+    }
+    assert!(seen.iter().all(|times| *times > 0), "a oneshot is lost: {seen:?}");
+}
+
+/// C13: in a table that entries leave one by one, those that left take room until it grows.
+#[test]
+fn the_table_of_a_wait_never_grows() {
+    let pairs: Vec<_> = (0..223).map(|_| pair()).collect();
+    let mut poller = KqueuePoller::with_capacity(224).unwrap();
+    let both = Interest::READABLE | Interest::WRITABLE;
+    let object = |(near, _): &(UnixStream, UnixStream)| {
+        EventObject::client(near.as_raw_fd()).with_interest(both)
+    };
+    pairs.iter().for_each(|pair| poller.add(object(pair)).unwrap());
+    for pair in pairs.iter().step_by(7).cycle().take(500) {
+        // So that they come in another order.
+        poller.modify(object(pair)).unwrap();
+        // The wait itself asserts that its table is as large as before.
+        assert_eq!(poller.wait(0).unwrap().len(), pairs.len());
+    }
 }

@@ -50,14 +50,22 @@ mod system_calls;
 
 // The kqueue backend over a model, and what it finds around it in its own crate.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-#[path = "../../src/deadline.rs"]
-mod deadline;
-#[cfg(any(target_os = "linux", target_os = "android"))]
 mod kqueue_model;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[path = "../../src/os_poller.rs"]
+#[allow(unreachable_pub, reason = "public in its crate, not in these tests")]
+mod os_poller;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod selector;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 #[path = "../../src/spin.rs"]
 mod spin;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod sys;
 #[cfg(any(target_os = "linux", target_os = "android"))]
-use pollio::{EventKind, EventObject, Interest, Mode, Poller, Readiness, Register, Registry};
+#[path = "../../src/wait.rs"]
+mod wait;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use pollio::{
+    Event, EventKind, EventObject, Interest, Mode, Poller, Readiness, Register, Registry,
+};

@@ -20,12 +20,12 @@ use std::thread;
 use std::time::Instant;
 
 use nix::unistd::alarm;
-use pollio::{EpollPoller, EventObject, Poller, Waker};
+use pollio::{EventObject, OsPoller, Poller, Waker};
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, RngAlgorithm, RngSeed, TestCaseError, TestError, TestRunner};
 
 use crate::alone::alone;
-use crate::kqueue_model::backend::KqueuePoller;
+use crate::kqueue_model::KqueuePoller;
 use crate::random::Random;
 use ledger::Ledger;
 use operation::{INTERESTS, MODES, Operation, Sequence, Shape, sequences};
@@ -35,7 +35,7 @@ use world::World;
 /// Makes a poller whose first wait has room for so many events.
 type WithCapacity<P> = fn(usize) -> io::Result<P>;
 
-const EPOLL: WithCapacity<EpollPoller> = EpollPoller::with_capacity;
+const EPOLL: WithCapacity<OsPoller> = OsPoller::with_capacity;
 const KQUEUE: WithCapacity<KqueuePoller> = KqueuePoller::with_capacity;
 
 /// C1, C2, C3, C4, C5, C6, C9, C10, C16

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use pollio::sim::{SimPoller, World};
-use pollio::{EventObject, Interest, Mode, OsPoller, Poller, Readiness};
+use pollio::{Event, EventObject, Interest, Mode, OsPoller, Poller, Readiness};
 
 use crate::alone::{Closing, this_program_again};
 use crate::conformance::{conformance, load};
@@ -78,7 +78,7 @@ fn the_simulation_tells_what_the_kernel_tells() {
                     sim.modify(object).unwrap();
                 }
             }
-            let sorted = |events: &[EventObject]| {
+            let sorted = |events: &[Event]| {
                 let mut events = events.to_vec();
                 events.sort_by_key(|event| event.fd);
                 events

@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
-use pollio::{EventObject, OsPoller, Poller, Registry};
+use pollio::{Event, EventObject, OsPoller, Poller, Registry};
 use socket2::{Domain, Socket, Type};
 
 use crate::alone::{spawn, this_program_again};
@@ -277,7 +277,7 @@ impl Clients {
     }
 
     /// Lets a client do what it can at the moment. One that leaves comes again.
-    fn talk(&mut self, event: EventObject) {
+    fn talk(&mut self, event: Event) {
         let place = event.token as usize;
         let talker = &mut self.talkers[place];
         assert!(!talker.is_silent(), "something is said to one that is silent: {event:?}");

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
-use pollio::{EventObject, OsPoller, Poller, Registry};
+use pollio::{Event, OsPoller, Poller, Registry};
 
 /// A poller that spins from the beginning.
 pub(crate) struct Spinning<P>(P);
@@ -33,7 +33,7 @@ impl<P: SetSpin> Poller for Spinning<P> {
         self.0.registry()
     }
 
-    fn wait_timeout(&mut self, timeout: Option<Duration>) -> io::Result<&[EventObject]> {
+    fn wait_timeout(&mut self, timeout: Option<Duration>) -> io::Result<&[Event]> {
         self.0.wait_timeout(timeout)
     }
 }
@@ -67,7 +67,7 @@ mod kqueue_model {
 
     use super::{SetSpin, Spinning};
     use crate::conformance::conformance;
-    use crate::kqueue_model::backend::KqueuePoller;
+    use crate::kqueue_model::KqueuePoller;
 
     impl SetSpin for KqueuePoller {
         fn set_spin(&mut self, limit: Duration) {

@@ -6,15 +6,16 @@
 //! each verb at once; a poller is not `Sync`.
 #![cfg(target_os = "linux")]
 
-#[path = "../../src/backend/kqueue.rs"]
+#[path = "../../src/os_poller.rs"]
 #[allow(unreachable_pub, dead_code, reason = "public in its crate, and nobody waits here")]
-mod backend;
-#[path = "../../src/deadline.rs"]
-mod deadline;
+mod os_poller;
 mod registering;
+mod selector;
 #[path = "../../src/spin.rs"]
 mod spin;
 mod sys;
+#[path = "../../src/wait.rs"]
+mod wait;
 #[path = "../../src/source/waker.rs"]
 #[allow(
     unreachable_pub,
@@ -24,4 +25,6 @@ mod sys;
 mod waker;
 mod waking;
 
-use pollio::{EventKind, EventObject, Interest, Mode, Poller, Readiness, Register, Registry};
+use pollio::{
+    Event, EventKind, EventObject, Interest, Mode, Poller, Readiness, Register, Registry,
+};

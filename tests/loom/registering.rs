@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use loom::thread;
 use pollio::{EventObject, Interest, Poller, Registry};
 
-use crate::backend::KqueuePoller;
+use crate::os_poller::OsPoller as KqueuePoller;
 use crate::sys::kevent::{self, Filter, knotes};
 
 const FD: i32 = 3;

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::thread;
 
-use pollio::{EventObject, Interest, Mode, Poller};
+use pollio::{Event, EventObject, Interest, Mode, Poller};
 
 use crate::descriptors::{drain, fill, pair, tcp_pair, udp_pair};
 use crate::expect::{Expect, LONG_MS};
@@ -184,7 +184,7 @@ pub(crate) fn edge_tells_of_room_once_it_comes_back<P: Poller>() {
     fill(&near);
     poller.expect_none();
     drain(&far);
-    assert!(poller.wait(1_000).unwrap().iter().any(EventObject::is_writable));
+    assert!(poller.wait(1_000).unwrap().iter().any(Event::is_writable));
     // The far end was drained in many reads, each of which may be an arrival of room.
     while !poller.wait(0).unwrap().is_empty() {}
     poller.expect_none();

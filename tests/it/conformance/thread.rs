@@ -8,7 +8,7 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
-use pollio::{EventObject, Interest, Mode, Poller};
+use pollio::{Event, EventObject, Interest, Mode, Poller};
 
 use crate::descriptors::{open, pair};
 use crate::expect::{Expect, LONG_MS};
@@ -69,12 +69,13 @@ pub(crate) fn registering_works_while_events_are_borrowed<P: Poller>() {
     let (other, mut other_far) = pair();
     let mut poller = P::new().unwrap();
     let registry = poller.registry().clone();
-    poller.add(EventObject::client(near.as_raw_fd())).unwrap();
+    let object = EventObject::client(near.as_raw_fd());
+    poller.add(object).unwrap();
     far.write_all(b"x").unwrap();
     other_far.write_all(b"x").unwrap();
     for event in poller.wait(-1).unwrap() {
         registry.add(EventObject::client(other.as_raw_fd()).with_token(event.token + 1)).unwrap();
-        registry.modify(event.with_interest(Interest::NONE)).unwrap();
+        registry.modify(object.with_interest(Interest::NONE)).unwrap();
         registry.delete(event.fd).unwrap();
     }
     assert_eq!(poller.expect_one().token, 1);
@@ -123,7 +124,7 @@ pub(crate) fn what_each_thread_registered_last_is_told<P: Poller>() {
     let mut told = BTreeSet::new();
     while told.len() < pairs.len() {
         let events = poller.wait(LONG_MS).unwrap();
-        assert!(!events.is_empty() && events.iter().all(EventObject::is_writable));
+        assert!(!events.is_empty() && events.iter().all(Event::is_writable));
         told.extend(events.iter().map(|event| event.token));
     }
     assert!(told.into_iter().eq(0..4));

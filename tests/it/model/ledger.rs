@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::{Mutex, MutexGuard};
 
-use pollio::{EventObject, Mode, Readiness, Register, Registry};
+use pollio::{Event, EventObject, Mode, Readiness, Register, Registry};
 
 /// Registers with a poller, and keeps account. A number that is closed must be deleted first: it may
 /// be another thread's next.
@@ -63,7 +63,7 @@ impl Ledger {
     }
 
     /// Whether a wait that began at `now` may have told of this.
-    pub(super) fn tell(&self, now: u64, event: &EventObject) -> Result<(), String> {
+    pub(super) fn tell(&self, now: u64, event: &Event) -> Result<(), String> {
         let mut pages = self.pages();
         let Some(entry) = pages.entries.get_mut(&event.token) else {
             return Err(format!("{event:?} was told, which was never registered"));

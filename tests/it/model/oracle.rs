@@ -1,7 +1,7 @@
 //! What may and what must be told of a registration, by what poll(2) says.
 
 use nix::poll::PollFlags;
-use pollio::{EventObject, Interest, Mode, Readiness};
+use pollio::{Event, EventObject, Interest, Mode, Readiness};
 
 /// Whose rules hold, where the table in the docs of `Poller` says that kernels differ.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -51,11 +51,15 @@ impl Kernel {
 fn epoll_readiness(interest: Interest, bits: PollFlags) -> Readiness {
     let mut told = NOTHING;
     if interest.contains(Interest::READABLE) {
-        told.set(Readiness::READABLE, bits.contains(IN));
-        told.set(Readiness::READ_CLOSED, bits.contains(RDHUP));
+        told |= if bits.contains(IN) { Readiness::READABLE } else { NOTHING };
+        told |= if bits.contains(RDHUP) { Readiness::READ_CLOSED } else { NOTHING };
     }
-    told.set(Readiness::WRITABLE, interest.contains(Interest::WRITABLE) && bits.contains(OUT));
-    told.set(Readiness::PRIORITY, interest.contains(Interest::PRIORITY) && bits.contains(PRI));
+    if interest.contains(Interest::WRITABLE) && bits.contains(OUT) {
+        told |= Readiness::WRITABLE;
+    }
+    if interest.contains(Interest::PRIORITY) && bits.contains(PRI) {
+        told |= Readiness::PRIORITY;
+    }
     if bits.contains(HUP) {
         told |= Readiness::READ_CLOSED | Readiness::WRITE_CLOSED;
     }
@@ -177,7 +181,7 @@ impl Registration {
     pub(super) fn tell(
         &mut self,
         kernel: Kernel,
-        event: &EventObject,
+        event: &Event,
         polled: Polled,
         is_all: bool,
     ) -> Result<(), String> {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFlags, PollTimeout, poll};
-use pollio::{EventKind, EventObject, Mode, Poller, Readiness, Registry};
+use pollio::{Event, EventKind, EventObject, Mode, Poller, Readiness, Registry};
 
 use super::ledger::Ledger;
 use super::operation::{Amount, Asked, End, Operation, What, Which};
@@ -320,7 +320,7 @@ impl World {
     /// Checks what a wait told. Returns what may still be on its way.
     fn check_told(
         &mut self,
-        told: &[EventObject],
+        told: &[Event],
         before: &[PollFlags],
         after: &[PollFlags],
         is_all: bool,

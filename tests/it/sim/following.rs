@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use pollio::sim::{SimPoller, World};
-use pollio::{EventObject, Interest, Mode, OsPoller, Poller, Readiness, Register, Registry};
+use pollio::{Event, EventObject, Interest, Mode, OsPoller, Poller, Readiness, Register, Registry};
 
 /// A simulation that tells at most `BATCH` events in a wait.
 pub(crate) struct Following<const BATCH: usize> {
@@ -23,7 +23,7 @@ pub(crate) struct Following<const BATCH: usize> {
     edges: [OsPoller; 3],
     levels: OsPoller,
     watched: Arc<Watched>,
-    events: Vec<EventObject>,
+    events: Vec<Event>,
 }
 
 const INTERESTS: [Interest; 3] = [Interest::READABLE, Interest::WRITABLE, Interest::PRIORITY];
@@ -48,7 +48,7 @@ impl<const BATCH: usize> Following<BATCH> {
         let levels: BTreeMap<_, _> = levels.iter().map(|at| (at.fd, at.readiness())).collect();
         for fd in self.watched.fds.lock().unwrap().iter() {
             let readiness = levels.get(fd).copied().unwrap_or(Readiness::empty());
-            world.unready(*fd, !readiness);
+            world.unready(*fd, Readiness::all() - readiness);
         }
         Ok(())
     }
@@ -75,7 +75,7 @@ impl<const BATCH: usize> Poller for Following<BATCH> {
         &self.registry
     }
 
-    fn wait_timeout(&mut self, timeout: Option<Duration>) -> io::Result<&[EventObject]> {
+    fn wait_timeout(&mut self, timeout: Option<Duration>) -> io::Result<&[Event]> {
         self.follow()?;
         self.events = self.sim.wait(0)?.to_vec();
         if self.events.is_empty() && timeout != Some(Duration::ZERO) {

@@ -9,7 +9,7 @@ use pollio::{EventObject, Poller};
 use crate::alone::alone;
 use crate::descriptors::allow_descriptors;
 use crate::expect::Expect;
-use crate::kqueue_model::backend::KqueuePoller as AnyPoller;
+use crate::kqueue_model::KqueuePoller as AnyPoller;
 use crate::sys::{Child, Timer, Waker, WakerFd};
 
 #[path = "child.rs"]

@@ -15,6 +15,7 @@
 //! the end that a socket's own shutdown is to EVFILT_WRITE. A kqueue that was closed frees what it
 //! has beside its descriptor when the model is called next; readers have nothing beside.
 
+use std::cell::Cell;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, Metadata};
@@ -85,6 +86,17 @@ impl Kevent {
 /// Every kqueue, by its descriptor. Nobody tells us when that is closed, see [`kqueues`].
 static KQUEUES: Mutex<BTreeMap<RawFd, Arc<Mutex<Kqueue>>>> = Mutex::new(BTreeMap::new());
 
+thread_local! {
+    /// See [`fail_next`].
+    static FAILING: Cell<Option<(Flags, Errno)>> = const { Cell::new(None) };
+}
+
+/// The next kevent call of this thread with a change that has `flag` does nothing but fail with `errno`,
+/// as a kernel may that has no memory for it.
+pub(crate) fn fail_next(flag: Flags, errno: Errno) {
+    FAILING.set(Some((flag, errno)));
+}
+
 /// A new kqueue, close-on-exec.
 pub(crate) fn kqueue() -> io::Result<OwnedFd> {
     let kq = epoll::create()?;
@@ -100,6 +112,11 @@ pub(crate) fn kevent(
     events: &mut [Kevent],
     timeout: Option<Duration>,
 ) -> io::Result<usize> {
+    let fails = |(flag, _): &(Flags, Errno)| changes.iter().any(|change| change.has(*flag));
+    if let Some((_, errno)) = FAILING.get().filter(fails) {
+        FAILING.set(None);
+        return Err(errno.into());
+    }
     let kqueue = kqueues().get(&kq.as_raw_fd()).cloned().ok_or(Errno::EBADF)?;
     let lock = || kqueue.lock().expect("no call panics");
     if timeout.is_some_and(|timeout| timeout > LONGEST_TIMEOUT) {

@@ -1,156 +1,123 @@
 //! Readiness through [kqueue(2)](https://man.freebsd.org/cgi/man.cgi?query=kqueue).
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;
-use std::marker::PhantomData;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use crate::deadline::wait_until;
-use crate::spin::Spin;
+use crate::os_poller::Selector;
 use crate::sys::kevent::{self, Filter, Flags, Kevent};
 use crate::sys::{Mutex, MutexGuard};
-use crate::{EventKind, EventObject, Interest, Mode, Poller, Readiness, Register, Registry};
+use crate::{Event, EventKind, EventObject, Interest, Mode, Readiness, Register};
 
-/// The poller of macOS, iOS and the BSDs, over
-/// [kqueue(2)](https://man.freebsd.org/cgi/man.cgi?query=kqueue).
-///
-/// It goes to another thread, yet only one thread at a time can wait on it: it is `Send`, not
-/// `Sync`. Its [`registry`](Poller::registry) is both.
-///
-/// Where it differs from the poller of Linux is told in the docs of
-/// [`Poller`](Poller#where-kernels-differ).
-///
-/// It is itself a descriptor that is readable while one of its own is ready, so that it can be
-/// registered with another poller.
-#[derive(Debug)]
-pub struct KqueuePoller {
+/// A kqueue, and what the kernel writes for it.
+pub(crate) struct KqueueSelector {
     knotes: Arc<Knotes>,
-    registry: Registry,
-    /// What the kernel writes; its length is how many kevents one wait can take.
+    /// What the kernel writes; their number is how many kevents one wait can take.
     kevents: Vec<Kevent>,
-    /// How many the last wait took.
-    taken: usize,
-    /// What the last wait told.
-    events: Vec<EventObject>,
-    /// What it told of descriptors with several filters, of which each is a kevent.
+    /// How many of them the last wait wrote.
+    written: usize,
+    /// The descriptors of this wait that have several filters, of which each is a kevent.
     shared: HashMap<RawFd, Shared>,
-    spin: Option<Spin>,
-    not_sync: PhantomData<Cell<()>>,
 }
 
 /// A descriptor with several filters, in one wait.
-#[derive(Debug)]
 struct Shared {
-    /// Its place in `events`.
+    /// Its place in the events.
     event: usize,
-    /// The place of its first filter in `kevents`.
+    /// The place of its first filter in the kevents.
     kevent: usize,
     /// The interests whose filters fired.
     fired: Interest,
 }
 
-/// How many events a poller from [`Poller::new`] takes in its first wait.
-const CAPACITY: usize = 32;
+/// The longest timeout of one call: macOS refuses to wait for years.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How many events one wait takes at the most.
-const MAX_CAPACITY: usize = 1 << 20;
+impl Selector for KqueueSelector {
+    const CAPACITY: usize = 32;
 
-const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
-impl KqueuePoller {
-    /// Makes a poller whose first wait takes up to `events` events.
-    ///
-    /// The buffer doubles whenever a wait has filled it, so this only spares a program that knows
-    /// its load the first steps. It never shrinks, and takes up to 160 bytes an event.
-    /// [`new`](Poller::new) begins with 32. 0 counts as 1, and more than 1,048,576 as that: there the
-    /// buffer grows no further, and what else is ready comes at the next wait.
-    ///
-    /// # Errors
-    ///
-    /// As [`Poller::new`] tells, and `OutOfMemory` where there is no room for the buffer.
-    pub fn with_capacity(events: usize) -> io::Result<Self> {
-        let knotes = Arc::new(Knotes { kqueue: kevent::kqueue()?, change: Mutex::new(()) });
-        let mut poller = Self {
-            registry: Registry::new(knotes.clone()),
-            knotes,
+    fn create() -> io::Result<Self> {
+        Ok(Self {
+            knotes: Arc::new(Knotes { kqueue: kevent::kqueue()?, turn: Mutex::new(()) }),
             kevents: Vec::new(),
-            taken: 0,
-            events: Vec::new(),
+            written: 0,
             shared: HashMap::new(),
-            spin: None,
-            not_sync: PhantomData,
-        };
-        poller.set_capacity(events.clamp(1, MAX_CAPACITY))?;
-        Ok(poller)
+        })
     }
 
-    /// Asks the kernel without sleeping, for up to `limit`, before a wait sleeps: [clause
-    /// C17](Poller#the-contract). Zero, as at first, turns it off.
-    ///
-    /// An event that comes meanwhile costs no sleep and no wake-up, which take a core that falls
-    /// idle in between tens of microseconds. The guide says
-    /// [when to spin](crate::guide#when-to-spin), and for how long.
-    ///
-    /// Every call begins anew: the next wait spins.
-    pub fn set_spin(&mut self, limit: Duration) {
-        self.spin = Spin::up_to(limit);
+    fn register(&self) -> Arc<dyn Register + Send + Sync> {
+        self.knotes.clone()
     }
 
-    fn set_capacity(&mut self, events: usize) -> io::Result<()> {
-        self.kevents.try_reserve_exact(events - self.kevents.len())?;
-        self.events.try_reserve_exact(events)?;
-        self.shared.try_reserve(events)?;
-        self.kevents.resize(events, Kevent::NONE);
+    fn reserve(&mut self, capacity: usize) -> io::Result<()> {
+        // Empty, so that its capacity is that of one wait.
+        self.shared.clear();
+        self.kevents.try_reserve_exact(capacity - self.kevents.len())?;
+        self.shared.try_reserve(capacity)?;
+        self.kevents.resize(capacity, Kevent::NONE);
         Ok(())
     }
 
-    /// One wait: returns how many events there are to tell.
-    fn ask_kernel(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
-        // macOS refuses to wait for years.
-        let timeout = timeout.map(|timeout| timeout.min(A_DAY));
-        self.taken = kevent::kevent(self.knotes.kqueue.as_fd(), &[], &mut self.kevents, timeout)?;
-        for index in 0..self.taken {
-            self.tell(index);
+    fn wait(&mut self, events: &mut [Event], timeout: Option<Duration>) -> io::Result<usize> {
+        // Whatever came of the last wait: an entry left behind would merge two descriptors. Emptied at
+        // once, since a table that entries leave one by one grows in the end.
+        self.shared.clear();
+        self.written = 0;
+        let timeout = timeout.map(|timeout| timeout.min(LONGEST));
+        let kqueue = self.knotes.kqueue.as_fd();
+        self.written = kevent::kevent(kqueue, &[], &mut self.kevents, timeout)?;
+        let (mut count, room) = (0, self.shared.capacity());
+        for index in 0..self.written {
+            count = self.take(index, events, count);
         }
+        debug_assert_eq!(self.shared.capacity(), room, "a wait has grown its table");
         // Where the kernel has no memory for it, one event too many is better than these lost.
-        let _ = self.silence_siblings();
-        Ok(self.events.len())
+        let _ = self.silence_siblings(&events[..count]);
+        Ok(count)
     }
 
-    /// Tells of a filter that fired: in the event of its descriptor, if there is one already.
-    fn tell(&mut self, index: usize) {
+    fn is_full(&self) -> bool {
+        self.written == self.kevents.len()
+    }
+}
+
+impl KqueueSelector {
+    /// Puts a filter that fired behind the `count` events that there are, or into the event of its
+    /// descriptor. Returns how many events there are then.
+    fn take(&mut self, index: usize, events: &mut [Event], count: usize) -> usize {
         let kevent = &self.kevents[index];
-        let event = event_object(kevent);
-        if interest_from(kevent.udata()).bits().count_ones() > 1 {
-            let shared = self.shared.entry(event.fd).or_insert(Shared {
-                event: self.events.len(),
-                kevent: index,
-                fired: Interest::NONE,
-            });
+        let event = event_from(kevent);
+        if has_several_filters(interest_from(kevent.udata())) {
+            let first = Shared { event: count, kevent: index, fired: Interest::NONE };
+            let shared = self.shared.entry(event.fd).or_insert(first);
             shared.fired |= interest_of(kevent.filter());
-            if let Some(told) = self.events.get_mut(shared.event) {
-                *told = told.with_readiness(told.readiness() | event.readiness());
-                return;
+            if shared.event < count {
+                let merged = &mut events[shared.event];
+                debug_assert_eq!(merged.fd, event.fd, "filters of two descriptors are merged");
+                let readiness = merged.readiness() | event.readiness();
+                *merged = Event::new(merged.fd, merged.kind, merged.token, readiness);
+                return count;
             }
         }
-        self.events.push(event);
+        events[count] = event;
+        count + 1
     }
 
     /// Disables what EV_DISPATCH leaves armed: it knows of the one filter that fired, while a
-    /// oneshot is told once for all its interests together.
+    /// oneshot is reported once for all its interests together.
     ///
     /// A registration that another thread makes between the kernel's answer and this call loses the
-    /// siblings that it armed. The docs of [`Poller`](Poller#where-kernels-differ) say what to do.
-    fn silence_siblings(&mut self) -> io::Result<()> {
+    /// siblings that it armed. The docs of [`Poller`](crate::Poller#where-kernels-differ) say what to
+    /// do.
+    fn silence_siblings(&self, events: &[Event]) -> io::Result<()> {
         if self.shared.is_empty() {
             return Ok(());
         }
         let mut silence = Changes::<32>::new();
-        for event in &self.events {
-            let Some(shared) = self.shared.remove(&event.fd) else { continue };
+        for event in events {
+            let Some(shared) = self.shared.get(&event.fd) else { continue };
             let udata = self.kevents[shared.kevent].udata();
             if udata & ONESHOT == 0 {
                 continue;
@@ -163,45 +130,15 @@ impl KqueuePoller {
                 silence.push(change(event.fd, filter, kevent::EV_DISABLE).with_udata(udata));
             }
         }
-        // A receipt could say no more than that the descriptor was closed or deleted meanwhile.
+        // A receipt could say no more than that the descriptor was closed or deleted since.
         self.knotes.apply(&silence)?;
         Ok(())
     }
 }
 
-impl Poller for KqueuePoller {
-    fn new() -> io::Result<Self> {
-        Self::with_capacity(CAPACITY)
-    }
-
-    fn registry(&self) -> &Registry {
-        &self.registry
-    }
-
-    fn wait_timeout(&mut self, timeout: Option<Duration>) -> io::Result<&[EventObject]> {
-        self.events.clear();
-        if self.taken == self.kevents.len() {
-            self.taken = 0;
-            // Without the memory to grow, the rest comes at the next waits: nothing is lost.
-            let _ = self.set_capacity(MAX_CAPACITY.min(self.kevents.len() * 2));
-        }
-        let mut spin = self.spin;
-        let told = wait_until(timeout, &mut spin, |time_left| self.ask_kernel(time_left));
-        self.spin = spin;
-        told?;
-        Ok(&self.events)
-    }
-}
-
-impl AsFd for KqueuePoller {
+impl AsFd for KqueueSelector {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.knotes.kqueue.as_fd()
-    }
-}
-
-impl AsRawFd for KqueuePoller {
-    fn as_raw_fd(&self) -> RawFd {
-        self.knotes.kqueue.as_raw_fd()
     }
 }
 
@@ -209,38 +146,37 @@ impl AsRawFd for KqueuePoller {
 ///
 /// The kernel has a knote for each descriptor and filter, so a registration is one knote for each
 /// interest. Without any, a disabled one keeps its place.
-#[derive(Debug)]
 struct Knotes {
     kqueue: OwnedFd,
     /// Held while a registration changes: the kernel takes its knotes one by one, and those of two
     /// threads would mix.
-    change: Mutex<()>,
+    turn: Mutex<()>,
 }
 
 impl Register for Knotes {
     fn add(&self, object: EventObject) -> io::Result<()> {
-        let _change = self.change();
+        let _turn = self.take_turn();
         // A registration that there is already is replaced.
         self.attach(deletions(object.fd), object)
     }
 
     fn modify(&self, object: EventObject) -> io::Result<()> {
-        let _change = self.change();
+        let _turn = self.take_turn();
         // In one call with what follows, the kernel would add what there was not to modify.
         self.forget(object.fd)?;
         self.attach(Changes::new(), object)
     }
 
     fn delete(&self, fd: RawFd) -> io::Result<()> {
-        let _change = self.change();
+        let _turn = self.take_turn();
         self.forget(fd)
     }
 }
 
 impl Knotes {
-    fn change(&self) -> MutexGuard<'_, ()> {
+    fn take_turn(&self) -> MutexGuard<'_, ()> {
         // What it guards is the kernel's, which nobody's panic leaves half done.
-        self.change.lock().unwrap_or_else(PoisonError::into_inner)
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Deletes the knotes of a descriptor, one of which at least must be there.
@@ -365,7 +301,7 @@ fn errno(receipt: &Kevent) -> i32 {
     i32::try_from(receipt.data()).unwrap_or(libc::EINVAL)
 }
 
-/// The filters that tell of `interest`. FreeBSD and NetBSD have none for out-of-band data.
+/// The filters that report `interest`. FreeBSD and NetBSD have none for out-of-band data.
 fn filters(interest: Interest) -> impl Iterator<Item = Filter> {
     let asked = move |one| interest.contains(one);
     [
@@ -377,7 +313,11 @@ fn filters(interest: Interest) -> impl Iterator<Item = Filter> {
     .flatten()
 }
 
-/// The interest that `filter` tells of.
+fn has_several_filters(interest: Interest) -> bool {
+    interest.bits().count_ones() > 1
+}
+
+/// The interest that `filter` reports.
 fn interest_of(filter: Filter) -> Interest {
     match filter {
         kevent::EVFILT_READ => Interest::READABLE,
@@ -419,17 +359,16 @@ fn udata(object: EventObject) -> u64 {
 
 /// What was asked of a registration.
 fn interest_from(udata: u64) -> Interest {
-    Interest::from_bits_retain(udata.to_le_bytes()[INTEREST_BYTE])
+    Interest::from_bits_truncate(udata.to_le_bytes()[INTEREST_BYTE])
 }
 
-/// What one filter told.
+/// The event of one filter.
 #[expect(clippy::cast_possible_truncation, reason = "the token is the low half of the user data")]
-fn event_object(kevent: &Kevent) -> EventObject {
+fn event_from(kevent: &Kevent) -> Event {
     let fd = RawFd::try_from(kevent.ident()).unwrap_or(-1);
     let udata = kevent.udata();
-    let object =
-        if udata & SERVER == 0 { EventObject::client(fd) } else { EventObject::server(fd) };
-    object.with_token(udata as u32).with_readiness(readiness(kevent))
+    let kind = if udata & SERVER == 0 { EventKind::Client } else { EventKind::Server };
+    Event::new(fd, kind, udata as u32, readiness(kevent))
 }
 
 /// What a filter and its flags mean. An error lets no call block, hence both directions.
@@ -470,7 +409,7 @@ mod tests {
             for object in [EventObject::server(3), EventObject::client(3)] {
                 let udata = udata(object.with_token(token));
                 let kevent = Kevent::new(3, kevent::EVFILT_READ, 0).with_udata(udata);
-                let event = event_object(&kevent);
+                let event = event_from(&kevent);
                 assert_eq!((event.fd, event.kind, event.token), (3, object.kind, token));
             }
         }
@@ -495,7 +434,7 @@ mod tests {
 
     #[test]
     fn every_interest_has_the_filter_that_tells_of_it() {
-        for interest in Interest::all().iter() {
+        for interest in [Interest::READABLE, Interest::WRITABLE, Interest::PRIORITY] {
             for filter in filters(interest) {
                 assert_eq!(interest_of(filter), interest);
             }

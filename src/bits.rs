@@ -1,0 +1,107 @@
+//! Sets of bits: what [`Interest`](crate::Interest) and [`Readiness`](crate::Readiness) have in common.
+
+/// Gives a `struct Name(u8)` the operations of a set, and a `Debug` that names its members.
+macro_rules! bit_set {
+    ($name:ident { $($flag:ident)* }) => {
+        impl $name {
+            /// No bit.
+            #[must_use]
+            pub const fn empty() -> Self {
+                Self(0)
+            }
+
+            /// Every bit that has a name.
+            #[must_use]
+            pub const fn all() -> Self {
+                Self($(Self::$flag.0)|*)
+            }
+
+            /// The bits as a number, in which form they can be stored.
+            #[must_use]
+            pub const fn bits(self) -> u8 {
+                self.0
+            }
+
+            /// The set that [`bits`](Self::bits) returned this number for. Bits without a name are
+            /// ignored.
+            #[must_use]
+            pub const fn from_bits_truncate(bits: u8) -> Self {
+                Self(bits & Self::all().0)
+            }
+
+            /// The bits that are set and have a name, one at a time.
+            pub fn iter(self) -> impl Iterator<Item = Self> {
+                [$(Self::$flag),*].into_iter().filter(move |flag| self.contains(*flag))
+            }
+
+            /// Whether no bit is set.
+            #[must_use]
+            pub const fn is_empty(self) -> bool {
+                self.0 == 0
+            }
+
+            /// Whether all bits of `other` are set.
+            #[must_use]
+            pub const fn contains(self, other: Self) -> bool {
+                self.0 & other.0 == other.0
+            }
+
+            /// The bits of both: `|`, in a constant.
+            #[must_use]
+            pub const fn union(self, other: Self) -> Self {
+                Self(self.0 | other.0)
+            }
+        }
+
+        impl std::ops::BitOr for $name {
+            type Output = Self;
+
+            fn bitor(self, other: Self) -> Self {
+                self.union(other)
+            }
+        }
+
+        impl std::ops::BitOrAssign for $name {
+            fn bitor_assign(&mut self, other: Self) {
+                *self = self.union(other);
+            }
+        }
+
+        impl std::ops::BitAnd for $name {
+            type Output = Self;
+
+            fn bitand(self, other: Self) -> Self {
+                Self(self.0 & other.0)
+            }
+        }
+
+        /// The bits of the left side that the right side does not have.
+        impl std::ops::Sub for $name {
+            type Output = Self;
+
+            fn sub(self, other: Self) -> Self {
+                Self(self.0 & !other.0)
+            }
+        }
+
+        impl std::ops::SubAssign for $name {
+            fn sub_assign(&mut self, other: Self) {
+                *self = *self - other;
+            }
+        }
+
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                if self.is_empty() {
+                    return write!(f, "{}(NONE)", stringify!($name));
+                }
+                let flags = [$((Self::$flag, stringify!($flag))),*];
+                let set = flags.iter().filter(|(flag, _)| self.contains(*flag));
+                let names: Vec<_> = set.map(|(_, name)| *name).collect();
+                write!(f, "{}({})", stringify!($name), names.join(" | "))
+            }
+        }
+    };
+}
+
+pub(crate) use bit_set;

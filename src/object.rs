@@ -1,0 +1,123 @@
+//! What goes into a poller: a registration.
+
+use std::os::fd::RawFd;
+
+use crate::interest::{Interest, Mode};
+
+/// A registration: a descriptor, and what is asked of it.
+///
+/// [`server`](Self::server) and [`client`](Self::client) create one that is readable, level-triggered,
+/// with token 0; the `with_…` methods refine it. Then [`add`](crate::Poller::add) it.
+///
+/// [`modify`](crate::Poller::modify) replaces all of a registration. So keep the `EventObject` that you
+/// added, or build it again: an [`Event`](crate::Event) has neither interest nor mode, since the kernel
+/// does not return them, and cannot be registered.
+///
+/// ```
+/// use pollio::{EventObject, Interest, Mode};
+///
+/// let object = EventObject::client(5)
+///     .with_interest(Interest::READABLE | Interest::WRITABLE)
+///     .with_mode(Mode::Edge)
+///     .with_token(42);
+/// assert_eq!((object.fd, object.token), (5, 42));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventObject {
+    /// The descriptor.
+    pub fd: RawFd,
+    /// The descriptor's role in the program.
+    pub kind: EventKind,
+    /// Any number that the program finds useful: the slot of a connection, or a generation that
+    /// distinguishes a stale event from a current one when a descriptor's number is used again.
+    pub token: u32,
+    interest: Interest,
+    mode: Mode,
+    exclusive: bool,
+}
+
+const _: () = assert!(size_of::<EventObject>() <= 16);
+
+/// The role of a descriptor, as the program sees it; pollio treats both alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EventKind {
+    /// A listening socket.
+    Server,
+    /// A connection, or anything else: a waker, a signal pipe. `fd` or `token` tells them apart.
+    Client,
+}
+
+impl EventObject {
+    /// A registration of `fd` in the role of a listening socket: readable, level, token 0.
+    #[must_use]
+    pub const fn server(fd: RawFd) -> Self {
+        Self::new(fd, EventKind::Server)
+    }
+
+    /// A registration of `fd` in the role of a connection: readable, level, token 0.
+    #[must_use]
+    pub const fn client(fd: RawFd) -> Self {
+        Self::new(fd, EventKind::Client)
+    }
+
+    const fn new(fd: RawFd, kind: EventKind) -> Self {
+        Self {
+            fd,
+            kind,
+            token: 0,
+            interest: Interest::READABLE,
+            mode: Mode::Level,
+            exclusive: false,
+        }
+    }
+
+    /// The same registration with another interest.
+    #[must_use]
+    pub const fn with_interest(self, interest: Interest) -> Self {
+        Self { interest, ..self }
+    }
+
+    /// The same registration, reported as often as `mode` says.
+    #[must_use]
+    pub const fn with_mode(self, mode: Mode) -> Self {
+        Self { mode, ..self }
+    }
+
+    /// The same registration with another [`token`](Self::token).
+    #[must_use]
+    pub const fn with_token(self, token: u32) -> Self {
+        Self { token, ..self }
+    }
+
+    /// The same registration, sharing its wake-ups: of several pollers that wait for one descriptor,
+    /// each of which added it as exclusive, the kernel wakes one or a few instead of all.
+    ///
+    /// Linux only (`EPOLLEXCLUSIVE` in
+    /// [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html), 4.5): kqueue wakes all
+    /// of them. It is meant for listening sockets. The kernel takes it only with `READABLE` and
+    /// `WRITABLE`, level or edge: priority and the oneshot modes are `InvalidInput`, and so is a later
+    /// `modify`. A half-close is reported as readable, without
+    /// [`is_read_closed`](crate::Event::is_read_closed).
+    #[must_use]
+    pub const fn exclusive(self) -> Self {
+        Self { exclusive: true, ..self }
+    }
+
+    /// What is asked for.
+    #[must_use]
+    pub const fn interest(&self) -> Interest {
+        self.interest
+    }
+
+    /// How often it is reported.
+    #[must_use]
+    pub const fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Whether [`exclusive`](Self::exclusive) was asked for.
+    #[must_use]
+    pub const fn is_exclusive(&self) -> bool {
+        self.exclusive
+    }
+}

@@ -1,0 +1,169 @@
+//! What every wait does, whatever the kernel is.
+
+use std::cell::Cell;
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::selector::OsSelector;
+use crate::spin::Spin;
+use crate::wait::wait_until;
+use crate::{Event, EventKind, Poller, Readiness, Register, Registry};
+
+/// The poller of the operating system: over
+/// [epoll(7)](https://man7.org/linux/man-pages/man7/epoll.7.html) on Linux and Android, over
+/// [kqueue(2)](https://man.freebsd.org/cgi/man.cgi?query=kqueue) on Apple systems and the BSDs.
+///
+/// It moves to another thread, yet only one thread at a time can wait on it: it is `Send`, not
+/// `Sync`. Its [`registry`](Poller::registry) is both.
+///
+/// It is itself a descriptor that is readable while one of its own is ready, so that it can be
+/// registered with another poller.
+///
+/// ```
+/// # fn is_send<T: Send>() {}
+/// is_send::<pollio::OsPoller>();
+/// ```
+/// ```compile_fail,E0277
+/// # fn is_sync<T: Sync>() {}
+/// is_sync::<pollio::OsPoller>();
+/// ```
+pub struct OsPoller {
+    selector: OsSelector,
+    /// As many as the kernel can write.
+    events: Vec<Event>,
+    /// How many of them the last wait returned.
+    returned: usize,
+    registry: Registry,
+    spin: Option<Spin>,
+    not_sync: PhantomData<Cell<()>>,
+}
+
+/// How many events one wait takes at the most.
+const MAX_CAPACITY: usize = 1 << 20;
+
+/// What the buffer has where no wait has written.
+const NO_EVENT: Event = Event::new(-1, EventKind::Client, 0, Readiness::empty());
+
+/// All that differs between kernels.
+pub(crate) trait Selector: AsFd + Sized {
+    /// How many events the first wait of a poller from [`new`](crate::Poller::new) takes.
+    const CAPACITY: usize;
+
+    /// Creates the kernel's object, with room for no event.
+    fn create() -> io::Result<Self>;
+
+    /// The three verbs, which work from any thread and outlive the selector.
+    fn register(&self) -> Arc<dyn Register + Send + Sync>;
+
+    /// Makes room for the kernel to write `capacity` events, which is no less than there was.
+    fn reserve(&mut self, capacity: usize) -> io::Result<()>;
+
+    /// Calls the kernel once, and returns how many `events` it wrote, of which there are as many as
+    /// were reserved. None is no sign that the time is up: a kernel may wake up early.
+    fn wait(&mut self, events: &mut [Event], timeout: Option<Duration>) -> io::Result<usize>;
+
+    /// Whether the last wait used all the room, so that more may be ready than it returned.
+    fn is_full(&self) -> bool;
+}
+
+impl OsPoller {
+    /// Creates a poller whose first wait takes up to `capacity` events.
+    ///
+    /// The buffer doubles whenever a wait has filled it, so this only spares a program that knows its
+    /// load the first steps. It never shrinks, and takes 24 or 28 bytes an event on epoll, by the
+    /// architecture, and up to 160 on kqueue. [`new`](Poller::new) begins with 128, on kqueue with 32.
+    /// 0 counts as 1, and more than 1,048,576 as that: there the buffer grows no further, and what
+    /// else is ready comes at the next wait.
+    ///
+    /// # Errors
+    ///
+    /// See [`Poller::new`]; and `OutOfMemory` where there is no room for the buffer.
+    pub fn with_capacity(capacity: usize) -> io::Result<Self> {
+        let selector = OsSelector::create()?;
+        let mut poller = Self {
+            registry: Registry::new(selector.register()),
+            selector,
+            events: Vec::new(),
+            returned: 0,
+            spin: None,
+            not_sync: PhantomData,
+        };
+        poller.reserve(capacity.clamp(1, MAX_CAPACITY))?;
+        Ok(poller)
+    }
+
+    /// Polls the kernel without sleeping, for up to `limit`, before a wait blocks: [clause
+    /// C17](Poller#the-contract). Zero, as at first, turns it off.
+    ///
+    /// An event that arrives in that time costs no sleep and no wake-up, which take tens of
+    /// microseconds where a core falls idle in between. The guide says
+    /// [when to spin](crate::guide#when-to-spin), and for how long.
+    ///
+    /// Every call starts over: the next wait spins.
+    pub fn set_spin(&mut self, limit: Duration) {
+        self.spin = Spin::up_to(limit);
+    }
+
+    fn reserve(&mut self, capacity: usize) -> io::Result<()> {
+        self.events.try_reserve_exact(capacity - self.events.len())?;
+        self.selector.reserve(capacity)?;
+        self.events.resize(capacity, NO_EVENT);
+        Ok(())
+    }
+
+    /// After a wait that filled the buffer.
+    #[cold]
+    fn grow(&mut self) {
+        // Without the memory to grow, the rest comes at the next waits: nothing is lost.
+        let _ = self.reserve(MAX_CAPACITY.min(self.events.len() * 2));
+    }
+}
+
+impl Poller for OsPoller {
+    fn new() -> io::Result<Self> {
+        Self::with_capacity(OsSelector::CAPACITY)
+    }
+
+    fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    fn wait_timeout(&mut self, timeout: Option<Duration>) -> io::Result<&[Event]> {
+        if self.selector.is_full() {
+            self.grow();
+        }
+        self.returned = 0;
+        let Self { selector, events, spin, .. } = self;
+        self.returned = wait_until(timeout, spin, |time_left| selector.wait(events, time_left))?;
+        debug_assert!(
+            self.returned <= self.events.len(),
+            "the kernel wrote more than there is room"
+        );
+        Ok(&self.events[..self.returned])
+    }
+}
+
+impl AsFd for OsPoller {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.selector.as_fd()
+    }
+}
+
+impl AsRawFd for OsPoller {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+impl fmt::Debug for OsPoller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OsPoller")
+            .field("fd", &self.as_raw_fd())
+            .field("events", &&self.events[..self.returned])
+            .finish_non_exhaustive()
+    }
+}

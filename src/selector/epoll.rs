@@ -1,0 +1,312 @@
+//! Readiness through [epoll(7)](https://man7.org/linux/man-pages/man7/epoll.7.html).
+
+use std::ffi::c_int;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::os_poller::Selector;
+use crate::sys::epoll;
+use crate::{Event, EventKind, EventObject, Interest, Mode, Readiness, Register};
+
+/// An epoll instance, and what the kernel writes for it.
+pub(crate) struct EpollSelector {
+    interest_list: Arc<InterestList>,
+    /// What the kernel writes; their number is how many events one wait can take.
+    kernel_events: Vec<epoll::Event>,
+    /// How many of them the last wait wrote.
+    written: usize,
+    /// The kernel has `epoll_pwait2`, as far as we know.
+    has_nanoseconds: bool,
+}
+
+impl Selector for EpollSelector {
+    const CAPACITY: usize = 128;
+
+    fn create() -> io::Result<Self> {
+        Ok(Self {
+            interest_list: Arc::new(InterestList(epoll::create()?)),
+            kernel_events: Vec::new(),
+            written: 0,
+            has_nanoseconds: true,
+        })
+    }
+
+    fn register(&self) -> Arc<dyn Register + Send + Sync> {
+        self.interest_list.clone()
+    }
+
+    fn reserve(&mut self, capacity: usize) -> io::Result<()> {
+        self.kernel_events.try_reserve_exact(capacity - self.kernel_events.len())?;
+        self.kernel_events.resize(capacity, epoll::NO_EVENT);
+        Ok(())
+    }
+
+    #[inline]
+    fn wait(&mut self, events: &mut [Event], timeout: Option<Duration>) -> io::Result<usize> {
+        self.written = self.kernel_wait(timeout)?;
+        for (event, kernel_event) in events.iter_mut().zip(&self.kernel_events[..self.written]) {
+            *event = event_from(kernel_event);
+        }
+        Ok(self.written)
+    }
+
+    fn is_full(&self) -> bool {
+        self.written == self.kernel_events.len()
+    }
+}
+
+impl EpollSelector {
+    /// Waits once, as exactly as the kernel can.
+    #[inline]
+    fn kernel_wait(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
+        let epoll = self.interest_list.0.as_fd();
+        if let Some(timeout) = timeout.filter(|time| self.has_nanoseconds && !is_whole_ms(*time)) {
+            match epoll::pwait2(epoll, &mut self.kernel_events, timeout) {
+                Err(error) if is_refusal(&error) => self.has_nanoseconds = false,
+                answer => return answer,
+            }
+        }
+        epoll::wait(epoll, &mut self.kernel_events, timeout_ms(timeout))
+    }
+}
+
+/// Whether `epoll_pwait2` cannot be called here: `ENOSYS` before Linux 5.11, `EPERM` from a sandbox that
+/// does not know the call, `EOPNOTSUPP` from qemu for i386, or whatever else a sandbox was told to
+/// answer. What the call itself can fail with, epoll_wait(2) would fail with as well.
+fn is_refusal(error: &io::Error) -> bool {
+    let own = [libc::EINTR, libc::EBADF, libc::EINVAL, libc::EFAULT];
+    !error.raw_os_error().is_some_and(|errno| own.contains(&errno))
+}
+
+impl AsFd for EpollSelector {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.interest_list.0.as_fd()
+    }
+}
+
+/// The epoll instance, shared by the poller and its registries.
+struct InterestList(OwnedFd);
+
+impl Register for InterestList {
+    fn add(&self, object: EventObject) -> io::Result<()> {
+        epoll::add(self.0.as_fd(), object.fd, epoll_bits(object), user_data(object))
+    }
+
+    fn modify(&self, object: EventObject) -> io::Result<()> {
+        epoll::modify(self.0.as_fd(), object.fd, epoll_bits(object), user_data(object))
+    }
+
+    fn delete(&self, fd: RawFd) -> io::Result<()> {
+        epoll::delete(self.0.as_fd(), fd)
+    }
+}
+
+/// The bit of the user data that stands for a server. The descriptor leaves it free: no kernel
+/// registers a negative one.
+const SERVER: u64 = 1 << 63;
+
+/// What the kernel carries of a registration: token, descriptor and kind, in 32, 31 and 1 bits, from
+/// the low end up.
+#[expect(clippy::cast_sign_loss, reason = "the sign bit is masked off")]
+const fn user_data(object: EventObject) -> u64 {
+    let fd = (object.fd & RawFd::MAX) as u64;
+    let kind = match object.kind {
+        EventKind::Server => SERVER,
+        EventKind::Client => 0,
+    };
+    kind | fd << 32 | object.token as u64
+}
+
+/// The event that epoll wrote, with what [`user_data`] packed.
+#[expect(clippy::cast_possible_truncation, reason = "each part is masked to its width")]
+fn event_from(kernel_event: &epoll::Event) -> Event {
+    // Taken out by value: the fields of a packed struct cannot be borrowed.
+    let (bits, data) = (kernel_event.events, kernel_event.u64);
+    let kind = if data & SERVER == 0 { EventKind::Client } else { EventKind::Server };
+    Event::new(((data & !SERVER) >> 32) as RawFd, kind, data as u32, readiness(bits))
+}
+
+/// What epoll is asked for.
+fn epoll_bits(object: EventObject) -> u32 {
+    let mut bits = match object.mode() {
+        Mode::Level => 0,
+        Mode::Edge => epoll::EPOLLET,
+        Mode::Oneshot => epoll::EPOLLONESHOT,
+        Mode::EdgeOneshot => epoll::EPOLLET | epoll::EPOLLONESHOT,
+    };
+    if object.interest().contains(Interest::READABLE) {
+        bits |= epoll::EPOLLIN;
+        // The kernel refuses EPOLLRDHUP beside EPOLLEXCLUSIVE. Without READABLE it would tell a
+        // program that stopped reading, at every wait, of the half-close that it will not read.
+        if !object.is_exclusive() {
+            bits |= epoll::EPOLLRDHUP;
+        }
+    }
+    if object.interest().contains(Interest::WRITABLE) {
+        bits |= epoll::EPOLLOUT;
+    }
+    if object.interest().contains(Interest::PRIORITY) {
+        bits |= epoll::EPOLLPRI;
+    }
+    if object.is_exclusive() {
+        bits |= epoll::EPOLLEXCLUSIVE;
+    }
+    bits
+}
+
+/// What epoll's bits mean, by [`meaning`]. One load is cheaper than six tests, for every event.
+fn readiness(bits: u32) -> Readiness {
+    READINESS[dense(bits) as usize]
+}
+
+static READINESS: [Readiness; 64] = {
+    let mut table = [Readiness::empty(); 64];
+    let mut bits = 0;
+    while bits <= EVERY_BIT {
+        table[dense(bits) as usize] = meaning(bits);
+        bits += 1;
+    }
+    table
+};
+
+const LOW_BITS: u32 =
+    epoll::EPOLLIN | epoll::EPOLLPRI | epoll::EPOLLOUT | epoll::EPOLLERR | epoll::EPOLLHUP;
+const EVERY_BIT: u32 = LOW_BITS | epoll::EPOLLRDHUP;
+
+/// The six bits that tell something, side by side: `EPOLLRDHUP` stands apart from the others.
+const fn dense(bits: u32) -> u32 {
+    bits & LOW_BITS | (bits & epoll::EPOLLRDHUP) >> 8
+}
+
+const _: () = assert!(dense(u32::MAX) == 0b11_1111);
+
+/// What a set of bits means. A hang-up or an error lets no call block, hence both directions.
+const fn meaning(bits: u32) -> Readiness {
+    const fn told(bits: u32, by: u32, readiness: Readiness) -> Readiness {
+        if bits & by == 0 { Readiness::empty() } else { readiness }
+    }
+    told(bits, epoll::EPOLLIN | epoll::EPOLLHUP | epoll::EPOLLERR, Readiness::READABLE)
+        .union(told(bits, epoll::EPOLLOUT | epoll::EPOLLHUP | epoll::EPOLLERR, Readiness::WRITABLE))
+        .union(told(bits, epoll::EPOLLPRI, Readiness::PRIORITY))
+        .union(told(bits, epoll::EPOLLRDHUP | epoll::EPOLLHUP, Readiness::READ_CLOSED))
+        .union(told(bits, epoll::EPOLLHUP, Readiness::WRITE_CLOSED))
+        .union(told(bits, epoll::EPOLLERR, Readiness::ERROR))
+}
+
+/// Whether milliseconds can say `timeout`.
+fn is_whole_ms(timeout: Duration) -> bool {
+    timeout.subsec_nanos() % 1_000_000 == 0
+}
+
+/// `timeout` for `epoll_wait`: rounded up, at most 24 days, -1 for ever.
+fn timeout_ms(timeout: Option<Duration>) -> c_int {
+    timeout.map_or(-1, |time| {
+        let ms = time
+            .as_secs()
+            .saturating_mul(1_000)
+            .saturating_add(u64::from(time.subsec_nanos().div_ceil(1_000_000)));
+        c_int::try_from(ms).unwrap_or(c_int::MAX)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(object: EventObject) -> Event {
+        event_from(&epoll::Event { events: epoll::EPOLLIN, u64: user_data(object) })
+    }
+
+    #[test]
+    fn user_data_brings_back_fd_kind_and_token() {
+        for fd in [0, 1, 16_384, RawFd::MAX] {
+            for token in [0, 1, 1 << 31, u32::MAX] {
+                for object in [EventObject::server(fd), EventObject::client(fd)] {
+                    let expected = Event::new(fd, object.kind, token, Readiness::READABLE);
+                    assert_eq!(event(object.with_token(token)), expected);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_part_of_the_user_data_has_bits_of_its_own() {
+        let client = EventObject::client(0);
+        assert_eq!(user_data(client.with_token(u32::MAX)), 0xffff_ffff);
+        assert_eq!(user_data(EventObject::client(RawFd::MAX)), 0x7fff_ffff << 32);
+        assert_eq!(user_data(EventObject::server(0)), 1 << 63);
+    }
+
+    #[test]
+    fn a_negative_descriptor_does_not_change_the_kind() {
+        assert_eq!(event(EventObject::client(-1)).kind, EventKind::Client);
+    }
+
+    #[test]
+    fn a_call_that_is_refused_in_any_way_is_a_refusal() {
+        let is_refusal = |errno| is_refusal(&io::Error::from_raw_os_error(errno));
+        for errno in [libc::ENOSYS, libc::EPERM, libc::EOPNOTSUPP, libc::EACCES, libc::ENOTSUP] {
+            assert!(is_refusal(errno));
+        }
+        for errno in [libc::EINTR, libc::EBADF, libc::EINVAL, libc::EFAULT] {
+            assert!(!is_refusal(errno));
+        }
+    }
+
+    #[test]
+    fn timeout_ms_rounds_up_and_never_wraps() {
+        assert_eq!(timeout_ms(None), -1);
+        assert_eq!(timeout_ms(Some(Duration::ZERO)), 0);
+        assert_eq!(timeout_ms(Some(Duration::from_nanos(1))), 1);
+        assert_eq!(timeout_ms(Some(Duration::from_millis(1))), 1);
+        assert_eq!(timeout_ms(Some(Duration::from_nanos(1_000_001))), 2);
+        assert_eq!(timeout_ms(Some(Duration::from_millis(0x7fff_ffff))), c_int::MAX);
+        assert_eq!(timeout_ms(Some(Duration::from_millis(0x8000_0000))), c_int::MAX);
+        assert_eq!(timeout_ms(Some(Duration::MAX)), c_int::MAX);
+    }
+
+    #[test]
+    fn milliseconds_are_whole_unless_a_nanosecond_is_left() {
+        assert!(is_whole_ms(Duration::ZERO));
+        assert!(is_whole_ms(Duration::from_millis(1_001)));
+        assert!(!is_whole_ms(Duration::from_nanos(1)));
+        assert!(!is_whole_ms(Duration::from_nanos(1_000_001)));
+        assert!(!is_whole_ms(Duration::MAX));
+    }
+
+    #[test]
+    fn half_close_is_asked_for_only_with_reading() {
+        let object = EventObject::client(0);
+        assert_eq!(epoll_bits(object), epoll::EPOLLIN | epoll::EPOLLRDHUP);
+        assert_eq!(epoll_bits(object.with_interest(Interest::WRITABLE)), epoll::EPOLLOUT);
+        assert_eq!(epoll_bits(object.with_interest(Interest::PRIORITY)), epoll::EPOLLPRI);
+        assert_eq!(epoll_bits(object.with_interest(Interest::NONE)), 0);
+        assert_eq!(epoll_bits(object.exclusive()), epoll::EPOLLIN | epoll::EPOLLEXCLUSIVE);
+    }
+
+    #[test]
+    fn modes_become_epoll_flags() {
+        let bits =
+            |mode| epoll_bits(EventObject::client(0).with_interest(Interest::NONE).with_mode(mode));
+        assert_eq!(bits(Mode::Level), 0);
+        assert_eq!(bits(Mode::Edge), epoll::EPOLLET);
+        assert_eq!(bits(Mode::Oneshot), epoll::EPOLLONESHOT);
+        assert_eq!(bits(Mode::EdgeOneshot), epoll::EPOLLET | epoll::EPOLLONESHOT);
+    }
+
+    #[test]
+    fn every_epoll_bit_is_told_as_what_it_means() {
+        let both = Readiness::READABLE | Readiness::WRITABLE;
+        let closed = Readiness::READ_CLOSED | Readiness::WRITE_CLOSED;
+        assert_eq!(readiness(0), Readiness::empty());
+        assert_eq!(readiness(epoll::EPOLLIN), Readiness::READABLE);
+        assert_eq!(readiness(epoll::EPOLLOUT), Readiness::WRITABLE);
+        assert_eq!(readiness(epoll::EPOLLPRI), Readiness::PRIORITY);
+        assert_eq!(readiness(epoll::EPOLLRDHUP), Readiness::READ_CLOSED);
+        assert_eq!(readiness(epoll::EPOLLHUP), both | closed);
+        assert_eq!(readiness(epoll::EPOLLERR), both | Readiness::ERROR);
+        assert_eq!(readiness(u32::MAX), Readiness::all());
+    }
+}
