@@ -13,7 +13,7 @@ use std::process::{self, Command, Stdio};
 use std::{env, time::Duration};
 
 use nix::{sys::signal::Signal, sys::signal::killpg, unistd::Pid};
-use pollio::{Child, EventObject, OsPoller, Poller, Registry, Timer};
+use pollio::{ChildExit, EventObject, OsPoller, Poller, Registry, Timer};
 use signal_hook::{consts::SIGINT, consts::SIGTERM, low_level::pipe};
 
 fn main() {
@@ -76,7 +76,7 @@ struct Service {
     command: String,
     token: u32,
     timer: Timer,
-    process: Option<(Group, Child)>,
+    process: Option<(Group, ChildExit)>,
 }
 
 impl Service {
@@ -93,7 +93,7 @@ impl Service {
         command.arg("-c").arg(&self.command).stdin(Stdio::null());
         // Ctrl-C reaches the supervisor alone, and from here the whole of the group.
         let group = Group(command.process_group(0).spawn()?);
-        let end = Child::new(&group.0)?;
+        let end = ChildExit::new(&group.0)?;
         registry.add(EventObject::client(end.as_raw_fd()).with_token(self.token))?;
         writeln!(io::stdout(), "started {}: {}", group.0.id(), self.command)?;
         self.process = Some((group, end));

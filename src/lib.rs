@@ -9,6 +9,7 @@ mod poller;
 mod readiness;
 mod registry;
 mod selector;
+#[cfg(feature = "sim")]
 pub mod sim;
 mod source;
 mod spin;
@@ -22,7 +23,7 @@ pub use os_poller::OsPoller;
 pub use poller::Poller;
 pub use readiness::Readiness;
 pub use registry::{Register, Registry};
-pub use source::{Child, Timer, Waker};
+pub use source::{ChildExit, Timer, Waker};
 
 #[doc = include_str!("guide.md")]
 pub mod guide {}

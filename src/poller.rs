@@ -98,7 +98,7 @@ use crate::registry::Registry;
 ///   opened itself is told to its parent under a number that means nothing there. An edge or a
 ///   oneshot that it takes is not told to its parent. A [`Waker`](crate::Waker) does not work across
 ///   the two. To drop these, or to end, changes nothing for the parent.
-/// - On kqueue it has no poller, [`Timer`](crate::Timer) nor [`Child`](crate::Child): a drop of what
+/// - On kqueue it has no poller, [`Timer`](crate::Timer) nor [`ChildExit`](crate::ChildExit): a drop of what
 ///   looks like one closes a number that may have been given to something else.
 ///
 /// # Where kernels differ

@@ -1,5 +1,8 @@
 //! A poller for tests: its readiness is scripted, its clock is virtual, and it never sleeps.
 //!
+//! It is behind the cargo feature `sim`: `pollio = { version = "0.2", features = ["sim"] }` under
+//! `[dev-dependencies]`.
+//!
 //! Write the event loop over `P: Poller`, and let it ask for the time through an argument. The
 //! program passes [`OsPoller`](crate::OsPoller) and [`Instant::now`]; a test passes a
 //! [`SimPoller`] and the clock of its [`World`]. An hour then takes no time:

@@ -3,10 +3,10 @@
 //! A source knows no poller. It is `Send + Sync + AsFd + AsRawFd`, is registered like any other
 //! descriptor, and closes its own when it is dropped.
 
-mod child;
+mod child_exit;
 mod timer;
 mod waker;
 
-pub use child::Child;
+pub use child_exit::ChildExit;
 pub use timer::Timer;
 pub use waker::Waker;

@@ -58,7 +58,8 @@ impl Spin {
     }
 }
 
-#[cfg(test)]
+// Tests that include this file do not repeat these.
+#[cfg(all(test, not(included)))]
 mod tests {
     use super::*;
 

@@ -104,7 +104,8 @@ fn is_empty(answer: &io::Result<usize>) -> bool {
     }
 }
 
-#[cfg(test)]
+// Tests that include this file do not repeat these.
+#[cfg(all(test, not(included)))]
 mod tests {
     use super::*;
 

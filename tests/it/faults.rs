@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, Uid, alarm, close, fork, setresuid};
-use pollio::{Child, EventObject, Interest, Mode, OsPoller, Poller, Timer, Waker};
+use pollio::{ChildExit, EventObject, Interest, Mode, OsPoller, Poller, Timer, Waker};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 
 use crate::alone::alone;
@@ -63,7 +63,7 @@ fn without_pidfd_open_a_child_is_refused() {
         for (error, kind) in
             [(Errno::ENOSYS, ErrorKind::Unsupported), (Errno::EPERM, ErrorKind::PermissionDenied)]
         {
-            let child = refused(libc::SYS_pidfd_open, error, || Child::new(&process));
+            let child = refused(libc::SYS_pidfd_open, error, || ChildExit::new(&process));
             assert_eq!(child.unwrap_err().kind(), kind);
         }
         assert!(process.wait().unwrap().success());
@@ -86,7 +86,7 @@ fn a_system_without_room_is_the_error_of_whatever_opens_a_descriptor() {
             (libc::SYS_epoll_create1, &|| OsPoller::new().map(drop)),
             (libc::SYS_eventfd2, &|| Waker::new().map(drop)),
             (libc::SYS_timerfd_create, &|| Timer::new().map(drop)),
-            (libc::SYS_pidfd_open, &|| Child::new(&process).map(drop)),
+            (libc::SYS_pidfd_open, &|| ChildExit::new(&process).map(drop)),
         ];
         for (call, make) in opens {
             for error in [Errno::ENFILE, Errno::ENOMEM] {

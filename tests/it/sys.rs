@@ -16,15 +16,15 @@ pub(crate) use std::sync::atomic::AtomicBool;
 pub(crate) use std::sync::{Mutex, MutexGuard};
 
 #[allow(unreachable_pub, reason = "public in its crate, not in these tests")]
-#[path = "../../src/source/child.rs"]
-mod child;
+#[path = "../../src/source/child_exit.rs"]
+mod child_exit;
 #[allow(unreachable_pub, reason = "public in its crate, not in these tests")]
 #[path = "../../src/source/timer.rs"]
 mod timer;
 #[allow(unreachable_pub, reason = "public in its crate, not in these tests")]
 #[path = "../../src/source/waker.rs"]
 mod waker;
-pub(crate) use child::Child;
+pub(crate) use child_exit::ChildExit;
 pub(crate) use timer::Timer;
 pub(crate) use waker::Waker;
 

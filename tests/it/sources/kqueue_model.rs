@@ -10,11 +10,11 @@ use crate::alone::alone;
 use crate::descriptors::allow_descriptors;
 use crate::expect::Expect;
 use crate::kqueue_model::KqueuePoller as AnyPoller;
-use crate::sys::{Child, Timer, Waker, WakerFd};
+use crate::sys::{ChildExit, Timer, Waker, WakerFd};
 
-#[path = "child.rs"]
+#[path = "child_exit.rs"]
 #[allow(clippy::duplicate_mod, reason = "the same cases, with other types above them")]
-mod child;
+mod child_exit;
 #[path = "timer.rs"]
 #[allow(clippy::duplicate_mod, reason = "the same cases, with other types above them")]
 mod timer;

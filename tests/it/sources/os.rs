@@ -1,10 +1,10 @@
 //! The sources of this system, over its poller.
 
-use pollio::{Child, OsPoller as AnyPoller, Timer, Waker};
+use pollio::{ChildExit, OsPoller as AnyPoller, Timer, Waker};
 
-#[path = "child.rs"]
+#[path = "child_exit.rs"]
 #[allow(clippy::duplicate_mod, reason = "the same cases, with other types above them")]
-mod child;
+mod child_exit;
 #[path = "timer.rs"]
 #[allow(clippy::duplicate_mod, reason = "the same cases, with other types above them")]
 mod timer;

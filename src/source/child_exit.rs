@@ -15,11 +15,11 @@ use crate::sys::ChildFd;
 ///
 /// ```
 /// use std::{os::fd::AsRawFd, process::Command};
-/// use pollio::{Child, EventObject, OsPoller, Poller};
+/// use pollio::{ChildExit, EventObject, OsPoller, Poller};
 ///
 /// let mut poller = OsPoller::new()?;
 /// let mut process = Command::new("true").spawn()?;
-/// let child = Child::new(&process)?;
+/// let child = ChildExit::new(&process)?;
 /// poller.add(EventObject::client(child.as_raw_fd()).with_token(1))?;
 ///
 /// assert_eq!(poller.wait(-1)?[0].token, 1);
@@ -27,11 +27,11 @@ use crate::sys::ChildFd;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct Child {
+pub struct ChildExit {
     fd: ChildFd,
 }
 
-impl Child {
+impl ChildExit {
     /// Watches for the end of `process`, which may have come already.
     ///
     /// # Errors
@@ -43,17 +43,34 @@ impl Child {
     /// - `PermissionDenied` (`EPERM`): a sandbox does not know that call.
     /// - `EMFILE`, `ENFILE`: the process or the system has too many descriptors; `ENOMEM`.
     pub fn new(process: &process::Child) -> io::Result<Self> {
-        Ok(Self { fd: ChildFd::new(process.id())? })
+        Self::from_pid(process.id())
+    }
+
+    /// Watches for the end of a child that the standard library did not start: the one with the number
+    /// `pid`, which may have ended already, and must not have been waited for.
+    ///
+    /// The number of a child that was waited for may belong to another process by now.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for 0 and for more than 2,147,483,647, which no process has; `ECHILD` also for a
+    /// process that is not a child of this one; else see [`new`](Self::new).
+    pub fn from_pid(pid: u32) -> io::Result<Self> {
+        if pid == 0 || i32::try_from(pid).is_err() {
+            let why = format!("no process has the number {pid}");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        Ok(Self { fd: ChildFd::new(pid)? })
     }
 }
 
-impl AsFd for Child {
+impl AsFd for ChildExit {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 }
 
-impl AsRawFd for Child {
+impl AsRawFd for ChildExit {
     fn as_raw_fd(&self) -> RawFd {
         self.as_fd().as_raw_fd()
     }

@@ -1,5 +1,6 @@
-//! `Child`, over a poller.
+//! `ChildExit`, over a poller.
 
+use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{self, Command, Stdio};
@@ -9,7 +10,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use pollio::{EventObject, Mode, Poller};
 
-use super::{AnyPoller, Child};
+use super::{AnyPoller, ChildExit};
 use crate::alone::{self, alone};
 use crate::descriptors::make_with_too_little_room_first;
 use crate::expect::Expect;
@@ -28,7 +29,7 @@ fn end(process: &mut process::Child) {
 fn it_is_readable_once_the_process_has_ended() {
     for mode in [Mode::Level, Mode::Edge, Mode::Oneshot] {
         let mut process = spawn(7);
-        let child = Child::new(&process).unwrap();
+        let child = ChildExit::new(&process).unwrap();
         let mut poller = AnyPoller::new().unwrap();
         poller.add(EventObject::client(child.as_raw_fd()).with_mode(mode).with_token(9)).unwrap();
         poller.expect_none();
@@ -43,7 +44,7 @@ fn it_is_readable_once_the_process_has_ended() {
 #[test]
 fn it_stays_readable_until_the_process_is_reaped() {
     let mut process = spawn(0);
-    let child = Child::new(&process).unwrap();
+    let child = ChildExit::new(&process).unwrap();
     let mut poller = AnyPoller::new().unwrap();
     poller.add(EventObject::client(child.as_raw_fd())).unwrap();
     end(&mut process);
@@ -56,13 +57,13 @@ fn it_stays_readable_until_the_process_is_reaped() {
 #[test]
 fn a_process_that_has_ended_already_is_told() {
     let mut process = spawn(3);
-    let watch = Child::new(&process).unwrap();
+    let watch = ChildExit::new(&process).unwrap();
     let mut poller = AnyPoller::new().unwrap();
     poller.add(EventObject::client(watch.as_raw_fd())).unwrap();
     end(&mut process);
     poller.expect_one();
 
-    let child = Child::new(&process).unwrap();
+    let child = ChildExit::new(&process).unwrap();
     let mut poller = AnyPoller::new().unwrap();
     poller.add(EventObject::client(child.as_raw_fd())).unwrap();
     for _ in 0..3 {
@@ -74,7 +75,7 @@ fn a_process_that_has_ended_already_is_told() {
 #[test]
 fn a_process_that_was_killed_is_told() {
     let mut process = spawn(0);
-    let child = Child::new(&process).unwrap();
+    let child = ChildExit::new(&process).unwrap();
     let mut poller = AnyPoller::new().unwrap();
     poller.add(EventObject::client(child.as_raw_fd())).unwrap();
     process.kill().unwrap();
@@ -85,7 +86,7 @@ fn a_process_that_was_killed_is_told() {
 #[test]
 fn a_stop_is_no_end() {
     let mut process = spawn(0);
-    let child = Child::new(&process).unwrap();
+    let child = ChildExit::new(&process).unwrap();
     let mut poller = AnyPoller::new().unwrap();
     poller.add(EventObject::client(child.as_raw_fd())).unwrap();
     let signal = |signal: &str| {
@@ -106,14 +107,14 @@ fn a_reaped_process_is_an_error() {
     let mut process = spawn(0);
     end(&mut process);
     process.wait().unwrap();
-    let error = Child::new(&process).unwrap_err();
+    let error = ChildExit::new(&process).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(Errno::ECHILD as i32));
 }
 
 #[test]
 fn children_are_told_apart() {
     let mut processes: Vec<_> = (0..10).map(spawn).collect();
-    let children: Vec<_> = processes.iter().map(|child| Child::new(child).unwrap()).collect();
+    let children: Vec<_> = processes.iter().map(|child| ChildExit::new(child).unwrap()).collect();
     let mut poller = AnyPoller::new().unwrap();
     for (token, child) in (0..).zip(&children) {
         let object = EventObject::client(child.as_raw_fd()).with_token(token);
@@ -129,7 +130,7 @@ fn children_are_told_apart() {
 #[test]
 fn an_end_ends_a_blocked_wait() {
     let mut process = spawn(0);
-    let child = Child::new(&process).unwrap();
+    let child = ChildExit::new(&process).unwrap();
     let mut poller = AnyPoller::new().unwrap();
     poller.add(EventObject::client(child.as_raw_fd())).unwrap();
     thread::scope(|scope| {
@@ -145,7 +146,7 @@ fn an_end_ends_a_blocked_wait() {
 #[test]
 fn it_leaves_the_process_alone_when_it_is_dropped() {
     let mut process = spawn(5);
-    drop(Child::new(&process).unwrap());
+    drop(ChildExit::new(&process).unwrap());
     end(&mut process);
     assert_eq!(process.wait().unwrap().code(), Some(5));
 }
@@ -157,7 +158,7 @@ fn an_exec_closes_the_descriptors_of_sources() {
         let inherited = || Command::new("ls").arg("/dev/fd").output().unwrap().stdout;
         let mut process = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let before = inherited();
-        let _child = Child::new(&process).unwrap();
+        let _child = ChildExit::new(&process).unwrap();
         let _timer = super::Timer::new().unwrap();
         assert_eq!(inherited(), before);
         end(&mut process);
@@ -171,14 +172,14 @@ fn without_room_for_its_descriptors_no_child_is_half_made() {
     let path = concat!(module_path!(), "::without_room_for_its_descriptors_no_child_is_half_made");
     alone(path, || {
         let mut process = spawn(0);
-        let running = make_with_too_little_room_first(|| Child::new(&process));
+        let running = make_with_too_little_room_first(|| ChildExit::new(&process));
         end(&mut process);
         let mut poller = AnyPoller::new().unwrap();
         poller.add(EventObject::client(running.as_raw_fd())).unwrap();
         poller.expect_one();
         poller.delete(running.as_raw_fd()).unwrap();
 
-        let ended = make_with_too_little_room_first(|| Child::new(&process));
+        let ended = make_with_too_little_room_first(|| ChildExit::new(&process));
         poller.add(EventObject::client(ended.as_raw_fd())).unwrap();
         poller.expect_one();
         process.wait().unwrap();
@@ -188,5 +189,28 @@ fn without_room_for_its_descriptors_no_child_is_half_made() {
 #[test]
 fn a_child_is_send_and_sync() {
     fn is_send_and_sync<T: Send + Sync>() {}
-    is_send_and_sync::<Child>();
+    is_send_and_sync::<ChildExit>();
+}
+
+/// For children that std did not start, and of a number there is nothing to see of who started it.
+#[test]
+fn a_child_is_watched_by_its_number() {
+    let mut process = alone::spawn(&mut Command::new("true"));
+    let child = ChildExit::from_pid(process.id()).unwrap();
+    let mut poller = AnyPoller::new().unwrap();
+    poller.add(EventObject::client(child.as_raw_fd()).with_token(7)).unwrap();
+    assert_eq!(poller.expect_one().token, 7);
+    assert!(process.wait().unwrap().success());
+}
+
+#[test]
+fn a_number_that_is_no_childs_is_refused() {
+    for pid in [0, 1 << 31, u32::MAX] {
+        let error = ChildExit::from_pid(pid).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    }
+    for pid in [1, std::process::id(), i32::MAX.unsigned_abs()] {
+        let error = ChildExit::from_pid(pid).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(Errno::ECHILD as i32));
+    }
 }
