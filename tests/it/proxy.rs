@@ -2,8 +2,11 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use socket2::SockRef;
@@ -131,14 +134,14 @@ fn a_refused_upstream_ends_the_client_and_not_the_proxy() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let args = ["127.0.0.1:0", &nobody.to_string()];
     let running = Running::start("proxy", &args).listening();
-    let descriptors = running.descriptors();
+    let descriptors = running.descriptors().len();
     let expect_reset_at_once = || match TcpStream::connect(running.address()) {
         Ok(client) => expect_reset(&client),
         // It came before the connect had returned.
         Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
     };
     (0..20).for_each(|_| expect_reset_at_once());
-    eventually("the clients are forgotten", || running.descriptors() == descriptors);
+    eventually("the clients are forgotten", || running.descriptors().len() == descriptors);
     expect_reset_at_once();
 }
 
@@ -164,6 +167,59 @@ fn a_reset_of_either_side_reaches_the_other_as_a_reset() {
         }
     }
     proxy.expect_forgotten();
+}
+
+/// A server that answers, and closes with unread input, resets right behind its answer.
+#[test]
+fn what_was_sent_before_a_reset_arrives() {
+    let proxy = Proxy::start();
+    for client_resets in [true, false] {
+        for length in [10, 20_000] {
+            let data = Random::new(length).bytes(length);
+            for _ in 0..50 {
+                let (client, upstream) = proxy.pair();
+                let (mut one, mut other) =
+                    if client_resets { (client, upstream) } else { (upstream, client) };
+                // It stays unread.
+                other.write_all(b"request").unwrap();
+                one.read_exact(&mut [0]).unwrap();
+                one.write_all(&data).unwrap();
+                drop(one);
+                let mut arrived = vec![0; length];
+                other.read_exact(&mut arrived).unwrap();
+                assert!(arrived == data, "other bytes arrived than were sent");
+                expect_reset(&other);
+            }
+        }
+    }
+    proxy.expect_forgotten();
+}
+
+/// An upstream that cannot be reached is one line, and a reset for each client, at no cost to others.
+#[test]
+fn an_upstream_that_cannot_be_reached_at_once_resets_each_client() {
+    // The kernel refuses to connect to the broadcast address.
+    let mut command = Command::new(example("proxy"));
+    let (mut stderr, its_stderr) = UnixStream::pair().unwrap();
+    command.args(["127.0.0.1:0", "255.255.255.255:9"]).stderr(OwnedFd::from(its_stderr));
+    let running = Running::spawn(&mut command).listening();
+    drop(command);
+    let descriptors = running.descriptors().len();
+    let start = Instant::now();
+    for _ in 0..40 {
+        match TcpStream::connect(running.address()) {
+            Ok(client) => expect_reset(&client),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+        }
+    }
+    // A pause of 100 ms for each would be four seconds.
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    eventually("the clients are forgotten", || running.descriptors().len() == descriptors);
+    running.stop(Signal::SIGKILL);
+    let mut complaints = String::new();
+    stderr.read_to_string(&mut complaints).unwrap();
+    assert_eq!(complaints.lines().count(), 1, "{complaints}");
+    assert!(complaints.starts_with("proxy: a client was not served: "), "{complaints}");
 }
 
 #[test]
@@ -271,6 +327,33 @@ fn out_of_descriptors_it_neither_ends_nor_spins() {
     }
 }
 
+/// With one descriptor free, nobody is let in only to be dropped.
+#[test]
+fn who_cannot_be_served_waits_in_the_queue() {
+    for limit in [12, 13, 14] {
+        let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = upstream.local_addr().unwrap();
+        let limited = format!("ulimit -S -n {limit}; exec \"$0\" 127.0.0.1:0 {address}");
+        let program = example("proxy");
+        let running = Running::spawn(Command::new("sh").arg("-c").arg(limited).arg(program));
+        let proxy = Proxy::around(running.listening(), upstream);
+
+        let mut clients: Vec<_> = (0..8).map(|_| proxy.running.connect()).collect();
+        proxy.running.expect_idle();
+        // In turn, each is served once those before it have left.
+        while !clients.is_empty() {
+            for client in &clients {
+                client.set_nonblocking(true).unwrap();
+                let end = client.peek(&mut [0]).map_err(|error| error.kind());
+                assert_eq!(end, Err(ErrorKind::WouldBlock), "a client is dropped, limit {limit}");
+                client.set_nonblocking(false).unwrap();
+            }
+            let client = clients.remove(0);
+            expect_passed(&client, &proxy.accept());
+        }
+    }
+}
+
 #[test]
 fn arguments_that_it_cannot_use_are_an_error_in_one_line() {
     let usage = "usage: proxy LISTEN UPSTREAM";
@@ -290,8 +373,8 @@ fn arguments_that_it_cannot_use_are_an_error_in_one_line() {
 struct Proxy {
     running: Running,
     upstream: TcpListener,
-    /// Those that it has open without any client.
-    descriptors: Vec<usize>,
+    /// How many it has open without any client.
+    descriptors: usize,
 }
 
 impl Proxy {
@@ -306,7 +389,7 @@ impl Proxy {
 
     fn around(running: Running, upstream: TcpListener) -> Self {
         upstream.set_nonblocking(true).unwrap();
-        let descriptors = running.descriptors();
+        let descriptors = running.descriptors().len();
         Self { running, upstream, descriptors }
     }
 
@@ -332,12 +415,12 @@ impl Proxy {
     }
 
     fn connections(&self) -> usize {
-        self.running.descriptors().len() - self.descriptors.len()
+        self.running.descriptors().len() - self.descriptors
     }
 
     #[track_caller]
     fn expect_forgotten(&self) {
-        eventually("all connections are closed", || self.running.descriptors() == self.descriptors);
+        eventually("all connections are closed", || self.connections() == 0);
     }
 }
 
