@@ -39,9 +39,14 @@ fn serve(address: &str) -> io::Result<()> {
     poller.add(EventObject::client(grace.as_raw_fd()))?;
     writeln!(io::stdout(), "listening on {}", listener.local_addr()?)?;
     let registry = poller.registry().clone();
-    let mut server = Server { registry, listener: Some(listener), clients: HashMap::new() };
+    let mut server =
+        Server { registry, listener: Some(listener), clients: HashMap::new(), retry: None };
     while server.listener.is_some() || !server.clients.is_empty() {
-        for event in poller.wait(-1)? {
+        let events = poller.wait_timeout(server.retry)?;
+        if server.retry.is_some() {
+            server.accept();
+        }
+        for event in events {
             if event.kind == EventKind::Server {
                 server.accept();
             } else if event.fd == terminate.as_raw_fd() {
@@ -66,17 +71,32 @@ struct Server {
     listener: Option<TcpListener>,
     /// Each buffer holds what was not yet answered.
     clients: HashMap<RawFd, BufReader<TcpStream>>,
+    /// Clients wait that could not be let in: an edge is not reported again for them, so look again
+    /// after this long.
+    retry: Option<Duration>,
 }
 
 impl Server {
-    /// Lets in all who wait. Those for whom there is no descriptor left wait until a client leaves.
+    /// Lets in all who wait. Those for whom there is no descriptor left stay in the queue.
     fn accept(&mut self) {
-        let goes_on = |error: io::Error| error.kind() == ErrorKind::ConnectionAborted;
-        while self.accept_one().map_or_else(goes_on, |()| true) {}
+        loop {
+            match self.accept_one() {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break self.retry = None,
+                Err(error) => {
+                    if self.retry.is_none() {
+                        eprintln!("graceful_shutdown: clients wait: {error}");
+                    }
+                    break self.retry = Some(Duration::from_millis(100));
+                }
+            }
+        }
     }
 
     fn accept_one(&mut self) -> io::Result<()> {
-        let (stream, _) = self.listener.as_ref().ok_or(ErrorKind::NotConnected)?.accept()?;
+        let Some(listener) = &self.listener else { return Err(ErrorKind::WouldBlock.into()) };
+        let (stream, _) = listener.accept()?;
         stream.set_nonblocking(true)?;
         self.registry.add(both_ways(stream.as_raw_fd()))?;
         self.clients.insert(stream.as_raw_fd(), BufReader::new(stream));
@@ -86,6 +106,7 @@ impl Server {
     /// Lets in those who have come so far, then nobody else, and has a look at everybody.
     fn finish(&mut self) -> io::Result<()> {
         self.accept();
+        self.retry = None;
         if let Some(listener) = self.listener.take() {
             self.registry.delete(listener.as_raw_fd())?;
         }

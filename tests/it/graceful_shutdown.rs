@@ -195,6 +195,29 @@ fn clients_beyond_the_last_descriptor_wait_without_using_the_processor() {
     }
 }
 
+/// With no client there is nobody whose leaving would make it look again.
+#[test]
+fn who_queues_while_there_is_no_descriptor_is_served_once_there_is_one() {
+    let server = start();
+    let descriptors = server.descriptors();
+    let next = (0..).find(|fd| !descriptors.contains(fd)).unwrap();
+    limit_descriptors(&server, next);
+    let mut client = server.connect();
+    client.write_all(b"hello").unwrap();
+    server.expect_idle();
+    limit_descriptors(&server, 64);
+    ask(&mut client, "", "HELLO");
+}
+
+/// Sets the soft limit of a running server.
+fn limit_descriptors(server: &Running, limit: usize) {
+    let status = Command::new("prlimit")
+        .args([&format!("--nofile={limit}:"), "--pid", &server.id().to_string()])
+        .status()
+        .expect("no prlimit (of util-linux) here: leave this test out by name, with --skip");
+    assert!(status.success(), "prlimit: {status}");
+}
+
 #[test]
 fn an_address_that_is_none_is_an_error_in_one_line() {
     for address in ["here", "127.0.0.1", "127.0.0.1:66666", ""] {
