@@ -3,18 +3,20 @@
 //! `cargo run --release --example supervise SECONDS COMMAND...`, where each `COMMAND` is a line for
 //! the shell. For instance: `supervise 0.5 'sleep 3' 'date; exit 1'`.
 //!
-//! Ctrl-C or SIGTERM asks the commands to end, by SIGTERM, and ends with the last of them; a second
+//! A command is all that it starts: when its first process ends, what is left of its process group is
+//! killed. Ctrl-C or SIGTERM asks the commands to end, by SIGTERM, and ends with the last of them; a second
 //! one kills those that go on.
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::{net::UnixStream, process::CommandExt};
-use std::process::{self, Command, Stdio};
-use std::{env, time::Duration};
+use std::process::{self, Command, ExitStatus, Stdio};
+use std::{env, sync::Arc, time::Duration};
 
 use nix::{sys::signal::Signal, sys::signal::killpg, unistd::Pid};
 use pollio::{ChildExit, EventObject, OsPoller, Poller, Registry, Timer};
-use signal_hook::{consts::SIGINT, consts::SIGTERM, low_level::pipe};
+use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
+use signal_hook::{flag, low_level::pipe};
 
 fn main() {
     let mut arguments = env::args().skip(1);
@@ -31,6 +33,9 @@ fn main() {
 }
 
 fn supervise(delay: Duration, commands: impl Iterator<Item = String>) -> io::Result<()> {
+    // Whoever started this may have ignored SIGCHLD, and then the kernel reaps what nobody has waited for.
+    // A handler, of whatever kind, ends that, and no command inherits it.
+    flag::register(SIGCHLD, Arc::default())?;
     let (mut signals, signal_writer) = UnixStream::pair()?;
     pipe::register(SIGINT, signal_writer.try_clone()?)?;
     pipe::register(SIGTERM, signal_writer)?;
@@ -92,10 +97,10 @@ impl Service {
         let mut command = Command::new("sh");
         command.arg("-c").arg(&self.command).stdin(Stdio::null());
         // Ctrl-C reaches the supervisor alone, and from here the whole of the group.
-        let group = Group(command.process_group(0).spawn()?);
-        let end = ChildExit::new(&group.0)?;
+        let group = Group { process: command.process_group(0).spawn()?, is_reaped: false };
+        let end = ChildExit::new(&group.process)?;
         registry.add(EventObject::client(end.as_raw_fd()).with_token(self.token))?;
-        writeln!(io::stdout(), "started {}: {}", group.0.id(), self.command)?;
+        writeln!(io::stdout(), "started {}: {}", group.process.id(), self.command)?;
         self.process = Some((group, end));
         Ok(())
     }
@@ -103,28 +108,38 @@ impl Service {
     fn ended(&mut self, registry: &Registry) -> io::Result<()> {
         let Some((mut group, end)) = self.process.take() else { return Ok(()) };
         registry.delete(end.as_raw_fd())?;
-        let (id, status) = (group.0.id(), group.0.wait()?);
+        let (id, status) = (group.process.id(), group.finish()?);
         writeln!(io::stdout(), "ended {id}, {status}: {}", self.command)
     }
 }
 
 /// A process, and all that it starts.
-struct Group(process::Child);
+struct Group {
+    process: process::Child,
+    is_reaped: bool,
+}
 
 impl Group {
     fn end(&self, signal: Option<Signal>) {
-        if let Ok(id) = self.0.id().try_into() {
+        if let Ok(id) = self.process.id().try_into() {
             let _ = killpg(Pid::from_raw(id), signal);
         }
+    }
+
+    /// Ends what is left of the group, then takes the status of its first process: as long as nobody
+    /// has, the number of the group cannot belong to another one.
+    fn finish(&mut self) -> io::Result<ExitStatus> {
+        self.end(Some(Signal::SIGKILL));
+        self.is_reaped = true;
+        self.process.wait()
     }
 }
 
 impl Drop for Group {
-    /// Whatever ends the supervisor, it leaves nothing behind.
+    /// However the supervisor ends itself, it leaves nothing behind. (SIGKILL ends it unasked.)
     fn drop(&mut self) {
-        if let Ok(None) = self.0.try_wait() {
-            self.end(Some(Signal::SIGKILL));
-            let _ = self.0.wait();
+        if !self.is_reaped {
+            let _ = self.finish();
         }
     }
 }

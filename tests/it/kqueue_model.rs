@@ -4,7 +4,7 @@
 //! It proves the selector's logic on Linux, and nothing about a BSD.
 
 use std::io::Write;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -101,7 +101,7 @@ fn a_failed_silencing_loses_no_oneshot_of_the_next_wait() {
         }
         poller.add(object(token)).unwrap();
     }
-    kevent::fail_next(kevent::EV_DISABLE, Errno::ENOMEM);
+    kevent::fail_next(poller.as_fd(), kevent::EV_DISABLE, Errno::ENOMEM);
     let registry = poller.registry().clone();
     let events = poller.wait(0).unwrap();
     // These become readable first, and so come first in the next wait.

@@ -27,6 +27,35 @@ fn a_command_that_ends_is_started_again_after_the_delay_and_not_before() {
     }
 }
 
+/// A command's first process ends, and what it has started in the background does not.
+#[test]
+fn what_a_command_leaves_behind_ends_with_it() {
+    let supervise = Running::start("supervise", &["0.05", "sleep 77712345 & exit 1"]);
+    (0..6).for_each(|_| drop(supervise.next_line()));
+    let (status, _) = supervise.stop(Signal::SIGTERM);
+    assert_eq!(status.code(), Some(0), "{status}");
+    eventually("no process is left behind", || !is_running("sleep\x0077712345"));
+}
+
+/// Whether any process of this machine has a command line that begins like this.
+fn is_running(command: &str) -> bool {
+    let processes = fs::read_dir("/proc").unwrap();
+    let commands = processes.filter_map(|entry| fs::read(entry.ok()?.path().join("cmdline")).ok());
+    commands.into_iter().any(|line| line.starts_with(command.as_bytes()))
+}
+
+#[test]
+fn it_goes_on_where_it_inherits_that_sigchld_is_ignored() {
+    let ignoring = "trap '' CHLD; exec \"$0\" 0.05 'exit 7'";
+    let mut shell = Command::new("sh");
+    let supervise = Running::spawn(shell.args(["-c", ignoring]).arg(example("supervise")));
+    for _ in 0..3 {
+        assert!(supervise.next_line().starts_with("started "));
+        let line = supervise.next_line();
+        assert!(line.ends_with(", exit status: 7: exit 7"), "{line}");
+    }
+}
+
 #[test]
 fn it_tells_how_a_command_ended() {
     let commands = [

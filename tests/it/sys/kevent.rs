@@ -15,7 +15,6 @@
 //! the end that a socket's own shutdown is to EVFILT_WRITE. A kqueue that was closed frees what it
 //! has beside its descriptor when the model is called next; readers have nothing beside.
 
-use std::cell::Cell;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, Metadata};
@@ -86,15 +85,11 @@ impl Kevent {
 /// Every kqueue, by its descriptor. Nobody tells us when that is closed, see [`kqueues`].
 static KQUEUES: Mutex<BTreeMap<RawFd, Arc<Mutex<Kqueue>>>> = Mutex::new(BTreeMap::new());
 
-thread_local! {
-    /// See [`fail_next`].
-    static FAILING: Cell<Option<(Flags, Errno)>> = const { Cell::new(None) };
-}
-
-/// The next kevent call of this thread with a change that has `flag` does nothing but fail with `errno`,
-/// as a kernel may that has no memory for it.
-pub(crate) fn fail_next(flag: Flags, errno: Errno) {
-    FAILING.set(Some((flag, errno)));
+/// The next call on this kqueue with a change that has `flag` does nothing but fail with `errno`, as a
+/// kernel may that has no memory for it.
+pub(crate) fn fail_next(kq: BorrowedFd<'_>, flag: Flags, errno: Errno) {
+    let kqueue = kqueues()[&kq.as_raw_fd()].clone();
+    kqueue.lock().expect("no call panics").failing = Some((flag, errno));
 }
 
 /// A new kqueue, close-on-exec.
@@ -112,11 +107,6 @@ pub(crate) fn kevent(
     events: &mut [Kevent],
     timeout: Option<Duration>,
 ) -> io::Result<usize> {
-    let fails = |(flag, _): &(Flags, Errno)| changes.iter().any(|change| change.has(*flag));
-    if let Some((_, errno)) = FAILING.get().filter(fails) {
-        FAILING.set(None);
-        return Err(errno.into());
-    }
     let kqueue = kqueues().get(&kq.as_raw_fd()).cloned().ok_or(Errno::EBADF)?;
     let lock = || kqueue.lock().expect("no call panics");
     if timeout.is_some_and(|timeout| timeout > LONGEST_TIMEOUT) {
@@ -159,6 +149,8 @@ struct Kqueue {
     knotes: HashMap<u64, Knote>,
     ids: HashMap<(Filter, usize), u64>,
     last_id: u64,
+    /// See [`fail_next`].
+    failing: Option<(Flags, Errno)>,
 }
 
 struct Knote {
@@ -179,6 +171,10 @@ impl Kqueue {
         changes: &[Kevent],
         events: &mut [Kevent],
     ) -> io::Result<usize> {
+        let fails = |(flag, _): &mut (Flags, Errno)| changes.iter().any(|one| one.has(*flag));
+        if let Some((_, errno)) = self.failing.take_if(fails) {
+            return Err(errno.into());
+        }
         let mut room = events.iter_mut();
         let mut written = 0;
         for change in changes {
