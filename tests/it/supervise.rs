@@ -46,9 +46,10 @@ fn is_running(command: &str) -> bool {
 
 #[test]
 fn it_goes_on_where_it_inherits_that_sigchld_is_ignored() {
-    let ignoring = "trap '' CHLD; exec \"$0\" 0.05 'exit 7'";
-    let mut shell = Command::new("sh");
-    let supervise = Running::spawn(shell.args(["-c", ignoring]).arg(example("supervise")));
+    // A shell does not let go of SIGCHLD itself.
+    let mut ignoring = Command::new("env");
+    ignoring.arg("--ignore-signal=CHLD").arg(example("supervise")).args(["0.05", "exit 7"]);
+    let supervise = Running::spawn(&mut ignoring);
     for _ in 0..3 {
         assert!(supervise.next_line().starts_with("started "));
         let line = supervise.next_line();
