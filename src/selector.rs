@@ -1,9 +1,8 @@
 //! The one place that chooses which kernel interface `OsPoller` waits on.
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
-mod epoll;
-#[cfg(any(target_os = "linux", target_os = "android"))]
-pub(crate) use epoll::EpollSelector as OsSelector;
+#[path = "selector/epoll.rs"]
+mod chosen;
 
 #[cfg(any(
     target_vendor = "apple",
@@ -12,12 +11,18 @@ pub(crate) use epoll::EpollSelector as OsSelector;
     target_os = "openbsd",
     target_os = "dragonfly",
 ))]
-mod kqueue;
-#[cfg(any(
+#[path = "selector/kqueue.rs"]
+mod chosen;
+
+pub(crate) use chosen::OsSelector;
+
+#[cfg(not(any(
+    target_os = "linux",
+    target_os = "android",
     target_vendor = "apple",
     target_os = "freebsd",
     target_os = "netbsd",
     target_os = "openbsd",
     target_os = "dragonfly",
-))]
-pub(crate) use kqueue::KqueueSelector as OsSelector;
+)))]
+compile_error!("pollio needs epoll or kqueue: Linux, Android, an Apple system or a BSD");

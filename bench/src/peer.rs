@@ -72,6 +72,11 @@ pub(crate) enum Mode {
 }
 
 impl Asked {
+    /// Level-triggered, or edge-triggered if the peer has nothing else.
+    pub(crate) fn naturally<P: Peer>() -> Self {
+        if P::lacks(Self::LEVEL).is_none() { Self::LEVEL } else { Self::in_mode(Mode::Edge) }
+    }
+
     pub(crate) const LEVEL: Self = Self { writable_too: false, mode: Mode::Level };
 
     pub(crate) const fn in_mode(mode: Mode) -> Self {

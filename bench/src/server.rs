@@ -10,9 +10,8 @@ use std::process::{Child, Command, Stdio};
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
 
 use crate::machine::pin;
-use crate::peer::{Peer, of_each_peer};
+use crate::peer::{Asked, Peer, of_each_peer};
 use crate::sockets::{listener, prepare, read, write};
-use crate::workload::asked_naturally;
 
 /// What serves, by the name of its peer.
 type Serve = fn(TcpListener) -> io::Result<Infallible>;
@@ -74,7 +73,7 @@ impl Drop for Server {
 
 fn serve<P: Peer>(listener: TcpListener) -> io::Result<Infallible> {
     listener.set_nonblocking(true)?;
-    let asked = asked_naturally::<P>();
+    let asked = Asked::naturally::<P>();
     let mut poller = P::new()?;
     poller.add(listener.as_raw_fd(), asked)?;
     let mut connections: HashMap<RawFd, TcpStream> = HashMap::new();

@@ -14,7 +14,6 @@ use std::io;
 use indicatif::ProgressBar;
 
 use crate::method::Row;
-use crate::peer::{Asked, Mode, Peer};
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
@@ -58,8 +57,3 @@ pub(crate) const ALL: [Workload; 9] = [
     Workload { name: "memory", counts: memory::COUNTS, cases: [1, 1], run: memory::run },
     Workload { name: "echo", counts: echo::COUNTS, cases: [3, 6], run: echo::run },
 ];
-
-/// Level-triggered, or edge-triggered if a peer has nothing else.
-pub(crate) fn asked_naturally<P: Peer>() -> Asked {
-    if P::lacks(Asked::LEVEL).is_none() { Asked::LEVEL } else { Asked::in_mode(Mode::Edge) }
-}

@@ -21,6 +21,8 @@ pub(crate) struct EpollSelector {
     has_nanoseconds: bool,
 }
 
+pub(crate) use EpollSelector as OsSelector;
+
 impl Selector for EpollSelector {
     const CAPACITY: usize = 128;
 

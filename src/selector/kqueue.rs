@@ -35,6 +35,8 @@ struct Shared {
 /// The longest timeout of one call: macOS refuses to wait for years.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
+pub(crate) use KqueueSelector as OsSelector;
+
 impl Selector for KqueueSelector {
     const CAPACITY: usize = 32;
 

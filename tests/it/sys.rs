@@ -2,11 +2,11 @@
 //! kqueue(2), over the crate's own epoll.
 
 #[allow(unsafe_code, dead_code, reason = "the crate's own calls, of which the model needs some")]
-#[path = "../../src/sys/epoll.rs"]
+#[path = "../../src/sys/linux/epoll.rs"]
 mod epoll;
 pub(crate) mod kevent;
 
-#[path = "../../src/sys/bsd.rs"]
+#[path = "../../src/sys/bsd/sources.rs"]
 mod bsd;
 #[allow(unsafe_code, reason = "the crate's own call")]
 #[path = "../../src/sys/process.rs"]

@@ -130,7 +130,7 @@ fn texts(folders: &[&str]) -> Vec<(PathBuf, String)> {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_str().unwrap();
-            if path.is_dir() && name != "target" && name != ".git" {
+            if path.is_dir() && !["target", ".git", "vendor"].contains(&name) {
                 folders.push(path);
             } else if name.ends_with(".rs") || name.ends_with(".md") {
                 let text = fs::read_to_string(&path).unwrap();

@@ -2,4 +2,4 @@
 
 #[path = "../../src/selector/kqueue.rs"]
 mod kqueue;
-pub(crate) use kqueue::KqueueSelector as OsSelector;
+pub(crate) use kqueue::OsSelector;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use indicatif::ProgressBar;
 
-use super::{Plan, asked_naturally};
+use super::Plan;
 use crate::method::{Case, Row, Turn, compare, ns_each};
 use crate::peer::{Asked, Peer, of_each_peer};
 use crate::sockets::Pairs;
@@ -27,7 +27,7 @@ pub(crate) fn churn(plan: Plan, progress: &ProgressBar) -> io::Result<Vec<Row>> 
 
 fn churn_turn<P: Peer>(pairs: &Pairs) -> Turn<'_> {
     let run = move || {
-        let asked = asked_naturally::<P>();
+        let asked = Asked::naturally::<P>();
         let mut poller = P::new()?;
         let mut once = || {
             pairs.near().try_for_each(|fd| poller.add(fd, asked))?;
@@ -48,7 +48,7 @@ pub(crate) fn flip(plan: Plan, progress: &ProgressBar) -> io::Result<Vec<Row>> {
 }
 
 fn flip_turn<P: Peer>(pairs: &Pairs) -> Turn<'_> {
-    let asked = asked_naturally::<P>();
+    let asked = Asked::naturally::<P>();
     let both = Asked { writable_too: true, ..asked };
     let run = move || {
         let mut poller = P::new()?;

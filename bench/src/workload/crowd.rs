@@ -7,9 +7,9 @@ use std::time::Instant;
 use indicatif::ProgressBar;
 use socket2::Socket;
 
-use super::{Plan, asked_naturally};
+use super::Plan;
 use crate::method::{Case, Row, Turn, compare, ns_each};
-use crate::peer::{Peer, of_each_peer};
+use crate::peer::{Asked, Peer, of_each_peer};
 use crate::sockets::{Pairs, idle, read, write};
 
 pub(crate) const COUNTS: &str = "Ten bytes go round in a chain of 100 Unix sockets, each of which \
@@ -38,7 +38,7 @@ pub(crate) fn run(plan: Plan, progress: &ProgressBar) -> io::Result<Vec<Row>> {
 
 fn turn<'a, P: Peer>(pairs: &'a Pairs, crowd: &'a [Socket]) -> Turn<'a> {
     let run = move || {
-        let asked = asked_naturally::<P>();
+        let asked = Asked::naturally::<P>();
         let mut poller = P::new()?;
         crowd.iter().try_for_each(|socket| poller.add(socket.as_raw_fd(), asked))?;
         let (near, far) = pairs.spread(CHAIN);

@@ -7,9 +7,9 @@ use std::os::fd::AsRawFd;
 use indicatif::ProgressBar;
 use socket2::Socket;
 
-use super::{Plan, asked_naturally};
+use super::Plan;
 use crate::method::{Case, Row, Turn, compare};
-use crate::peer::{Peer, of_each_peer};
+use crate::peer::{Asked, Peer, of_each_peer};
 use crate::sockets::idle;
 
 pub(crate) const COUNTS: &str = "What the C library's malloc has given out, which Rust allocates \
@@ -30,7 +30,7 @@ fn turn<P: Peer>(sockets: &[Socket]) -> Turn<'_> {
         let before = allocated();
         let mut poller = P::new()?;
         let idle = allocated();
-        let asked = asked_naturally::<P>();
+        let asked = Asked::naturally::<P>();
         sockets.iter().try_for_each(|socket| poller.add(socket.as_raw_fd(), asked))?;
         let registered = allocated();
         Ok(vec![

@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::time::Duration;
 
-use super::process::check_unreaped;
-use super::result;
+use crate::sys::process::check_unreaped;
+use crate::sys::result;
 
 /// The waker's half, by [eventfd(2)](https://man7.org/linux/man-pages/man2/eventfd.2.html): a
 /// counter that is readable while it is not zero.

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::time::Duration;
 
-use super::result;
+use crate::sys::result;
 
 /// What the kernel writes for a ready descriptor: bits, and the registration's user data.
 pub(crate) type Event = libc::epoll_event;

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::time::Duration;
 
-use super::result;
+use crate::sys::result;
 
 const _: () = assert!(
     size_of::<*mut libc::c_void>() == size_of::<u64>(),

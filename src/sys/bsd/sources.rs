@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use super::kevent::{self, Flags, Kevent};
-use super::process::check_unreaped;
+use crate::sys::process::check_unreaped;
 
 /// The waker's half: a connection to itself, readable while there is a byte in it.
 ///
