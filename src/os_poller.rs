@@ -18,7 +18,8 @@ use crate::{Event, EventKind, Poller, Readiness, Register, Registry};
 /// [kqueue(2)](https://man.freebsd.org/cgi/man.cgi?query=kqueue) on Apple systems and the BSDs.
 ///
 /// It moves to another thread, yet only one thread at a time can wait on it: it is `Send`, not
-/// `Sync`. Its [`registry`](Poller::registry) is both.
+/// `Sync`. Its [`registry`](Poller::registry) is both, and [`try_clone`](Self::try_clone) creates
+/// another handle for another thread.
 ///
 /// It is itself a descriptor that is readable while one of its own is ready, so that it can be
 /// registered with another poller.
@@ -43,7 +44,7 @@ pub struct OsPoller {
 }
 
 /// How many events one wait takes at the most.
-const MAX_CAPACITY: usize = 1 << 20;
+pub(crate) const MAX_CAPACITY: usize = 1 << 20;
 
 /// What the buffer has where no wait has written.
 const NO_EVENT: Event = Event::new(-1, EventKind::Client, 0, Readiness::empty());
@@ -55,6 +56,9 @@ pub(crate) trait Selector: AsFd + Sized {
 
     /// Creates the kernel's object, with room for no event.
     fn create() -> io::Result<Self>;
+
+    /// Another one on the same kernel object, with room for no event.
+    fn share(&self) -> Self;
 
     /// The three verbs, which work from any thread and outlive the selector.
     fn register(&self) -> Arc<dyn Register + Send + Sync>;
@@ -75,7 +79,7 @@ impl OsPoller {
     ///
     /// The buffer doubles whenever a wait has filled it, so this only spares a program that knows its
     /// load the first steps. It never shrinks, and takes 24 or 28 bytes an event on epoll, by the
-    /// architecture, and up to 160 on kqueue. [`new`](Poller::new) begins with 128, on kqueue with 32.
+    /// architecture, and up to 108 on kqueue. [`new`](Poller::new) begins with 128, on kqueue with 32.
     /// 0 counts as 1, and more than 1,048,576 as that: there the buffer grows no further, and what
     /// else is ready comes at the next wait.
     ///
@@ -84,15 +88,50 @@ impl OsPoller {
     /// See [`Poller::new`]; and `OutOfMemory` where there is no room for the buffer.
     pub fn with_capacity(capacity: usize) -> io::Result<Self> {
         let selector = OsSelector::create()?;
+        let registry = Registry::new(selector.register());
+        Self::of(selector, registry, capacity.clamp(1, MAX_CAPACITY))
+    }
+
+    /// Creates another handle on the same registrations, so that another thread can wait for them too:
+    /// [clause C18](Poller#the-contract).
+    ///
+    /// It has a buffer of its own, with the capacity that this one has now, and does not spin before
+    /// its own [`set_spin`](Self::set_spin). The registrations live until the last handle and the last
+    /// [`Registry`] are dropped. The guide shows
+    /// [several threads on one poller](crate::guide#several-threads-on-one-poller).
+    ///
+    /// ```
+    /// # use pollio::{EventObject, Interest, Mode, OsPoller, Poller};
+    /// # use std::os::{fd::AsRawFd, unix::net::UnixStream};
+    /// # let (stream, _peer) = UnixStream::pair()?;
+    /// let mut poller = OsPoller::new()?;
+    /// let mut other = poller.try_clone()?;
+    /// let oneshot = EventObject::client(stream.as_raw_fd()).with_mode(Mode::Oneshot);
+    /// poller.add(oneshot.with_interest(Interest::WRITABLE))?;
+    /// let thread = std::thread::spawn(move || other.wait(100).map(<[_]>::len));
+    /// // One of the two waits returns the event.
+    /// let here = poller.wait(100)?.len();
+    /// assert_eq!(here + thread.join().unwrap()?, 1);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory` where there is no room for the buffer.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Self::of(self.selector.share(), self.registry.clone(), self.events.len())
+    }
+
+    fn of(selector: OsSelector, registry: Registry, capacity: usize) -> io::Result<Self> {
         let mut poller = Self {
-            registry: Registry::new(selector.register()),
             selector,
             events: Vec::new(),
             returned: 0,
+            registry,
             spin: None,
             not_sync: PhantomData,
         };
-        poller.reserve(capacity.clamp(1, MAX_CAPACITY))?;
+        poller.reserve(capacity)?;
         Ok(poller)
     }
 

@@ -76,6 +76,11 @@ use crate::registry::Registry;
 ///   wait: for at most the limit, and not at all while that has lately been in vain, so that an idle
 ///   loop soon spins no more. It changes when a wait ends, never what it tells. A zero timeout polls
 ///   once, and other timeouts stay as exact as C8 says. Without it, C14 holds.
+/// - **C18** [`OsPoller::try_clone`](crate::OsPoller::try_clone) creates another handle on the same
+///   registrations, so that several threads wait on one poller. A oneshot goes to exactly one of them.
+///   An edge goes to one as a rule; new data goes to another one while the first still reads. A level goes
+///   to each thread that waits while the condition lasts. A [`Waker`](crate::Waker) that is registered as
+///   an edge or a oneshot ends one wait; as a level that nobody clears, it ends every wait.
 ///
 /// # Closing
 ///
@@ -110,7 +115,7 @@ use crate::registry::Registry;
 /// | | epoll | kqueue |
 /// |---|---|---|
 /// | adding what is registered | `AlreadyExists` | replaces all of it |
-/// | a `modify` that fails | changes nothing | deletes |
+/// | an `add` or a `modify` that fails | changes nothing | deletes |
 /// | `delete` of a number that is not open | `EBADF` | `EBADF`; on Apple systems `NotFound` |
 /// | a regular file | `PermissionDenied` | is readable up to its end |
 /// | a socket that was never connected | is told as a full hang-up: connect first, then add | is not ready |
@@ -120,7 +125,7 @@ use crate::registry::Registry;
 /// | a pipe whose reader is gone | `is_error` | `is_write_closed`; adding it is `BrokenPipe` on FreeBSD, `EBADF` on NetBSD |
 /// | `Interest::PRIORITY` | whatever `POLLPRI` stands for | out-of-band data of sockets on Apple systems, OpenBSD and DragonFly BSD, where it tells of the peer's half-close as well; nothing on FreeBSD and NetBSD |
 /// | [`exclusive`](EventObject::exclusive) | shares wake-ups | has no effect |
-/// | a oneshot with several interests | is one system call to wait for | is two; what another thread registers under that number between them may lose a direction, so after an event that turns out to be stale, `modify` what lives there now |
+/// | a oneshot with several interests | reports all that is ready | may report one of them, if another thread waits while it is registered; `modify` reports the rest. Until the next wait, [the poller's own descriptor](crate::OsPoller) may be readable without an event |
 /// | `modify` | is one system call | is two, and registrations take turns |
 /// | a closed descriptor with a duplicate | is told of | is deleted |
 /// | a [forked child](#forking) | shares the registrations | has no poller |

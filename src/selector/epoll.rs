@@ -35,6 +35,15 @@ impl Selector for EpollSelector {
         })
     }
 
+    fn share(&self) -> Self {
+        Self {
+            interest_list: self.interest_list.clone(),
+            kernel_events: Vec::new(),
+            written: 0,
+            has_nanoseconds: self.has_nanoseconds,
+        }
+    }
+
     fn register(&self) -> Arc<dyn Register + Send + Sync> {
         self.interest_list.clone()
     }

@@ -1,6 +1,6 @@
 //! Readiness through [kqueue(2)](https://man.freebsd.org/cgi/man.cgi?query=kqueue).
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Arc, PoisonError};
@@ -8,28 +8,26 @@ use std::time::Duration;
 
 use crate::os_poller::Selector;
 use crate::sys::kevent::{self, Filter, Flags, Kevent};
-use crate::sys::{Mutex, MutexGuard};
+use crate::sys::{Mutex, MutexGuard, check_is_open};
 use crate::{Event, EventKind, EventObject, Interest, Mode, Readiness, Register};
+use claims::{Claims, GENERATION_BITS};
+use places::Places;
+
+#[path = "kqueue/claims.rs"]
+mod claims;
+#[path = "kqueue/places.rs"]
+mod places;
 
 /// A kqueue, and what the kernel writes for it.
 pub(crate) struct KqueueSelector {
     knotes: Arc<Knotes>,
-    /// What the kernel writes; their number is how many kevents one wait can take.
+    /// What the kernel writes; their number is how many kevents one wait can take. After a wait, the
+    /// first of them are those of its events, in the same order.
     kevents: Vec<Kevent>,
     /// How many of them the last wait wrote.
     written: usize,
-    /// The descriptors of this wait that have several filters, of which each is a kevent.
-    shared: HashMap<RawFd, Shared>,
-}
-
-/// A descriptor with several filters, in one wait.
-struct Shared {
-    /// Its place in the events.
-    event: usize,
-    /// The place of its first filter in the kevents.
-    kevent: usize,
-    /// The interests whose filters fired.
-    fired: Interest,
+    /// The events of this wait whose descriptors have several filters.
+    places: Places,
 }
 
 /// The longest timeout of one call: macOS refuses to wait for years.
@@ -41,12 +39,15 @@ impl Selector for KqueueSelector {
     const CAPACITY: usize = 32;
 
     fn create() -> io::Result<Self> {
-        Ok(Self {
-            knotes: Arc::new(Knotes { kqueue: kevent::kqueue()?, turn: Mutex::new(()) }),
-            kevents: Vec::new(),
-            written: 0,
-            shared: HashMap::new(),
-        })
+        Ok(Self::of(Arc::new(Knotes {
+            kqueue: kevent::kqueue()?,
+            claims: Claims::new(),
+            dropped: Mutex::new(BTreeSet::new()),
+        })))
+    }
+
+    fn share(&self) -> Self {
+        Self::of(self.knotes.clone())
     }
 
     fn register(&self) -> Arc<dyn Register + Send + Sync> {
@@ -54,30 +55,33 @@ impl Selector for KqueueSelector {
     }
 
     fn reserve(&mut self, capacity: usize) -> io::Result<()> {
-        // Empty, so that its capacity is that of one wait.
-        self.shared.clear();
         self.kevents.try_reserve_exact(capacity - self.kevents.len())?;
-        self.shared.try_reserve(capacity)?;
+        self.places.reserve(capacity)?;
         self.kevents.resize(capacity, Kevent::NONE);
         Ok(())
     }
 
     fn wait(&mut self, events: &mut [Event], timeout: Option<Duration>) -> io::Result<usize> {
-        // Whatever came of the last wait: an entry left behind would merge two descriptors. Emptied at
-        // once, since a table that entries leave one by one grows in the end.
-        self.shared.clear();
-        self.written = 0;
         let timeout = timeout.map(|timeout| timeout.min(LONGEST));
-        let kqueue = self.knotes.kqueue.as_fd();
-        self.written = kevent::kevent(kqueue, &[], &mut self.kevents, timeout)?;
-        let (mut count, room) = (0, self.shared.capacity());
-        for index in 0..self.written {
-            count = self.take(index, events, count);
+        loop {
+            self.places.start();
+            self.written = 0;
+            let kqueue = self.knotes.kqueue.as_fd();
+            self.written = kevent::kevent(kqueue, &[], &mut self.kevents, timeout)?;
+            let mut count = 0;
+            for index in 0..self.written {
+                count = self.take(index, events, count);
+            }
+            // A poll says that nothing is ready, while there may be something behind oneshots that were
+            // all reported before. They are disabled now, so this ends.
+            if count > 0
+                || timeout != Some(Duration::ZERO)
+                || !self.is_full()
+                || !self.has_oneshot()
+            {
+                return Ok(count);
+            }
         }
-        debug_assert_eq!(self.shared.capacity(), room, "a wait has grown its table");
-        // Where the kernel has no memory for it, one event too many is better than these lost.
-        let _ = self.silence_siblings(&events[..count]);
-        Ok(count)
     }
 
     fn is_full(&self) -> bool {
@@ -86,55 +90,46 @@ impl Selector for KqueueSelector {
 }
 
 impl KqueueSelector {
+    fn of(knotes: Arc<Knotes>) -> Self {
+        Self { knotes, kevents: Vec::new(), written: 0, places: Places::new() }
+    }
+
+    fn has_oneshot(&self) -> bool {
+        self.kevents[..self.written].iter().any(|kevent| kevent.udata() & ONESHOT != 0)
+    }
+
     /// Puts a filter that fired behind the `count` events that there are, or into the event of its
     /// descriptor. Returns how many events there are then.
     fn take(&mut self, index: usize, events: &mut [Event], count: usize) -> usize {
-        let kevent = &self.kevents[index];
-        let event = event_from(kevent);
+        let kevent = self.kevents[index];
+        let event = event_from(&kevent);
+        if kevent.flags() & kevent::EV_ONESHOT != 0 {
+            self.knotes.was_dropped(event.fd);
+        }
+        if is_false_alarm(&kevent) {
+            return count;
+        }
         if has_several_filters(interest_from(kevent.udata())) {
-            let first = Shared { event: count, kevent: index, fired: Interest::NONE };
-            let shared = self.shared.entry(event.fd).or_insert(first);
-            shared.fired |= interest_of(kevent.filter());
-            if shared.event < count {
-                let merged = &mut events[shared.event];
-                debug_assert_eq!(merged.fd, event.fd, "filters of two descriptors are merged");
-                let readiness = merged.readiness() | event.readiness();
-                *merged = Event::new(merged.fd, merged.kind, merged.token, readiness);
-                return count;
+            let (number, udata) = (kevent.ident(), kevent.udata());
+            let is_same = |place: usize| {
+                let first = &self.kevents[place];
+                first.ident() == number && first.udata() == udata
+            };
+            match self.places.find(number, is_same) {
+                Ok(place) => {
+                    let merged = &mut events[place];
+                    debug_assert_eq!(merged.fd, event.fd, "two descriptors are one event");
+                    let readiness = merged.readiness() | event.readiness();
+                    *merged = Event::new(merged.fd, merged.kind, merged.token, readiness);
+                    return count;
+                }
+                Err(_) if !self.knotes.may_report(&kevent) => return count,
+                Err(slot) => self.places.put(slot, count),
             }
         }
+        self.kevents[count] = kevent;
         events[count] = event;
         count + 1
-    }
-
-    /// Disables what EV_DISPATCH leaves armed: it knows of the one filter that fired, while a
-    /// oneshot is reported once for all its interests together.
-    ///
-    /// A registration that another thread makes between the kernel's answer and this call loses the
-    /// siblings that it armed. The docs of [`Poller`](crate::Poller#where-kernels-differ) say what to
-    /// do.
-    fn silence_siblings(&self, events: &[Event]) -> io::Result<()> {
-        if self.shared.is_empty() {
-            return Ok(());
-        }
-        let mut silence = Changes::<32>::new();
-        for event in events {
-            let Some(shared) = self.shared.get(&event.fd) else { continue };
-            let udata = self.kevents[shared.kevent].udata();
-            if udata & ONESHOT == 0 {
-                continue;
-            }
-            for filter in filters(interest_from(udata) - shared.fired) {
-                if silence.is_full() {
-                    self.knotes.apply(&silence)?;
-                    silence = Changes::new();
-                }
-                silence.push(change(event.fd, filter, kevent::EV_DISABLE).with_udata(udata));
-            }
-        }
-        // A receipt could say no more than that the descriptor was closed or deleted since.
-        self.knotes.apply(&silence)?;
-        Ok(())
     }
 }
 
@@ -144,49 +139,86 @@ impl AsFd for KqueueSelector {
     }
 }
 
-/// The kqueue, shared by the poller and its registries.
+/// The kqueue, shared by the poller's handles and its registries.
 ///
 /// The kernel has a knote for each descriptor and filter, so a registration is one knote for each
 /// interest. Without any, a disabled one keeps its place.
 struct Knotes {
     kqueue: OwnedFd,
-    /// Held while a registration changes: the kernel takes its knotes one by one, and those of two
+    claims: Claims,
+    /// The descriptors of which the kernel dropped a knote by itself: they count as registered until
+    /// they are next added, modified or deleted.
+    ///
+    /// Locked while a registration changes: the kernel takes its knotes one by one, and those of two
     /// threads would mix.
-    turn: Mutex<()>,
+    dropped: Mutex<BTreeSet<RawFd>>,
 }
 
 impl Register for Knotes {
     fn add(&self, object: EventObject) -> io::Result<()> {
-        let _turn = self.take_turn();
+        let mut dropped = self.take_turn();
+        let generation = self.generation(object)?;
+        dropped.remove(&object.fd);
         // A registration that there is already is replaced.
-        self.attach(deletions(object.fd), object)
+        self.attach(deletions(object.fd), object, generation)
     }
 
     fn modify(&self, object: EventObject) -> io::Result<()> {
-        let _turn = self.take_turn();
+        let mut dropped = self.take_turn();
         // In one call with what follows, the kernel would add what there was not to modify.
-        self.forget(object.fd)?;
-        self.attach(Changes::new(), object)
+        self.forget(object.fd, &mut dropped)?;
+        let generation = self.generation(object)?;
+        self.attach(Changes::new(), object, generation)
     }
 
     fn delete(&self, fd: RawFd) -> io::Result<()> {
-        let _turn = self.take_turn();
-        self.forget(fd)
+        self.forget(fd, &mut self.take_turn())
     }
 }
 
 impl Knotes {
-    fn take_turn(&self) -> MutexGuard<'_, ()> {
-        // What it guards is the kernel's, which nobody's panic leaves half done.
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    fn take_turn(&self) -> MutexGuard<'_, BTreeSet<RawFd>> {
+        // No panic leaves the set half changed.
+        self.dropped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Deletes the knotes of a descriptor, one of which at least must be there.
-    fn forget(&self, fd: RawFd) -> io::Result<()> {
+    /// The kernel has dropped a knote by itself, saying so by EV_ONESHOT, which is never asked for:
+    /// FreeBSD does when the reader of a pipe is gone, macOS when a terminal is revoked. It may have
+    /// been the last knote of its descriptor, and cannot be made anew.
+    #[cold]
+    fn was_dropped(&self, fd: RawFd) {
+        self.take_turn().insert(fd);
+    }
+
+    /// The generation of this registration, 0 if it needs none.
+    fn generation(&self, object: EventObject) -> io::Result<u32> {
+        if !is_oneshot(object.mode()) || !has_several_filters(object.interest()) {
+            return Ok(0);
+        }
+        let Ok(number) = usize::try_from(object.fd) else {
+            return Err(io::Error::from_raw_os_error(libc::EBADF));
+        };
+        if !self.claims.has(number) {
+            // A number that is not open has no claim to the memory.
+            check_is_open(object.fd)?;
+            self.claims.reserve(number)?;
+        }
+        Ok(self.claims.renew(number))
+    }
+
+    /// Whether the event of this filter has not been reported yet.
+    fn may_report(&self, kevent: &Kevent) -> bool {
+        let generation = generation_from(kevent.udata());
+        generation == 0 || self.claims.claim(kevent.ident(), generation)
+    }
+
+    /// Deletes the knotes of a descriptor, one of which at least must be there, or have been.
+    fn forget(&self, fd: RawFd, dropped: &mut BTreeSet<RawFd>) -> io::Result<()> {
+        let was_dropped = dropped.remove(&fd);
         let deletion = deletions(fd);
         let receipts = self.apply(&deletion)?;
         check_open(&receipts[..deletion.count])?;
-        if receipts[..deletion.count].iter().any(|receipt| errno(receipt) == 0) {
+        if was_dropped || receipts[..deletion.count].iter().any(|receipt| errno(receipt) == 0) {
             return Ok(());
         }
         Err(io::Error::from_raw_os_error(libc::ENOENT))
@@ -196,9 +228,23 @@ impl Knotes {
     /// descriptor has none.
     ///
     /// None must be left: EV_ADD leaves the EV_CLEAR and EV_DISPATCH of an existing one as they are.
-    fn attach(&self, mut changes: Changes<6>, object: EventObject) -> io::Result<()> {
+    fn attach(&self, changes: Changes<6>, object: EventObject, generation: u32) -> io::Result<()> {
+        let attached = self.try_attach(changes, object, generation);
+        if attached.is_err() {
+            // What else was added must not be reported, and what was there cannot be any more.
+            let _ = self.apply(&deletions(object.fd));
+        }
+        attached
+    }
+
+    fn try_attach(
+        &self,
+        mut changes: Changes<6>,
+        object: EventObject,
+        generation: u32,
+    ) -> io::Result<()> {
         let deletions = changes.count;
-        let (mode, udata) = (mode_flags(object.mode()), udata(object));
+        let (mode, udata) = (mode_flags(object.mode()), udata(object, generation));
         for filter in filters(object.interest()) {
             changes.push(change(object.fd, filter, kevent::EV_ADD | mode).with_udata(udata));
         }
@@ -210,11 +256,7 @@ impl Knotes {
         let (deleted, added) = receipts[..changes.count].split_at(deletions);
         check_open(deleted)?;
         for (receipt, change) in added.iter().zip(&changes.list[deletions..]) {
-            if let Err(error) = self.check_added(receipt, change) {
-                // What else was added must not be told of.
-                let _ = self.forget(object.fd);
-                return Err(error);
-            }
+            self.check_added(receipt, change)?;
         }
         Ok(())
     }
@@ -225,12 +267,13 @@ impl Knotes {
             0 => Ok(()),
             // The other end of the pipe is closed: old versions of macOS register the filter all
             // the same, FreeBSD does not. Enabling it once more tells which.
-            libc::EPIPE if self.is_there(change)? => Ok(()),
+            libc::EPIPE if self.enable(change)? => Ok(()),
             errno => Err(io::Error::from_raw_os_error(errno)),
         }
     }
 
-    fn is_there(&self, change: &Kevent) -> io::Result<bool> {
+    /// Enables the knote of a change, and returns whether there is one.
+    fn enable(&self, change: &Kevent) -> io::Result<bool> {
         let mut enabling = Changes::<1>::new();
         enabling.push(change.with_flags(kevent::EV_ENABLE | kevent::EV_RECEIPT));
         Ok(errno(&self.apply(&enabling)?[0]) == 0)
@@ -263,10 +306,6 @@ impl<const MOST: usize> Changes<MOST> {
         self.list[self.count] = change;
         self.count += 1;
     }
-
-    fn is_full(&self) -> bool {
-        self.count == MOST
-    }
 }
 
 /// A change that comes back with a receipt.
@@ -274,7 +313,8 @@ impl<const MOST: usize> Changes<MOST> {
 fn change(fd: RawFd, filter: Filter, flags: Flags) -> Kevent {
     let change = Kevent::new(fd as usize, filter, flags | kevent::EV_RECEIPT);
     if Some(filter) == kevent::EVFILT_EXCEPT {
-        // macOS tells by this filter of ordinary data too, once there is as much as this.
+        // macOS fires this filter for ordinary data too, once there is as much as this or the buffer is
+        // full: see `is_false_alarm`.
         change.with_fflags(kevent::NOTE_OOB | kevent::NOTE_LOWAT).with_data(i64::MAX)
     } else {
         change
@@ -332,36 +372,56 @@ fn mode_flags(mode: Mode) -> Flags {
     match mode {
         Mode::Level => 0,
         Mode::Edge => kevent::EV_CLEAR,
-        // EV_ONESHOT would delete the knote.
-        Mode::Oneshot => kevent::EV_DISPATCH,
-        Mode::EdgeOneshot => kevent::EV_CLEAR | kevent::EV_DISPATCH,
+        // EV_ONESHOT would delete the knote. EV_CLEAR would change nothing, since `modify` makes a
+        // new knote, but on NetBSD that EV_DISPATCH is ignored.
+        Mode::Oneshot | Mode::EdgeOneshot => kevent::EV_DISPATCH,
     }
 }
 
-// The descriptor is in `ident`, so `udata` has room for what a oneshot needs to know.
+fn is_oneshot(mode: Mode) -> bool {
+    matches!(mode, Mode::Oneshot | Mode::EdgeOneshot)
+}
+
+// The descriptor is in `ident`, so `udata` has room for what a wait needs to know.
 const SERVER: u64 = 1 << 32;
 const ONESHOT: u64 = 1 << 33;
-const INTEREST_BYTE: usize = 5;
+const INTEREST_SHIFT: u32 = 34;
+const GENERATION_SHIFT: u32 = 37;
+const _: () = assert!(GENERATION_SHIFT + GENERATION_BITS == u64::BITS);
 
 /// What a knote carries of its registration.
-fn udata(object: EventObject) -> u64 {
+fn udata(object: EventObject, generation: u32) -> u64 {
     let kind = match object.kind {
         EventKind::Server => SERVER,
         EventKind::Client => 0,
     };
-    let mode = match object.mode() {
-        Mode::Level | Mode::Edge => 0,
-        Mode::Oneshot | Mode::EdgeOneshot => ONESHOT,
-    };
-    u64::from(object.interest().bits()) << (8 * INTEREST_BYTE)
-        | mode
+    let oneshot = if is_oneshot(object.mode()) { ONESHOT } else { 0 };
+    u64::from(generation) << GENERATION_SHIFT
+        | u64::from(object.interest().bits()) << INTEREST_SHIFT
+        | oneshot
         | kind
         | u64::from(object.token)
 }
 
-/// What was asked of a registration.
+/// The interest of a registration.
+#[expect(clippy::cast_possible_truncation, reason = "what is above is cut off")]
 fn interest_from(udata: u64) -> Interest {
-    Interest::from_bits_truncate(udata.to_le_bytes()[INTEREST_BYTE])
+    Interest::from_bits_truncate((udata >> INTEREST_SHIFT) as u8)
+}
+
+fn generation_from(udata: u64) -> u32 {
+    (udata >> GENERATION_SHIFT) as u32
+}
+
+/// Whether a filter fired that reports nothing of its registration.
+fn is_false_alarm(kevent: &Kevent) -> bool {
+    let interest = interest_of(kevent.filter());
+    // NetBSD before 10 reports a knote that is added as disabled, if another thread waits.
+    !interest_from(kevent.udata()).contains(interest)
+        // macOS fires this filter without out-of-band data on a full buffer, whatever its mark is.
+        || interest == Interest::PRIORITY
+            && kevent.fflags() & kevent::NOTE_OOB == 0
+            && kevent.flags() & (kevent::EV_EOF | kevent::EV_ERROR) == 0
 }
 
 /// The event of one filter.
@@ -383,7 +443,7 @@ fn readiness(kevent: &Kevent) -> Readiness {
     let (ready, closed) = match kevent.filter() {
         kevent::EVFILT_WRITE => (Readiness::WRITABLE, Readiness::WRITE_CLOSED),
         kevent::EVFILT_READ => (Readiness::READABLE, Readiness::READ_CLOSED),
-        // The filter for out-of-band data, which tells of the end as EVFILT_READ does.
+        // The filter for out-of-band data, which on macOS reports the end as EVFILT_READ does.
         _ if kevent.fflags() == kevent::NOTE_OOB => (Readiness::PRIORITY, Readiness::READ_CLOSED),
         _ => (Readiness::READABLE, Readiness::READ_CLOSED),
     };
@@ -409,7 +469,7 @@ mod tests {
     fn udata_brings_back_what_was_asked() {
         for token in [0, 1, u32::MAX] {
             for object in [EventObject::server(3), EventObject::client(3)] {
-                let udata = udata(object.with_token(token));
+                let udata = udata(object.with_token(token), u32::MAX >> 5);
                 let kevent = Kevent::new(3, kevent::EVFILT_READ, 0).with_udata(udata);
                 let event = event_from(&kevent);
                 assert_eq!((event.fd, event.kind, event.token), (3, object.kind, token));
@@ -418,8 +478,9 @@ mod tests {
     }
 
     #[test]
-    fn udata_knows_interest_and_oneshots() {
+    fn udata_knows_interest_oneshots_and_the_generation() {
         let object = EventObject::server(3).with_token(u32::MAX);
+        let last = (1 << GENERATION_BITS) - 1;
         for interest in [Interest::NONE, Interest::WRITABLE, Interest::all()] {
             for (mode, is_oneshot) in [
                 (Mode::Level, false),
@@ -427,9 +488,12 @@ mod tests {
                 (Mode::Oneshot, true),
                 (Mode::EdgeOneshot, true),
             ] {
-                let udata = udata(object.with_interest(interest).with_mode(mode));
-                assert_eq!(interest_from(udata), interest);
-                assert_eq!(udata & ONESHOT != 0, is_oneshot);
+                for generation in [0, 1, last] {
+                    let udata = udata(object.with_interest(interest).with_mode(mode), generation);
+                    assert_eq!(interest_from(udata), interest);
+                    assert_eq!(udata & ONESHOT != 0, is_oneshot);
+                    assert_eq!(generation_from(udata), generation);
+                }
             }
         }
     }

@@ -10,8 +10,15 @@ use crate::sys::ChildFd;
 ///
 /// It is a descriptor, so it is registered with any poller, under any token, in any mode: on Linux
 /// a [pidfd](https://man7.org/linux/man-pages/man2/pidfd_open.2.html), elsewhere a kqueue with
-/// `EVFILT_PROC`. It never reaps the process: that is done, and its status told, by
-/// [`wait`](process::Child::wait) of the standard library, which does not block any more.
+/// `EVFILT_PROC`. It never reaps the process: call [`wait`](process::Child::wait) of the standard
+/// library, which does that and returns its status.
+///
+/// Call `wait`, not [`try_wait`](process::Child::try_wait). On Linux, FreeBSD and NetBSD the process can
+/// be reaped once it is reported, and `wait` does not block. Apple systems report a process that is about
+/// to end, OpenBSD one that ended before it was watched: `try_wait` may return `None`, and an edge or a
+/// oneshot is not reported again, while `wait` blocks for the microseconds that are left. It blocks
+/// longer only for a session leader whose terminal still has output to drain: if that is yours to read,
+/// read it first.
 ///
 /// ```
 /// use std::{os::fd::AsRawFd, process::Command};

@@ -11,11 +11,12 @@ pub(crate) mod kqueue;
 pub(crate) mod load;
 pub(crate) mod mode;
 pub(crate) mod ownership;
+pub(crate) mod sharing;
 pub(crate) mod thread;
 pub(crate) mod waiting;
 
 /// Makes a test of each case, over one backend; or of those that need neither real time nor a
-/// poller that is a descriptor; or of those that are about kqueue alone.
+/// poller that is a descriptor; or of those about several handles; or of those about kqueue.
 macro_rules! conformance {
     (simulated: $poller:ty) => {
         conformance! { @each $poller;
@@ -112,6 +113,18 @@ macro_rules! conformance {
             waiting::a_stop_and_continue_does_not_change_a_timeout,
             waiting::ten_thousand_signals_a_second_change_no_timeout,
             waiting::ten_thousand_signals_a_second_lose_no_event,
+        }
+    };
+    (shared: $poller:ty) => {
+        conformance! { @each $poller;
+            sharing::a_oneshot_goes_to_one_thread_and_no_message_is_lost,
+            sharing::no_message_of_a_level_or_an_edge_is_lost,
+            sharing::a_oneshot_of_both_that_is_registered_beside_waits_is_reported_once,
+            sharing::the_last_of_many_modifications_beside_waits_is_reported,
+            sharing::a_wake_ends_one_wait,
+            sharing::a_wake_that_stays_ends_every_wait,
+            sharing::a_handle_that_is_dropped_leaves_the_others_waiting,
+            sharing::buffers_and_spinning_are_of_each_handle,
         }
     };
     (kqueue: $poller:ty) => {

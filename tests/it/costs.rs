@@ -33,7 +33,7 @@ fn a_buffer_that_grew_takes_what_it_promises() {
         (&*far).write_all(b"x").unwrap();
     }
     let growth = measure(|| while poller.wait(0).unwrap().len() < pairs.len() {});
-    let for_each = if cfg!(any(target_os = "linux", target_os = "android")) { 32 } else { 160 };
+    let for_each = if cfg!(any(target_os = "linux", target_os = "android")) { 32 } else { 108 };
     let size = i64::try_from(pairs.len().next_power_of_two()).unwrap();
     assert!(growth.bytes_current <= size * for_each, "it took {} bytes", growth.bytes_current);
 }

@@ -14,10 +14,13 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::alone::{Closing, alone};
 use crate::conformance::conformance;
+use crate::conformance::sharing::share;
 use crate::descriptors::{pair, tcp_pair};
 use crate::expect::Expect;
 
 conformance!(OsPoller);
+conformance!(shared: OsPoller);
+share!(OsPoller);
 
 /// C10
 #[test]

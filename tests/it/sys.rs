@@ -9,10 +9,14 @@ pub(crate) mod kevent;
 #[path = "../../src/sys/bsd/sources.rs"]
 mod bsd;
 #[allow(unsafe_code, reason = "the crate's own call")]
+#[path = "../../src/sys/bsd/descriptor.rs"]
+mod descriptor;
+#[allow(unsafe_code, reason = "the crate's own call")]
 #[path = "../../src/sys/process.rs"]
 mod process;
 pub(crate) use bsd::{ChildFd, TimerFd, WakerFd};
-pub(crate) use std::sync::atomic::AtomicBool;
+pub(crate) use descriptor::check_is_open;
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32};
 pub(crate) use std::sync::{Mutex, MutexGuard};
 
 #[allow(unreachable_pub, reason = "public in its crate, not in these tests")]

@@ -1,13 +1,14 @@
 //! What threads share, in every order that they can run in: the crate's own files, with the `sys`
 //! of this program below them, checked by loom. A program of its own, because `crate` is its root.
 //!
-//! Two things are shared: the mark of a [`Waker`](waker::Waker), and the turn that registrations
-//! take on kqueue. A `Registry` over epoll is a descriptor that never changes, and the kernel does
-//! each verb at once; a poller is not `Sync`.
+//! Three things are shared: the mark of a [`Waker`](waker::Waker), and on kqueue the turn that
+//! registrations take and the claim to report a oneshot. A `Registry` over epoll is a descriptor that
+//! never changes, and the kernel does each verb at once; a poller is not `Sync`.
 #![cfg(target_os = "linux")]
 
+mod claiming;
 #[path = "../../src/os_poller.rs"]
-#[allow(unreachable_pub, dead_code, reason = "public in its crate, and nobody waits here")]
+#[allow(unreachable_pub, dead_code, reason = "public in its crate, and only half of it is used")]
 mod os_poller;
 mod registering;
 mod selector;

@@ -13,6 +13,13 @@ const _: () = assert!(
     "pollio keeps 64 bits in a kevent's udata: BSD targets of 32 bits are not supported"
 );
 
+// Apple has two interfaces, of which a kqueue takes only the one that was used on it first. The newer one
+// can be told not to sleep for a timeout of zero: see `kevent`.
+#[cfg(not(target_vendor = "apple"))]
+use libc::{kevent as call, kevent as Entry};
+#[cfg(target_vendor = "apple")]
+use libc::{kevent64 as call, kevent64_s as Entry};
+
 // NetBSD has other widths than the others.
 #[cfg(not(target_os = "netbsd"))]
 mod width {
@@ -58,9 +65,10 @@ pub(crate) const NOTE_TIMER_UNIT: u32 = 0;
 /// One entry of a list of changes, or of events.
 #[derive(Debug, Clone, Copy)]
 #[repr(transparent)]
-pub(crate) struct Kevent(libc::kevent);
+pub(crate) struct Kevent(Entry);
 
 // SAFETY: `udata` is a number that the kernel carries, not a pointer that anyone follows.
+#[cfg(not(target_vendor = "apple"))]
 unsafe impl Send for Kevent {}
 
 impl Kevent {
@@ -68,9 +76,10 @@ impl Kevent {
     // SAFETY: `struct kevent` has integers and a pointer, all of which may be zero.
     pub(crate) const NONE: Self = Self(unsafe { mem::zeroed() });
 
+    #[allow(clippy::cast_lossless, trivial_numeric_casts, reason = "Apple has a u64 here")]
     pub(crate) const fn new(ident: usize, filter: Filter, flags: Flags) -> Self {
         let mut kevent = Self::NONE;
-        kevent.0.ident = ident;
+        kevent.0.ident = ident as _;
         kevent.0.filter = filter;
         kevent.0.flags = flags;
         kevent
@@ -92,14 +101,19 @@ impl Kevent {
         self
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "a pointer has 64 bits, as asserted above")]
     pub(crate) const fn with_udata(mut self, udata: u64) -> Self {
-        self.0.udata = ptr::without_provenance_mut(udata as usize);
+        self.0.udata = udata_from(udata);
         self
     }
 
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::unnecessary_cast,
+        trivial_numeric_casts,
+        reason = "Apple has a u64 here, which holds a usize"
+    )]
     pub(crate) const fn ident(&self) -> usize {
-        self.0.ident
+        self.0.ident as usize
     }
 
     pub(crate) const fn filter(&self) -> Filter {
@@ -119,9 +133,26 @@ impl Kevent {
         self.0.data as i64
     }
 
+    #[cfg(target_vendor = "apple")]
+    pub(crate) fn udata(&self) -> u64 {
+        self.0.udata
+    }
+
+    #[cfg(not(target_vendor = "apple"))]
     pub(crate) fn udata(&self) -> u64 {
         self.0.udata.addr() as u64
     }
+}
+
+#[cfg(target_vendor = "apple")]
+const fn udata_from(udata: u64) -> u64 {
+    udata
+}
+
+#[cfg(not(target_vendor = "apple"))]
+#[expect(clippy::cast_possible_truncation, reason = "a pointer has 64 bits, as asserted above")]
+const fn udata_from(udata: u64) -> *mut libc::c_void {
+    ptr::without_provenance_mut(udata as usize)
 }
 
 /// Makes a kqueue that an exec closes: `kqueue(2)`, then `fcntl(2)`.
@@ -136,28 +167,37 @@ pub(crate) fn kqueue() -> io::Result<OwnedFd> {
     Ok(kqueue)
 }
 
-/// Makes `changes`, waits up to `timeout`, for ever without one, and returns how many of `events`
-/// were written: `kevent(2)`.
+/// Applies `changes`, waits up to `timeout`, without one indefinitely, and returns how many of `events`
+/// were written: `kevent(2)`, on Apple systems `kevent64(2)`.
 pub(crate) fn kevent(
     kqueue: BorrowedFd<'_>,
     changes: &[Kevent],
     events: &mut [Kevent],
     timeout: Option<Duration>,
 ) -> io::Result<usize> {
+    // Since macOS 10.15 a timeout of zero sleeps for at least 10 µs, and can be interrupted, unless this
+    // flag is given: `kevent_legacy_get_deadline` and `kqueue_scan` in bsd/kern/kern_event.c.
+    #[cfg(target_vendor = "apple")]
+    let flags = match timeout {
+        Some(Duration::ZERO) => libc::KEVENT_FLAG_IMMEDIATE,
+        _ => libc::KEVENT_FLAG_NONE,
+    };
     let timeout = timeout.map(timespec);
     // SAFETY: the kernel reads `changes` and `timeout`, and writes at most as many events as
     // `events` has; a `Kevent` is laid out as libc's.
-    let count = result(unsafe {
-        libc::kevent(
+    let written = result(unsafe {
+        call(
             kqueue.as_raw_fd(),
             changes.as_ptr().cast(),
             count(changes),
             events.as_mut_ptr().cast(),
             count(events),
+            #[cfg(target_vendor = "apple")]
+            flags,
             timeout.as_ref().map_or(ptr::null(), ptr::from_ref),
         )
     })?;
-    Ok(count.unsigned_abs() as usize)
+    Ok(written.unsigned_abs() as usize)
 }
 
 fn count(kevents: &[Kevent]) -> Count {

@@ -84,8 +84,18 @@ impl TimerFd {
 
     pub(crate) fn clear(&self) -> io::Result<u64> {
         let mut fired = [Kevent::NONE];
-        kevent::kevent(self.kqueue.as_fd(), &[], &mut fired, Some(Duration::ZERO))?;
-        Ok(fired[0].data().unsigned_abs())
+        // Older macOS sleeps for a moment even so, and is interrupted then.
+        while let Err(error) =
+            kevent::kevent(self.kqueue.as_fd(), &[], &mut fired, Some(Duration::ZERO))
+        {
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+        }
+        // macOS counts how often a timer that goes off once could have gone off since:
+        // `filt_timerprocess` in bsd/kern/kern_event.c.
+        let is_once = fired[0].flags() & kevent::EV_ONESHOT != 0;
+        Ok(if is_once { 1 } else { fired[0].data().unsigned_abs() })
     }
 
     fn start(&self, period: Duration, flags: Flags) -> io::Result<()> {
@@ -135,8 +145,8 @@ impl ChildFd {
         let exit = Kevent::new(pid as usize, kevent::EVFILT_PROC, kevent::EV_ADD)
             .with_fflags(kevent::NOTE_EXIT);
         match kevent::kevent(kqueue.as_fd(), &[exit], &mut [], Some(Duration::ZERO)) {
-            // It has ended already. FreeBSD tells of that, macOS and OpenBSD know it no more, so
-            // that something else has to be readable in its stead.
+            // It has ended already, or begun to. FreeBSD reports that, macOS and OpenBSD do not find
+            // it any more, so that something else has to be readable in its place.
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {
                 let timer = TimerFd { kqueue };
                 timer.set(Duration::ZERO)?;

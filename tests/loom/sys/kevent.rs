@@ -25,6 +25,7 @@ pub(crate) const EV_ENABLE: Flags = 1 << 2;
 pub(crate) const EV_DISABLE: Flags = 1 << 3;
 pub(crate) const EV_CLEAR: Flags = 1 << 4;
 pub(crate) const EV_DISPATCH: Flags = 1 << 5;
+pub(crate) const EV_ONESHOT: Flags = 1 << 9;
 pub(crate) const EV_RECEIPT: Flags = 1 << 6;
 pub(crate) const EV_EOF: Flags = 1 << 7;
 pub(crate) const EV_ERROR: Flags = 1 << 8;
@@ -33,14 +34,14 @@ pub(crate) const NOTE_LOWAT: u32 = 1 << 0;
 pub(crate) const NOTE_OOB: u32 = 1 << 1;
 
 loom::lazy_static! {
-    /// The user data of each knote. There is one kqueue.
-    static ref KNOTES: Mutex<BTreeMap<(usize, Filter), u64>> = Mutex::default();
+    /// What each knote was registered with. There is one kqueue.
+    static ref KNOTES: Mutex<BTreeMap<(usize, Filter), Kevent>> = Mutex::default();
 }
 
 /// The filter and the user data of every knote.
 pub(crate) fn knotes() -> Vec<(Filter, u64)> {
     let knotes = KNOTES.lock().unwrap();
-    knotes.iter().map(|(&(_, filter), &udata)| (filter, udata)).collect()
+    knotes.values().map(|knote| (knote.filter, knote.udata)).collect()
 }
 
 pub(crate) fn kqueue() -> io::Result<OwnedFd> {
@@ -54,17 +55,35 @@ pub(crate) fn kevent(
     events: &mut [Kevent],
     _timeout: Option<Duration>,
 ) -> io::Result<usize> {
+    if changes.is_empty() {
+        return Ok(fire(events));
+    }
     for (change, receipt) in changes.iter().zip(events) {
         let key = (change.ident, change.filter);
         let mut knotes = KNOTES.lock().unwrap();
         let is_done = if change.flags & EV_DELETE != 0 {
             knotes.remove(&key).is_some()
         } else {
-            knotes.insert(key, change.udata);
+            knotes.insert(key, *change);
             true
         };
         let errno = if is_done { 0 } else { libc::ENOENT };
         *receipt = Kevent { flags: change.flags | EV_ERROR, data: errno.into(), ..*change };
     }
     Ok(changes.len())
+}
+
+/// Reports every knote that is enabled, and disables those that dispatch: each is always ready.
+fn fire(events: &mut [Kevent]) -> usize {
+    let mut knotes = KNOTES.lock().unwrap();
+    let enabled = knotes.values_mut().filter(|knote| knote.flags & EV_DISABLE == 0);
+    let mut written = 0;
+    for (knote, event) in enabled.zip(events) {
+        *event = *knote;
+        if knote.flags & EV_DISPATCH != 0 {
+            knote.flags |= EV_DISABLE;
+        }
+        written += 1;
+    }
+    written
 }

@@ -1,0 +1,51 @@
+//! Waits over kqueue, where a oneshot with two interests is two knotes, which the kernel adds one by
+//! one and fires one by one.
+
+use loom::thread;
+use pollio::{EventObject, Interest, Mode, Poller};
+
+use crate::os_poller::OsPoller as KqueuePoller;
+
+const FD: i32 = 3;
+
+fn oneshot(token: u32) -> EventObject {
+    let both = Interest::READABLE | Interest::WRITABLE;
+    EventObject::client(FD).with_interest(both).with_mode(Mode::Oneshot).with_token(token)
+}
+
+/// The tokens of what a poll returns.
+fn poll(poller: &mut KqueuePoller) -> Vec<u32> {
+    poller.wait(0).unwrap().iter().map(|event| event.token).collect()
+}
+
+/// C4, C12, C18
+#[test]
+fn of_two_waits_beside_an_addition_one_reports_it() {
+    loom::model(|| {
+        let mut poller = KqueuePoller::new().unwrap();
+        let mut other = poller.try_clone().unwrap();
+        let registry = poller.registry().clone();
+        let adding = thread::spawn(move || registry.add(oneshot(1)).unwrap());
+        let waiting = thread::spawn(move || poll(&mut other));
+        let mut seen = poll(&mut poller);
+        seen.extend(waiting.join().unwrap());
+        adding.join().unwrap();
+        seen.extend(poll(&mut poller));
+        assert_eq!(seen, [1]);
+    });
+}
+
+/// C4, C9, C12
+#[test]
+fn a_wait_beside_a_modification_reports_what_was_modified_last() {
+    loom::model(|| {
+        let mut poller = KqueuePoller::new().unwrap();
+        let registry = poller.registry().clone();
+        registry.add(oneshot(1)).unwrap();
+        let modifying = thread::spawn(move || registry.modify(oneshot(2)).unwrap());
+        let mut seen = poll(&mut poller);
+        modifying.join().unwrap();
+        seen.extend(poll(&mut poller));
+        assert!(seen == [1, 2] || seen == [2], "{seen:?}");
+    });
+}
