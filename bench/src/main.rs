@@ -27,7 +27,8 @@ Compares pollio with the bare system calls and with its peers, on this machine.
 cargo run --release -p pollio-bench -- [OPTIONS]
     --quick         few rounds of few cases: under a minute, in the place of ten
     --only NAMES    these workloads, with commas between:
-                    hot, crowd, churn, flip, wake, timeout, idle, memory, echo, counts
+                    hot, crowd, churn, flip, wake, share, timeout, idle, memory, echo,
+                    counts
     --out FOLDER    where results.json, results.md and the plots go; target/bench otherwise
 
 counts needs strace and valgrind. libevent, libev and libuv take part with --features c-peers, and

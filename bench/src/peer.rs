@@ -52,6 +52,12 @@ pub(crate) trait Wakes: Peer + Send {
     fn wait_for_wake(&mut self) -> io::Result<()>;
 }
 
+/// A peer on which several threads can wait.
+pub(crate) trait Shares: Peer + Send {
+    /// Another handle on the same registrations.
+    fn share(&self) -> io::Result<Self>;
+}
+
 /// A peer whose wait ends by itself.
 pub(crate) trait TimesOut: Peer {
     fn wait_for(&mut self, timeout: Duration) -> io::Result<()>;

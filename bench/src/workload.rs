@@ -6,6 +6,7 @@ pub(crate) mod echo;
 pub(crate) mod hot;
 pub(crate) mod idle;
 pub(crate) mod memory;
+pub(crate) mod share;
 pub(crate) mod timeout;
 pub(crate) mod wake;
 
@@ -46,12 +47,13 @@ pub(crate) struct Workload {
     pub(crate) run: fn(Plan, &ProgressBar) -> io::Result<Vec<Row>>,
 }
 
-pub(crate) const ALL: [Workload; 9] = [
+pub(crate) const ALL: [Workload; 10] = [
     Workload { name: "hot", counts: hot::COUNTS, cases: [6, 30], run: hot::run },
     Workload { name: "crowd", counts: crowd::COUNTS, cases: [2, 5], run: crowd::run },
     Workload { name: "churn", counts: churn::CHURN, cases: [1, 1], run: churn::churn },
     Workload { name: "flip", counts: churn::FLIP, cases: [1, 1], run: churn::flip },
     Workload { name: "wake", counts: wake::COUNTS, cases: [4, 4], run: wake::run },
+    Workload { name: "share", counts: share::COUNTS, cases: [2, 6], run: share::run },
     Workload { name: "timeout", counts: timeout::COUNTS, cases: [3, 3], run: timeout::run },
     Workload { name: "idle", counts: idle::COUNTS, cases: [1, 1], run: idle::run },
     Workload { name: "memory", counts: memory::COUNTS, cases: [1, 1], run: memory::run },

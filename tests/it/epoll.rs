@@ -20,7 +20,7 @@ use crate::expect::Expect;
 
 conformance!(OsPoller);
 conformance!(shared: OsPoller);
-share!(OsPoller);
+share!(OsPoller, 250_000);
 
 /// C10
 #[test]

@@ -8,4 +8,4 @@ use crate::conformance::sharing::share;
 conformance!(OsPoller);
 conformance!(kqueue: OsPoller);
 conformance!(shared: OsPoller);
-share!(OsPoller);
+share!(OsPoller, 250_000);

@@ -22,7 +22,7 @@ use crate::sys::kevent;
 conformance!(KqueuePoller);
 conformance!(kqueue: KqueuePoller);
 conformance!(shared: KqueuePoller);
-share!(KqueuePoller);
+share!(KqueuePoller, 20_000);
 
 /// C4, C9: the two filters of a descriptor come in different batches, if at all.
 #[test]

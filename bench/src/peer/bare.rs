@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-use super::{Asked, Mode, Peer, TimesOut, Wakes};
+use super::{Asked, Mode, Peer, Shares, TimesOut, Wakes};
 
 pub(crate) struct Bare {
     epoll: OwnedFd,
@@ -88,6 +88,12 @@ impl Wakes for Bare {
     fn wait_for_wake(&mut self) -> io::Result<()> {
         self.ask(-1)?;
         Ok(())
+    }
+}
+
+impl Shares for Bare {
+    fn share(&self) -> io::Result<Self> {
+        Ok(Self { epoll: self.epoll.try_clone()?, events: self.events.clone() })
     }
 }
 

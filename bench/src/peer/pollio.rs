@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pollio::{EventObject, Interest, OsPoller, Poller, Waker};
 
-use super::{Asked, Mode, Peer, TimesOut, Wakes};
+use super::{Asked, Mode, Peer, Shares, TimesOut, Wakes};
 
 /// Spins for up to so many microseconds.
 pub(crate) struct Pollio<const SPIN_US: u64> {
@@ -72,6 +72,14 @@ impl<const SPIN: u64> Wakes for Pollio<SPIN> {
             waker.rearm();
         }
         Ok(())
+    }
+}
+
+impl<const SPIN: u64> Shares for Pollio<SPIN> {
+    fn share(&self) -> io::Result<Self> {
+        let mut poller = self.poller.try_clone()?;
+        poller.set_spin(Duration::from_micros(SPIN));
+        Ok(Self { poller, waker: None })
     }
 }
 
