@@ -27,7 +27,9 @@ impl Interest {
     /// Exceptional data can be read: out-of-band data on a TCP socket, a packet from a
     /// pseudo-terminal in packet mode, a changed file in cgroupfs. `POLLPRI` in
     /// [poll(2)](https://man7.org/linux/man-pages/man2/poll.2.html) lists them all. Kqueue knows only
-    /// out-of-band data, and on FreeBSD and NetBSD nothing.
+    /// out-of-band data, and on FreeBSD and NetBSD nothing. On Apple systems, use [`Mode::Edge`] with it: as
+    /// a level, out-of-band data is reported until ordinary data follows, and while the receive buffer is
+    /// full a wait polls instead of sleeping.
     pub const PRIORITY: Self = Self(1 << 2);
 }
 

@@ -499,6 +499,24 @@ mod tests {
     }
 
     #[test]
+    fn a_filter_that_reports_nothing_of_its_registration_is_a_false_alarm() {
+        let fired = |filter, flags, fflags, interest| {
+            let object = EventObject::client(3).with_interest(interest);
+            let kevent = Kevent::new(3, filter, flags).with_fflags(fflags);
+            is_false_alarm(&kevent.with_udata(udata(object, 0)))
+        };
+        let (read, write) = (kevent::EVFILT_READ, kevent::EVFILT_WRITE);
+        let both = Interest::READABLE | Interest::WRITABLE;
+        assert!(!fired(read, 0, 0, Interest::READABLE) && !fired(write, 0, 0, both));
+        assert!(fired(read, 0, 0, Interest::NONE) && fired(read, 0, 0, Interest::WRITABLE));
+        let Some(except) = kevent::EVFILT_EXCEPT else { return };
+        let (eof, oob) = (kevent::EV_EOF, kevent::NOTE_OOB);
+        assert!(fired(except, 0, 0, Interest::PRIORITY));
+        assert!(!fired(except, 0, oob, Interest::PRIORITY));
+        assert!(!fired(except, eof, 0, Interest::PRIORITY));
+    }
+
+    #[test]
     fn every_interest_has_the_filter_that_tells_of_it() {
         for interest in [Interest::READABLE, Interest::WRITABLE, Interest::PRIORITY] {
             for filter in filters(interest) {
