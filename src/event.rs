@@ -9,13 +9,13 @@ use crate::readiness::Readiness;
 ///
 /// `fd`, `kind` and `token` are those that were last added or modified.
 ///
-/// An error or a full hang-up counts as readable and as writable too, for neither a read nor a
-/// write would block: a loop that looks only at [`is_readable`](Self::is_readable) and
-/// [`is_writable`](Self::is_writable) meets every one of them in the call that it makes.
+/// An error or a full hang-up counts as readable and as writable too, since neither a read nor a write
+/// would block. So a loop that checks only [`is_readable`](Self::is_readable) and
+/// [`is_writable`](Self::is_writable) finds every one of them in its next call.
 ///
-/// An event is no [`EventObject`](crate::EventObject): the kernel does not return interest and mode,
-/// and a registration without them would silently lose both. Registering an event again does not
-/// compile; register a stored `EventObject`, or build it again.
+/// An event is not an [`EventObject`](crate::EventObject): the kernel does not return interest and mode,
+/// and a registration without them would silently lose both. Registering an event does not compile;
+/// keep the `EventObject` and register that, or build it again.
 ///
 /// ```
 /// # use pollio::{EventObject, Interest, Mode, OsPoller, Poller};
@@ -89,8 +89,8 @@ impl Event {
         self.readiness.contains(Readiness::READ_CLOSED)
     }
 
-    /// Nothing can be sent any more: both directions are shut, or were never open, as on a socket
-    /// that epoll watches before it is connected.
+    /// Nothing more can be sent: both directions are shut, or were never open, as on a socket that
+    /// epoll watches before it is connected.
     #[must_use]
     pub const fn is_write_closed(&self) -> bool {
         self.readiness.contains(Readiness::WRITE_CLOSED)
@@ -104,7 +104,7 @@ impl Event {
         self.readiness.contains(Readiness::ERROR)
     }
 
-    /// All that is true of the descriptor, as bits.
+    /// All of the readiness, as bits.
     #[must_use]
     pub const fn readiness(&self) -> Readiness {
         self.readiness

@@ -1,4 +1,4 @@
-//! What is asked of a poller: which readiness, and how often it is told.
+//! What a registration asks for: which readiness, and how often it is reported.
 
 use crate::bits::bit_set;
 
@@ -35,22 +35,21 @@ impl Interest {
 
 bit_set!(Interest { READABLE WRITABLE PRIORITY });
 
-/// How often a registration tells of its readiness.
+/// When a registration reports its readiness.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Mode {
-    /// At every wait, for as long as the condition lasts.
+    /// By every wait, while the condition holds.
     #[default]
     Level,
-    /// Once for each new arrival, counting what is there when the descriptor is added or modified.
+    /// Once for each new arrival. What is pending when the descriptor is added or modified counts as one.
     ///
     /// Read or write until `WouldBlock`, or there may be no further event. To stop earlier, so that
-    /// others have their turn, `modify` the registration: that tells again of what is left.
+    /// others have their turn, `modify` the registration: what is left is then reported again.
     Edge,
-    /// Once, for all interests together; then silence until the next `modify`.
+    /// Once, for all interests together; then nothing until the next `modify`.
     ///
-    /// A `modify` tells at once of what is still there, so nothing needs to be drained.
+    /// After a `modify`, the next wait reports what is still pending, so nothing needs to be drained.
     Oneshot,
-    /// [`Edge`](Self::Edge) and [`Oneshot`](Self::Oneshot) at once, for those who have to say both.
-    /// Epoll makes no difference between this and `Oneshot`.
+    /// [`Edge`](Self::Edge) and [`Oneshot`](Self::Oneshot) together. It does the same as `Oneshot`.
     EdgeOneshot,
 }

@@ -4,7 +4,7 @@ use std::os::fd::RawFd;
 
 use crate::interest::{Interest, Mode};
 
-/// A registration: a descriptor, and what is asked of it.
+/// A registration: a descriptor, which readiness to report, and when.
 ///
 /// [`server`](Self::server) and [`client`](Self::client) create one that is readable, level-triggered,
 /// with token 0; the `with_…` methods refine it. Then [`add`](crate::Poller::add) it.
@@ -94,7 +94,7 @@ impl EventObject {
     ///
     /// Linux only (`EPOLLEXCLUSIVE` in
     /// [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html), 4.5): kqueue wakes all
-    /// of them. It is meant for listening sockets. The kernel takes it only with `READABLE` and
+    /// of them. It is meant for listening sockets. The kernel accepts it only with `READABLE` and
     /// `WRITABLE`, level or edge: priority and the oneshot modes are `InvalidInput`, and so is a later
     /// `modify`. A half-close is reported as readable, without
     /// [`is_read_closed`](crate::Event::is_read_closed).
@@ -103,19 +103,19 @@ impl EventObject {
         Self { exclusive: true, ..self }
     }
 
-    /// What is asked for.
+    /// Which readiness is reported.
     #[must_use]
     pub const fn interest(&self) -> Interest {
         self.interest
     }
 
-    /// How often it is reported.
+    /// When it is reported.
     #[must_use]
     pub const fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// Whether [`exclusive`](Self::exclusive) was asked for.
+    /// Whether it is [`exclusive`](Self::exclusive).
     #[must_use]
     pub const fn is_exclusive(&self) -> bool {
         self.exclusive

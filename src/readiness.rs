@@ -1,4 +1,4 @@
-//! What a poller answers: the bits that come back.
+//! What a wait finds: the bits of an event.
 
 use crate::bits::bit_set;
 
@@ -19,7 +19,7 @@ impl Readiness {
     pub const PRIORITY: Self = Self(1 << 2);
     /// The peer will send no more.
     pub const READ_CLOSED: Self = Self(1 << 3);
-    /// Nothing can be sent any more.
+    /// Nothing more can be sent.
     pub const WRITE_CLOSED: Self = Self(1 << 4);
     /// An error is pending.
     pub const ERROR: Self = Self(1 << 5);

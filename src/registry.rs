@@ -41,7 +41,7 @@ impl Registry {
 
     /// Registers `object.fd` with the interest, mode, kind and token of `object`.
     ///
-    /// A descriptor that is already ready is told of at the next wait, in every mode (C3).
+    /// A descriptor that is already ready is reported by the next wait, in every mode (C3).
     /// The descriptor stays the caller's: pollio never closes it, and it should be deleted before
     /// it is closed (C16).
     ///
@@ -52,7 +52,7 @@ impl Registry {
     /// [kevent(2)](https://man.freebsd.org/cgi/man.cgi?query=kevent):
     ///
     /// - `AlreadyExists`: it is registered already. Kqueue replaces the registration instead.
-    /// - `EBADF`: it is not an open descriptor, or something closed the poller's own behind its back.
+    /// - `EBADF`: it is not an open descriptor, or other code closed the poller's own.
     /// - `PermissionDenied` (`EPERM`): it cannot be watched. To epoll, a regular file or a
     ///   directory is always ready, so there is nothing to wait for.
     /// - `EINVAL`: the descriptor is the poller itself, or
@@ -69,7 +69,7 @@ impl Registry {
     }
 
     /// Replaces interest, mode, kind and token of the registration of `object.fd`, and arms it
-    /// again if it was oneshot and has been told.
+    /// again if it was a oneshot that has been reported.
     ///
     /// A descriptor that is already ready is reported by the next wait, in every mode (C3). All four
     /// are replaced, so keep the `EventObject` that you added, or build it again: an
@@ -86,7 +86,7 @@ impl Registry {
         self.register.modify(object)
     }
 
-    /// Forgets `fd`: no later wait tells of it.
+    /// Deletes the registration of `fd`: no later wait reports it.
     ///
     /// Events that a wait has already given out stay in its slice.
     ///
@@ -115,20 +115,20 @@ pub trait Register {
     ///
     /// # Errors
     ///
-    /// As [`Registry::add`] tells.
+    /// See [`Registry::add`].
     fn add(&self, object: EventObject) -> io::Result<()>;
 
     /// Replaces a registration; see [`Registry::modify`].
     ///
     /// # Errors
     ///
-    /// As [`Registry::modify`] tells.
+    /// See [`Registry::modify`].
     fn modify(&self, object: EventObject) -> io::Result<()>;
 
     /// Forgets a descriptor; see [`Registry::delete`].
     ///
     /// # Errors
     ///
-    /// As [`Registry::delete`] tells.
+    /// See [`Registry::delete`].
     fn delete(&self, fd: RawFd) -> io::Result<()>;
 }

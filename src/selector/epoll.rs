@@ -84,11 +84,11 @@ impl EpollSelector {
 }
 
 /// Whether `epoll_pwait2` cannot be called here: `ENOSYS` before Linux 5.11, `EPERM` from a sandbox that
-/// does not know the call, `EOPNOTSUPP` from qemu for i386, or whatever else a sandbox was told to
-/// answer. What the call itself can fail with, epoll_wait(2) would fail with as well.
+/// does not know the call, `EOPNOTSUPP` from qemu for i386, or whatever else a sandbox was
+/// configured to answer. The call's own errors are those of epoll_wait(2).
 fn is_refusal(error: &io::Error) -> bool {
-    let own = [libc::EINTR, libc::EBADF, libc::EINVAL, libc::EFAULT];
-    !error.raw_os_error().is_some_and(|errno| own.contains(&errno))
+    let own_errors = [libc::EINTR, libc::EBADF, libc::EINVAL, libc::EFAULT];
+    !error.raw_os_error().is_some_and(|errno| own_errors.contains(&errno))
 }
 
 impl AsFd for EpollSelector {
@@ -114,8 +114,7 @@ impl Register for InterestList {
     }
 }
 
-/// The bit of the user data that stands for a server. The descriptor leaves it free: no kernel
-/// registers a negative one.
+/// Set in the user data of a server. The bit is free, since no kernel registers a negative descriptor.
 const SERVER: u64 = 1 << 63;
 
 /// What the kernel carries of a registration: token, descriptor and kind, in 32, 31 and 1 bits, from
@@ -139,7 +138,7 @@ fn event_from(kernel_event: &epoll::Event) -> Event {
     Event::new(((data & !SERVER) >> 32) as RawFd, kind, data as u32, readiness(bits))
 }
 
-/// What epoll is asked for.
+/// The events to register for.
 fn epoll_bits(object: EventObject) -> u32 {
     let mut bits = match object.mode() {
         Mode::Level => 0,
@@ -149,8 +148,8 @@ fn epoll_bits(object: EventObject) -> u32 {
     };
     if object.interest().contains(Interest::READABLE) {
         bits |= epoll::EPOLLIN;
-        // The kernel refuses EPOLLRDHUP beside EPOLLEXCLUSIVE. Without READABLE it would tell a
-        // program that stopped reading, at every wait, of the half-close that it will not read.
+        // The kernel refuses EPOLLRDHUP with EPOLLEXCLUSIVE. Without READABLE it would end every wait
+        // of a program that has stopped reading, after a half-close.
         if !object.is_exclusive() {
             bits |= epoll::EPOLLRDHUP;
         }
@@ -167,16 +166,16 @@ fn epoll_bits(object: EventObject) -> u32 {
     bits
 }
 
-/// What epoll's bits mean, by [`meaning`]. One load is cheaper than six tests, for every event.
+/// Epoll's bits, [decoded](decode). One load is cheaper than six tests, for every event.
 fn readiness(bits: u32) -> Readiness {
-    READINESS[dense(bits) as usize]
+    READINESS[compact_index(bits) as usize]
 }
 
 static READINESS: [Readiness; 64] = {
     let mut table = [Readiness::empty(); 64];
     let mut bits = 0;
     while bits <= EVERY_BIT {
-        table[dense(bits) as usize] = meaning(bits);
+        table[compact_index(bits) as usize] = decode(bits);
         bits += 1;
     }
     table
@@ -186,32 +185,36 @@ const LOW_BITS: u32 =
     epoll::EPOLLIN | epoll::EPOLLPRI | epoll::EPOLLOUT | epoll::EPOLLERR | epoll::EPOLLHUP;
 const EVERY_BIT: u32 = LOW_BITS | epoll::EPOLLRDHUP;
 
-/// The six bits that tell something, side by side: `EPOLLRDHUP` stands apart from the others.
-const fn dense(bits: u32) -> u32 {
+/// The six bits that mean something, next to each other: `EPOLLRDHUP` is apart from the others.
+const fn compact_index(bits: u32) -> u32 {
     bits & LOW_BITS | (bits & epoll::EPOLLRDHUP) >> 8
 }
 
-const _: () = assert!(dense(u32::MAX) == 0b11_1111);
+const _: () = assert!(compact_index(u32::MAX) == 0b11_1111);
 
-/// What a set of bits means. A hang-up or an error lets no call block, hence both directions.
-const fn meaning(bits: u32) -> Readiness {
-    const fn told(bits: u32, by: u32, readiness: Readiness) -> Readiness {
-        if bits & by == 0 { Readiness::empty() } else { readiness }
+/// What epoll's bits mean. After a hang-up or an error no call blocks, hence both directions.
+const fn decode(bits: u32) -> Readiness {
+    const fn given(bits: u32, any_of: u32, readiness: Readiness) -> Readiness {
+        if bits & any_of == 0 { Readiness::empty() } else { readiness }
     }
-    told(bits, epoll::EPOLLIN | epoll::EPOLLHUP | epoll::EPOLLERR, Readiness::READABLE)
-        .union(told(bits, epoll::EPOLLOUT | epoll::EPOLLHUP | epoll::EPOLLERR, Readiness::WRITABLE))
-        .union(told(bits, epoll::EPOLLPRI, Readiness::PRIORITY))
-        .union(told(bits, epoll::EPOLLRDHUP | epoll::EPOLLHUP, Readiness::READ_CLOSED))
-        .union(told(bits, epoll::EPOLLHUP, Readiness::WRITE_CLOSED))
-        .union(told(bits, epoll::EPOLLERR, Readiness::ERROR))
+    given(bits, epoll::EPOLLIN | epoll::EPOLLHUP | epoll::EPOLLERR, Readiness::READABLE)
+        .union(given(
+            bits,
+            epoll::EPOLLOUT | epoll::EPOLLHUP | epoll::EPOLLERR,
+            Readiness::WRITABLE,
+        ))
+        .union(given(bits, epoll::EPOLLPRI, Readiness::PRIORITY))
+        .union(given(bits, epoll::EPOLLRDHUP | epoll::EPOLLHUP, Readiness::READ_CLOSED))
+        .union(given(bits, epoll::EPOLLHUP, Readiness::WRITE_CLOSED))
+        .union(given(bits, epoll::EPOLLERR, Readiness::ERROR))
 }
 
-/// Whether milliseconds can say `timeout`.
+/// Whether `timeout` is a whole number of milliseconds.
 fn is_whole_ms(timeout: Duration) -> bool {
     timeout.subsec_nanos() % 1_000_000 == 0
 }
 
-/// `timeout` for `epoll_wait`: rounded up, at most 24 days, -1 for ever.
+/// `timeout` for `epoll_wait`: rounded up, at most 24 days, -1 without one.
 fn timeout_ms(timeout: Option<Duration>) -> c_int {
     timeout.map_or(-1, |time| {
         let ms = time
@@ -288,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn half_close_is_asked_for_only_with_reading() {
+    fn a_half_close_is_registered_for_only_with_reading() {
         let object = EventObject::client(0);
         assert_eq!(epoll_bits(object), epoll::EPOLLIN | epoll::EPOLLRDHUP);
         assert_eq!(epoll_bits(object.with_interest(Interest::WRITABLE)), epoll::EPOLLOUT);
@@ -308,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn every_epoll_bit_is_told_as_what_it_means() {
+    fn every_epoll_bit_is_decoded() {
         let both = Readiness::READABLE | Readiness::WRITABLE;
         let closed = Readiness::READ_CLOSED | Readiness::WRITE_CLOSED;
         assert_eq!(readiness(0), Readiness::empty());

@@ -31,7 +31,7 @@ pub(crate) struct KqueueSelector {
 }
 
 /// The longest timeout of one call: macOS refuses to wait for years.
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(crate) use KqueueSelector as OsSelector;
 
@@ -62,7 +62,7 @@ impl Selector for KqueueSelector {
     }
 
     fn wait(&mut self, events: &mut [Event], timeout: Option<Duration>) -> io::Result<usize> {
-        let timeout = timeout.map(|timeout| timeout.min(LONGEST));
+        let timeout = timeout.map(|timeout| timeout.min(MAX_WAIT));
         loop {
             self.places.start();
             self.written = 0;
@@ -109,7 +109,7 @@ impl KqueueSelector {
         if is_false_alarm(&kevent) {
             return count;
         }
-        if has_several_filters(interest_from(kevent.udata())) {
+        if has_several_filters(registered_interest(kevent.udata())) {
             let (number, udata) = (kevent.ident(), kevent.udata());
             let is_same = |place: usize| {
                 let first = &self.kevents[place];
@@ -156,38 +156,38 @@ struct Knotes {
 
 impl Register for Knotes {
     fn add(&self, object: EventObject) -> io::Result<()> {
-        let mut dropped = self.take_turn();
+        let mut dropped = self.lock();
         let generation = self.generation(object)?;
         dropped.remove(&object.fd);
-        // A registration that there is already is replaced.
+        // An existing registration is replaced.
         self.attach(deletions(object.fd), object, generation)
     }
 
     fn modify(&self, object: EventObject) -> io::Result<()> {
-        let mut dropped = self.take_turn();
-        // In one call with what follows, the kernel would add what there was not to modify.
+        let mut dropped = self.lock();
+        // Two calls: in one, modifying what is not registered would add it.
         self.forget(object.fd, &mut dropped)?;
         let generation = self.generation(object)?;
         self.attach(Changes::new(), object, generation)
     }
 
     fn delete(&self, fd: RawFd) -> io::Result<()> {
-        self.forget(fd, &mut self.take_turn())
+        self.forget(fd, &mut self.lock())
     }
 }
 
 impl Knotes {
-    fn take_turn(&self) -> MutexGuard<'_, BTreeSet<RawFd>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<RawFd>> {
         // No panic leaves the set half changed.
         self.dropped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The kernel has dropped a knote by itself, saying so by EV_ONESHOT, which is never asked for:
     /// FreeBSD does when the reader of a pipe is gone, macOS when a terminal is revoked. It may have
-    /// been the last knote of its descriptor, and cannot be made anew.
+    /// been the last knote of its descriptor, and cannot be added again.
     #[cold]
     fn was_dropped(&self, fd: RawFd) {
-        self.take_turn().insert(fd);
+        self.lock().insert(fd);
     }
 
     /// The generation of this registration, 0 if it needs none.
@@ -231,7 +231,7 @@ impl Knotes {
     fn attach(&self, changes: Changes<6>, object: EventObject, generation: u32) -> io::Result<()> {
         let attached = self.try_attach(changes, object, generation);
         if attached.is_err() {
-            // What else was added must not be reported, and what was there cannot be any more.
+            // What else was added must not be reported, and what was replaced no longer can be.
             let _ = self.apply(&deletions(object.fd));
         }
         attached
@@ -246,11 +246,11 @@ impl Knotes {
         let deletions = changes.count;
         let (mode, udata) = (mode_flags(object.mode()), udata(object, generation));
         for filter in filters(object.interest()) {
-            changes.push(change(object.fd, filter, kevent::EV_ADD | mode).with_udata(udata));
+            changes.push(kevent_for(object.fd, filter, kevent::EV_ADD | mode).with_udata(udata));
         }
         if changes.count == deletions {
             let flags = kevent::EV_ADD | kevent::EV_DISABLE;
-            changes.push(change(object.fd, kevent::EVFILT_READ, flags).with_udata(udata));
+            changes.push(kevent_for(object.fd, kevent::EVFILT_READ, flags).with_udata(udata));
         }
         let receipts = self.apply(&changes)?;
         let (deleted, added) = receipts[..changes.count].split_at(deletions);
@@ -266,7 +266,7 @@ impl Knotes {
         match errno(receipt) {
             0 => Ok(()),
             // The other end of the pipe is closed: old versions of macOS register the filter all
-            // the same, FreeBSD does not. Enabling it once more tells which.
+            // the same, FreeBSD does not. Enabling it shows which.
             libc::EPIPE if self.enable(change)? => Ok(()),
             errno => Err(io::Error::from_raw_os_error(errno)),
         }
@@ -280,8 +280,8 @@ impl Knotes {
     }
 
     /// Applies `changes`, and returns a receipt for each, in their order.
-    fn apply<const MOST: usize>(&self, changes: &Changes<MOST>) -> io::Result<[Kevent; MOST]> {
-        let mut receipts = [Kevent::NONE; MOST];
+    fn apply<const N: usize>(&self, changes: &Changes<N>) -> io::Result<[Kevent; N]> {
+        let mut receipts = [Kevent::NONE; N];
         if changes.count > 0 {
             let room = &mut receipts[..changes.count];
             let list = &changes.list[..changes.count];
@@ -292,14 +292,14 @@ impl Knotes {
 }
 
 /// What one kevent call changes.
-struct Changes<const MOST: usize> {
-    list: [Kevent; MOST],
+struct Changes<const N: usize> {
+    list: [Kevent; N],
     count: usize,
 }
 
-impl<const MOST: usize> Changes<MOST> {
+impl<const N: usize> Changes<N> {
     fn new() -> Self {
-        Self { list: [Kevent::NONE; MOST], count: 0 }
+        Self { list: [Kevent::NONE; N], count: 0 }
     }
 
     fn push(&mut self, change: Kevent) {
@@ -308,9 +308,9 @@ impl<const MOST: usize> Changes<MOST> {
     }
 }
 
-/// A change that comes back with a receipt.
+/// A change to the knote of `fd` and `filter`, which comes back with a receipt.
 #[expect(clippy::cast_sign_loss, reason = "a negative descriptor is EBADF to the kernel")]
-fn change(fd: RawFd, filter: Filter, flags: Flags) -> Kevent {
+fn kevent_for(fd: RawFd, filter: Filter, flags: Flags) -> Kevent {
     let change = Kevent::new(fd as usize, filter, flags | kevent::EV_RECEIPT);
     if Some(filter) == kevent::EVFILT_EXCEPT {
         // macOS fires this filter for ordinary data too, once there is as much as this or the buffer is
@@ -325,7 +325,7 @@ fn change(fd: RawFd, filter: Filter, flags: Flags) -> Kevent {
 fn deletions(fd: RawFd) -> Changes<6> {
     let mut deletions = Changes::new();
     for filter in filters(Interest::all()) {
-        deletions.push(change(fd, filter, kevent::EV_DELETE));
+        deletions.push(kevent_for(fd, filter, kevent::EV_DELETE));
     }
     deletions
 }
@@ -360,7 +360,7 @@ fn has_several_filters(interest: Interest) -> bool {
 }
 
 /// The interest that `filter` reports.
-fn interest_of(filter: Filter) -> Interest {
+fn filter_interest(filter: Filter) -> Interest {
     match filter {
         kevent::EVFILT_READ => Interest::READABLE,
         kevent::EVFILT_WRITE => Interest::WRITABLE,
@@ -403,9 +403,9 @@ fn udata(object: EventObject, generation: u32) -> u64 {
         | u64::from(object.token)
 }
 
-/// The interest of a registration.
+/// The interest of a knote's registration.
 #[expect(clippy::cast_possible_truncation, reason = "what is above is cut off")]
-fn interest_from(udata: u64) -> Interest {
+fn registered_interest(udata: u64) -> Interest {
     Interest::from_bits_truncate((udata >> INTEREST_SHIFT) as u8)
 }
 
@@ -415,9 +415,9 @@ fn generation_from(udata: u64) -> u32 {
 
 /// Whether a filter fired that reports nothing of its registration.
 fn is_false_alarm(kevent: &Kevent) -> bool {
-    let interest = interest_of(kevent.filter());
+    let interest = filter_interest(kevent.filter());
     // NetBSD before 10 reports a knote that is added as disabled, if another thread waits.
-    !interest_from(kevent.udata()).contains(interest)
+    !registered_interest(kevent.udata()).contains(interest)
         // macOS fires this filter without out-of-band data on a full buffer, whatever its mark is.
         || interest == Interest::PRIORITY
             && kevent.fflags() & kevent::NOTE_OOB == 0
@@ -433,7 +433,7 @@ fn event_from(kevent: &Kevent) -> Event {
     Event::new(fd, kind, udata as u32, readiness(kevent))
 }
 
-/// What a filter and its flags mean. An error lets no call block, hence both directions.
+/// What a filter and its flags mean. After an error no call blocks, hence both directions.
 fn readiness(kevent: &Kevent) -> Readiness {
     const FAILED: Readiness =
         Readiness::READABLE.union(Readiness::WRITABLE).union(Readiness::ERROR);
@@ -452,7 +452,7 @@ fn readiness(kevent: &Kevent) -> Readiness {
     }
     match kevent.fflags() {
         0 | kevent::NOTE_OOB => ready | closed,
-        // The socket's error, which is left for the next call to return.
+        // The socket's error, which the next call returns.
         _errno => ready | closed | FAILED,
     }
 }
@@ -461,7 +461,7 @@ fn readiness(kevent: &Kevent) -> Readiness {
 mod tests {
     use super::*;
 
-    fn told(filter: Filter, flags: Flags, fflags: u32) -> Readiness {
+    fn decoded(filter: Filter, flags: Flags, fflags: u32) -> Readiness {
         readiness(&Kevent::new(0, filter, flags).with_fflags(fflags))
     }
 
@@ -490,7 +490,7 @@ mod tests {
             ] {
                 for generation in [0, 1, last] {
                     let udata = udata(object.with_interest(interest).with_mode(mode), generation);
-                    assert_eq!(interest_from(udata), interest);
+                    assert_eq!(registered_interest(udata), interest);
                     assert_eq!(udata & ONESHOT != 0, is_oneshot);
                     assert_eq!(generation_from(udata), generation);
                 }
@@ -517,23 +517,23 @@ mod tests {
     }
 
     #[test]
-    fn every_interest_has_the_filter_that_tells_of_it() {
+    fn every_interest_has_the_filter_that_reports_it() {
         for interest in [Interest::READABLE, Interest::WRITABLE, Interest::PRIORITY] {
             for filter in filters(interest) {
-                assert_eq!(interest_of(filter), interest);
+                assert_eq!(filter_interest(filter), interest);
             }
         }
         assert_eq!(filters(Interest::NONE).count(), 0);
     }
 
     #[test]
-    fn the_end_of_a_direction_is_told_with_its_filter() {
+    fn the_end_of_a_direction_is_reported_with_its_filter() {
         let (read, write) = (kevent::EVFILT_READ, kevent::EVFILT_WRITE);
         let eof = kevent::EV_EOF;
-        assert_eq!(told(read, 0, 0), Readiness::READABLE);
-        assert_eq!(told(write, 0, 0), Readiness::WRITABLE);
-        assert_eq!(told(read, eof, 0), Readiness::READABLE | Readiness::READ_CLOSED);
-        assert_eq!(told(write, eof, 0), Readiness::WRITABLE | Readiness::WRITE_CLOSED);
+        assert_eq!(decoded(read, 0, 0), Readiness::READABLE);
+        assert_eq!(decoded(write, 0, 0), Readiness::WRITABLE);
+        assert_eq!(decoded(read, eof, 0), Readiness::READABLE | Readiness::READ_CLOSED);
+        assert_eq!(decoded(write, eof, 0), Readiness::WRITABLE | Readiness::WRITE_CLOSED);
     }
 
     #[test]
@@ -541,8 +541,8 @@ mod tests {
         let failed = Readiness::READABLE | Readiness::WRITABLE | Readiness::ERROR;
         let errno = libc::ECONNRESET.unsigned_abs();
         let (read, write) = (kevent::EVFILT_READ, kevent::EVFILT_WRITE);
-        assert_eq!(told(read, kevent::EV_EOF, errno), failed | Readiness::READ_CLOSED);
-        assert_eq!(told(write, kevent::EV_EOF, errno), failed | Readiness::WRITE_CLOSED);
-        assert_eq!(told(read, kevent::EV_ERROR, 0), failed);
+        assert_eq!(decoded(read, kevent::EV_EOF, errno), failed | Readiness::READ_CLOSED);
+        assert_eq!(decoded(write, kevent::EV_EOF, errno), failed | Readiness::WRITE_CLOSED);
+        assert_eq!(decoded(read, kevent::EV_ERROR, 0), failed);
     }
 }

@@ -47,7 +47,7 @@ impl ChildExit {
     ///   did that.
     /// - `Unsupported` (`ENOSYS`): the kernel has no `pidfd_open`, as Linux before 5.3; or it is
     ///   Android.
-    /// - `PermissionDenied` (`EPERM`): a sandbox does not know that call.
+    /// - `PermissionDenied` (`EPERM`): a seccomp filter rejects that call.
     /// - `EMFILE`, `ENFILE`: the process or the system has too many descriptors; `ENOMEM`.
     pub fn new(process: &process::Child) -> io::Result<Self> {
         Self::from_pid(process.id())

@@ -56,8 +56,7 @@ impl Timer {
     ///
     /// # Errors
     ///
-    /// None can come about unless something closed the timer's descriptor behind its back; on
-    /// kqueue also `ENOMEM`.
+    /// Fails only if other code closed the timer's descriptor; on kqueue also with `ENOMEM`.
     pub fn set(&self, after: Duration) -> io::Result<()> {
         self.fd.set(after)
     }

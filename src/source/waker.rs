@@ -11,10 +11,10 @@ use crate::sys::{AtomicBool, WakerFd};
 ///
 /// It is a descriptor, so it is registered with any poller, under any token, in any mode: on Linux
 /// an [eventfd(2)](https://man7.org/linux/man-pages/man2/eventfd.2.html), elsewhere one of a pair of
-/// connected sockets. When the poller has told of it, [`clear`](Self::clear) it, or
+/// connected sockets. When it is reported, [`clear`](Self::clear) it, or
 /// [`rearm`](Self::rearm) it, if it is registered edge-triggered.
 ///
-/// Keep it until the poller has looked: a waker that is dropped takes its wake along.
+/// Dropping a waker discards a wake that was not reported yet: keep it until it was.
 ///
 /// ```
 /// use std::{os::fd::AsRawFd, sync::Arc, thread};
@@ -43,7 +43,7 @@ pub struct Waker {
 }
 
 impl Waker {
-    /// Makes a waker that has not been woken.
+    /// Creates a waker that has not been woken.
     ///
     /// # Errors
     ///
@@ -58,16 +58,15 @@ impl Waker {
     /// Makes the waker readable. It never blocks, and is never lost: all the wakes before the next
     /// [`clear`](Self::clear) are one event, and of these only the first is a system call.
     ///
-    /// What a thread wrote before it woke is there for the thread that has cleared. Nobody but `clear`
-    /// may read from the descriptor.
+    /// What a thread wrote before it woke is visible to the thread that has cleared. Only `clear` may
+    /// read from the descriptor.
     ///
-    /// A forked child has a copy of the mark that a wake was made, which no `clear` of its parent
-    /// takes off: of its wakes, the first arrives at the most. Its own `clear` takes a wake of its
-    /// parent, and with it all that follow. Let it write to a pipe instead.
+    /// Do not use a waker across `fork`: the flag of a pending wake is copied, while the descriptor is
+    /// shared, so wakes are lost. Use a pipe.
     ///
     /// # Errors
     ///
-    /// None can come about unless something closed the waker's descriptor behind its back.
+    /// Fails only if other code closed the waker's descriptor.
     pub fn wake(&self) -> io::Result<()> {
         if self.is_woken.swap(true, AcqRel) {
             return Ok(());
@@ -79,18 +78,18 @@ impl Waker {
         woken
     }
 
-    /// Forgets the wakes so far; without any it does nothing. A wake that comes later is told.
+    /// Forgets the wakes so far. A later wake is reported again.
     ///
     /// Clear first, then look for the work that the wakes announced: the other order loses what is
     /// announced in between.
     ///
     /// # Errors
     ///
-    /// None can come about unless something closed the waker's descriptor behind its back.
+    /// Fails only if other code closed the waker's descriptor.
     pub fn clear(&self) -> io::Result<()> {
-        // In this order: a wake in between is forgotten with the others, before its work is looked
-        // for. In the other one, its write would be read here and its mark would stay, so that no
-        // later wake would write again.
+        // In this order, a wake in between is forgotten with the others, before the caller looks for
+        // its work. In the other order its write would be read here and its flag would stay set, so
+        // that no later wake would write again.
         let cleared = self.fd.clear();
         self.rearm();
         cleared
@@ -100,7 +99,7 @@ impl Waker {
     /// that is registered with [`Mode::Edge`](crate::Mode::Edge).
     ///
     /// The descriptor stays readable, and each later wake is a new arrival. A level-triggered
-    /// registration would be told again and again.
+    /// registration would be reported by every wait.
     ///
     /// As with `clear`, look for the work that the wakes announced afterwards.
     pub fn rearm(&self) {

@@ -1,4 +1,4 @@
-//! What every system tells of child processes.
+//! The call about child processes that every system has.
 
 use std::io;
 use std::mem::MaybeUninit;

@@ -43,20 +43,20 @@ impl Claims {
     }
 
     /// Makes an entry for this number, and for the others of its chunk. Only for the number of an open
-    /// descriptor, and in the registry's turn.
+    /// descriptor, and with the registry's lock held.
     pub(super) fn reserve(&self, number: usize) -> io::Result<()> {
         let (chunk, _) = locate(number);
         let count = if chunk == 0 { FIRST } else { FIRST << (chunk - 1) };
         let mut entries = Vec::new();
         entries.try_reserve_exact(count)?;
         entries.resize_with(count, || AtomicU32::new(0));
-        // In the registry's turn nobody else makes it.
+        // With the registry's lock held, no other thread makes it.
         self.chunks[chunk].get_or_init(|| entries.into_boxed_slice());
         Ok(())
     }
 
-    /// Starts a generation of this number, in the registry's turn and before the kernel has its knotes:
-    /// afterwards, a wait in between would drop what it must report.
+    /// Starts a generation of this number, with the registry's lock held and before the kernel has its
+    /// knotes: afterwards, a wait in between would drop what it must report.
     pub(super) fn renew(&self, number: usize) -> u32 {
         let entry = self.entry(number).expect("it was reserved");
         let generation = next(entry.load(Relaxed) >> 1);

@@ -155,7 +155,7 @@ const fn udata_from(udata: u64) -> *mut libc::c_void {
     ptr::without_provenance_mut(udata as usize)
 }
 
-/// Makes a kqueue that an exec closes: `kqueue(2)`, then `fcntl(2)`.
+/// Creates a kqueue that an exec closes: `kqueue(2)`, then `fcntl(2)`.
 pub(crate) fn kqueue() -> io::Result<OwnedFd> {
     // SAFETY: the call takes no pointer.
     let fd = result(unsafe { libc::kqueue() })?;

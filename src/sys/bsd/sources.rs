@@ -1,5 +1,5 @@
-//! What a BSD makes descriptors of: a pair of connected sockets, or a kqueue with one filter, which
-//! is readable once the filter has fired.
+//! The sources, as descriptors: a pair of connected sockets, or a kqueue with one filter, which is
+//! readable once the filter has fired.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -30,7 +30,7 @@ impl WakerFd {
     pub(crate) fn wake(&self) -> io::Result<()> {
         let mut far = &self.far;
         match far.write(&[1]) {
-            // Full of wakes that were told as edges, and never read. Only a further byte is another.
+            // Full of wakes that were reported as edges, and never read. Only another byte is an arrival.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.clear()?;
                 far.write(&[1]).map(drop)
@@ -78,7 +78,7 @@ impl TimerFd {
 
     pub(crate) fn disarm(&self) -> io::Result<()> {
         let mut receipt = [Kevent::NONE];
-        // The receipt tells whether it was running, which does not matter.
+        // The receipt says whether it was running, which does not matter.
         kevent::kevent(self.kqueue.as_fd(), &[STOP], &mut receipt, Some(Duration::ZERO)).map(drop)
     }
 
@@ -99,10 +99,9 @@ impl TimerFd {
     }
 
     fn start(&self, period: Duration, flags: Flags) -> io::Result<()> {
-        // The kernels do not agree on what to make of a time that none of them lives to see.
-        // FreeBSD's clock ends after 68 years.
-        const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
-        if period > FOR_EVER {
+        // Kernels disagree about very long periods; FreeBSD's clock ends after 68 years.
+        const MAX_PERIOD: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+        if period > MAX_PERIOD {
             return self.disarm();
         }
         let units = period.as_nanos().div_ceil(kevent::TIMER_UNIT.as_nanos()).max(1);
@@ -110,7 +109,7 @@ impl TimerFd {
         let start = Kevent::new(0, kevent::EVFILT_TIMER, flags)
             .with_fflags(kevent::NOTE_TIMER_UNIT)
             .with_data(i64::try_from(units).unwrap_or(i64::MAX));
-        // Stopped first: to start it once more would keep what it has counted.
+        // Stopped first: starting it again would keep its count.
         let mut receipts = [Kevent::NONE; 2];
         let changes = [STOP, start];
         kevent::kevent(self.kqueue.as_fd(), &changes, &mut receipts, Some(Duration::ZERO))?;
@@ -139,7 +138,7 @@ pub(crate) struct ChildFd {
 
 impl ChildFd {
     pub(crate) fn new(pid: u32) -> io::Result<Self> {
-        // The number of a child that was waited for may be somebody else's by now.
+        // The number of a child that was waited for may belong to another process by now.
         check_unreaped(pid)?;
         let kqueue = kevent::kqueue()?;
         let exit = Kevent::new(pid as usize, kevent::EVFILT_PROC, kevent::EV_ADD)

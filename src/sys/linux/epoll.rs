@@ -30,7 +30,7 @@ const fn bits(flag: c_int) -> u32 {
     flag as u32
 }
 
-/// Makes an epoll instance that an exec closes: `epoll_create1(2)`.
+/// Creates an epoll instance that an exec closes: `epoll_create1(2)`.
 pub(crate) fn create() -> io::Result<OwnedFd> {
     // SAFETY: the call takes no pointer.
     let fd = result(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
@@ -60,7 +60,7 @@ fn ctl(epoll: BorrowedFd<'_>, operation: c_int, fd: RawFd, mut event: Event) -> 
     Ok(())
 }
 
-/// Waits up to `timeout_ms`, for ever if it is negative, and returns how many of `events` were
+/// Waits up to `timeout_ms`, indefinitely if it is negative, and returns how many of `events` were
 /// written: `epoll_wait(2)`.
 pub(crate) fn wait(
     epoll: BorrowedFd<'_>,
@@ -79,7 +79,7 @@ pub(crate) fn pwait2(
     events: &mut [Event],
     timeout: Duration,
 ) -> io::Result<usize> {
-    // An Android app is killed, not answered, for a call that its sandbox does not know.
+    // Android's seccomp policy kills the process for a system call that it does not know.
     if cfg!(target_os = "android") {
         return Err(io::Error::from_raw_os_error(libc::ENOSYS));
     }

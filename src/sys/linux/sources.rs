@@ -1,4 +1,4 @@
-//! What Linux makes descriptors of.
+//! The sources, as the descriptors that Linux has for them.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -27,7 +27,7 @@ impl WakerFd {
 
     pub(crate) fn wake(&self) -> io::Result<()> {
         match (&self.eventfd).write(&1_u64.to_ne_bytes()) {
-            // The counter is full, so it is readable: the wake is told all the same.
+            // The counter is full, so it is readable: the wake is reported all the same.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
             written => written.map(drop),
         }
@@ -105,9 +105,9 @@ pub(crate) struct ChildFd {
 
 impl ChildFd {
     pub(crate) fn new(pid: u32) -> io::Result<Self> {
-        // The number of a child that was waited for may be somebody else's by now.
+        // The number of a child that was waited for may belong to another process by now.
         check_unreaped(pid)?;
-        // An Android app is killed, not answered, for a call that its sandbox does not know.
+        // Android's seccomp policy kills the process for a system call that it does not know.
         if cfg!(target_os = "android") {
             return Err(io::Error::from_raw_os_error(libc::ENOSYS));
         }
@@ -135,7 +135,7 @@ fn read_counter(mut counter: &File) -> io::Result<u64> {
     }
 }
 
-/// `duration` for the kernel, which takes what no clock reaches as for ever.
+/// `duration` for the kernel, to which what no clock reaches is infinite.
 fn timespec(duration: Duration) -> libc::timespec {
     let seconds = duration.as_secs().min(i64::MAX.unsigned_abs());
     libc::timespec {
