@@ -77,8 +77,9 @@
 //!   tells of any number of them, at least one, as the seed has it. Those that a wait leaves out
 //!   come before all that are ready later. The same seed and the same calls give the same events.
 //! - A timeout ends exactly when it is over, and the clock stands still between the waits. A wait
-//!   for ever that nothing can end is an error, of kind
-//!   [`Deadlock`](io::ErrorKind::Deadlock), as it does not wait for other threads.
+//!   without a timeout that nothing can end is an error, of kind
+//!   [`Deadlock`](io::ErrorKind::Deadlock), as it does not wait for other threads. So is one that
+//!   plans keep from its end: one that plans itself again after no time, or a million that end no wait.
 //! - A test that panics prints the seed to the standard error, as it drops the [`SimPoller`] or a
 //!   [`World`]. One that fails by returning an error has to tell its [`seed`](World::seed) itself.
 //!
@@ -140,8 +141,9 @@ impl Poller for SimPoller {
         self.events.clear();
         // What overflows the clock is for ever.
         let deadline = timeout.and_then(|time| self.world.now().checked_add(time));
+        let mut happened = 0;
         loop {
-            self.world.let_happen();
+            happened += self.world.let_happen()?;
             let mut state = self.world.state();
             if let Some(error) = state.wait_errors.pop_front() {
                 return Err(error);
@@ -151,19 +153,27 @@ impl Poller for SimPoller {
                 return Ok(&self.events);
             }
             let Some(next) = state.next_plan().into_iter().chain(deadline).min() else {
-                return Err(deadlock(state.seed));
+                let why = "this wait has no timeout, and the world has no plan that could end it";
+                return Err(deadlock(why, state.seed));
             };
+            if deadline.is_none() && happened >= MOST_PLANS {
+                let why =
+                    format!("this wait has no timeout, and {MOST_PLANS} plans did not end it");
+                return Err(deadlock(&why, state.seed));
+            }
             state.now = next;
         }
     }
 }
 
-fn deadlock(seed: u64) -> io::Error {
-    let why = format!(
-        "deadlock: this wait has no timeout, and the world has no plan that could end it \
-         (seed {seed})"
-    );
-    io::Error::new(io::ErrorKind::Deadlock, why)
+/// As many plans may happen in a wait without a timeout.
+const MOST_PLANS: usize = 1_000_000;
+
+/// As many plans, each made by the one before it, may happen at the same time.
+const LONGEST_CHAIN: usize = 10_000;
+
+fn deadlock(why: &str, seed: u64) -> io::Error {
+    io::Error::new(io::ErrorKind::Deadlock, format!("deadlock: {why} (seed {seed})"))
 }
 
 /// What happens around a [`SimPoller`]: the script of its descriptors and errors, and its clock.
@@ -300,19 +310,30 @@ impl World {
         self.state().seed
     }
 
-    /// Has every plan happen whose time has come.
-    fn let_happen(&self) {
+    /// Has every plan happen whose time has come, and returns how many did.
+    fn let_happen(&self) -> io::Result<usize> {
+        let (mut happened, mut chain, mut newest) = (0, 0, self.state().plans_made);
         // Taken out first: a plan may script, which locks.
-        while let Some(plan) = self.take_due_plan() {
+        while let Some((number, plan)) = self.take_due_plan() {
+            if number > newest {
+                chain += 1;
+                newest = self.state().plans_made;
+            }
+            happened += 1;
             plan(self);
+            if chain > LONGEST_CHAIN {
+                let why = format!("{chain} plans made each other after no time");
+                return Err(deadlock(&why, self.seed()));
+            }
         }
+        Ok(happened)
     }
 
-    fn take_due_plan(&self) -> Option<Plan> {
+    fn take_due_plan(&self) -> Option<(u64, Plan)> {
         let mut state = self.state();
         let now = state.now;
         let due = state.plans.first_entry().filter(|plan| plan.key().0 <= now);
-        due.map(|plan| plan.remove())
+        due.map(|plan| (plan.key().1, plan.remove()))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

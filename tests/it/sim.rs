@@ -186,6 +186,45 @@ fn a_wait_that_nothing_can_end_is_a_deadlock() {
     assert_eq!(poller.wait(-1).unwrap().len(), 1);
 }
 
+/// Has `plan` happen again and again, after `delay`.
+fn again_and_again(world: &World, delay: Duration) {
+    world.after(delay, move |world| again_and_again(world, delay));
+}
+
+#[test]
+fn a_plan_that_plans_itself_after_no_time_is_an_error() {
+    let (mut poller, world) = watching(78, 1);
+    world.ready(0, Readiness::READABLE);
+    again_and_again(&world, Duration::ZERO);
+    for timeout in [Some(SECOND), Some(Duration::ZERO), None] {
+        let error = poller.wait_timeout(timeout).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Deadlock);
+        assert!(error.to_string().contains("78"), "{error}");
+    }
+    assert_eq!(world.elapsed(), Duration::ZERO);
+}
+
+#[test]
+fn plans_that_never_end_a_wait_are_an_error() {
+    let (mut poller, world) = watching(79, 1);
+    again_and_again(&world, SECOND);
+    let error = poller.wait(-1).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Deadlock);
+    assert!(error.to_string().contains("79"), "{error}");
+    // One with a timeout ends by itself, however many there are.
+    assert!(poller.wait_timeout(Some(HOUR)).unwrap().is_empty());
+}
+
+#[test]
+fn many_plans_for_the_same_time_are_none_too_many() {
+    let (mut poller, world) = watching(0, 1);
+    for _ in 0..100_000 {
+        world.after(SECOND, |_| ());
+    }
+    world.after(SECOND, |world| world.ready(0, Readiness::READABLE));
+    assert_eq!(poller.wait(-1).unwrap().len(), 1);
+}
+
 #[test]
 fn time_passes_in_a_slow_handler() {
     let (mut poller, world) = watching(0, 1);
