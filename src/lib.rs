@@ -7,6 +7,7 @@ mod object;
 mod os_poller;
 mod poller;
 mod readiness;
+mod registered;
 mod registry;
 mod selector;
 #[cfg(feature = "sim")]
@@ -22,6 +23,7 @@ pub use object::{EventKind, EventObject};
 pub use os_poller::OsPoller;
 pub use poller::Poller;
 pub use readiness::Readiness;
+pub use registered::Registered;
 pub use registry::{Register, Registry};
 pub use source::{ChildExit, Timer, Waker};
 

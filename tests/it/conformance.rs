@@ -11,6 +11,7 @@ pub(crate) mod kqueue;
 pub(crate) mod load;
 pub(crate) mod mode;
 pub(crate) mod ownership;
+pub(crate) mod registered;
 pub(crate) mod sharing;
 pub(crate) mod thread;
 pub(crate) mod waiting;
@@ -81,6 +82,18 @@ macro_rules! conformance {
             mode::each_of_two_pollers_tells_in_its_own_mode,
             ownership::a_dropped_poller_leaves_registered_descriptors_open,
             ownership::a_close_ends_the_connection_though_it_is_registered,
+            registered::a_registered_source_is_reported_as_its_object_says,
+            registered::a_dropped_source_is_silent_though_a_duplicate_lives,
+            registered::a_source_is_deleted_before_it_is_closed,
+            registered::a_source_that_is_taken_out_is_open_and_deleted,
+            registered::an_object_of_another_descriptor_is_refused,
+            registered::a_source_that_is_refused_is_closed,
+            registered::a_panic_leaves_nothing_registered,
+            registered::a_source_that_changes_its_descriptor_is_known_by_the_first,
+            registered::a_registered_source_outlives_its_poller,
+            registered::a_source_that_was_deleted_by_its_number_is_dropped_in_silence,
+            registered::a_registered_source_moves_to_another_thread,
+            registered::a_registered_source_is_registered_with_a_second_poller,
             thread::registering_works_while_events_are_borrowed,
             thread::many_threads_register_at_once,
             thread::what_each_thread_registered_last_is_told,

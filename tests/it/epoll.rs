@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use pollio::{EventObject, Interest, Mode, OsPoller, Poller, Waker};
+use pollio::{EventObject, Interest, Mode, OsPoller, Poller, Registered, Waker};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::alone::{Closing, alone};
@@ -32,6 +32,22 @@ fn adding_what_is_registered_already_exists() {
     assert_eq!(error.kind(), ErrorKind::AlreadyExists);
     far.write_all(b"x").unwrap();
     assert_eq!(poller.expect_one().token, 1);
+}
+
+/// C10: what is refused does not delete what was there before.
+#[test]
+fn a_second_registration_leaves_the_first() {
+    let (near, mut far) = pair();
+    let mut poller = OsPoller::new().unwrap();
+    poller.add(EventObject::client(near.as_raw_fd()).with_token(1)).unwrap();
+    let error = Registered::new(poller.registry(), &near, EventObject::client).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    far.write_all(b"x").unwrap();
+    assert_eq!(poller.expect_one().token, 1);
+
+    let file = File::open("/dev/null").unwrap();
+    let error = Registered::new(poller.registry(), &file, EventObject::client).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
 }
 
 /// C4, C10

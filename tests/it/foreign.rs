@@ -1,32 +1,35 @@
 //! A backend from elsewhere: what someone writes who has a network stack of their own.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pollio::{Event, EventObject, Interest, Poller, Readiness, Register, Registry};
+use pollio::{Event, EventObject, Interest, Poller, Readiness, Register, Registered, Registry};
+
+use crate::descriptors::pair;
 
 /// Tells of every registered descriptor what it asked for.
 struct AlwaysReady {
-    registered: Arc<Registered>,
+    list: Arc<List>,
     registry: Registry,
     events: Vec<Event>,
 }
 
 #[derive(Default)]
-struct Registered(Mutex<BTreeMap<RawFd, EventObject>>);
+struct List(Mutex<BTreeMap<RawFd, EventObject>>);
 
-impl Register for Registered {
+impl Register for List {
     fn add(&self, object: EventObject) -> io::Result<()> {
         self.0.lock().unwrap().insert(object.fd, object);
         Ok(())
     }
 
     fn modify(&self, object: EventObject) -> io::Result<()> {
-        let mut registered = self.0.lock().unwrap();
-        *registered.get_mut(&object.fd).ok_or(ErrorKind::NotFound)? = object;
+        let mut list = self.0.lock().unwrap();
+        *list.get_mut(&object.fd).ok_or(ErrorKind::NotFound)? = object;
         Ok(())
     }
 
@@ -37,9 +40,9 @@ impl Register for Registered {
 
 impl Poller for AlwaysReady {
     fn new() -> io::Result<Self> {
-        let registered = Arc::new(Registered::default());
-        let registry = Registry::new(registered.clone());
-        Ok(Self { registered, registry, events: Vec::new() })
+        let list = Arc::new(List::default());
+        let registry = Registry::new(list.clone());
+        Ok(Self { list, registry, events: Vec::new() })
     }
 
     fn registry(&self) -> &Registry {
@@ -57,7 +60,7 @@ impl Poller for AlwaysReady {
             }
             Event::new(object.fd, object.kind, object.token, readiness)
         };
-        self.events = self.registered.0.lock().unwrap().values().map(answer).collect();
+        self.events = self.list.0.lock().unwrap().values().map(answer).collect();
         Ok(&self.events)
     }
 }
@@ -78,4 +81,36 @@ fn a_backend_can_be_written_elsewhere() {
     registry.delete(4).unwrap();
     assert_eq!(registry.delete(4).unwrap_err().kind(), ErrorKind::NotFound);
     assert!(poller.wait(-1).unwrap()[0].readiness().is_empty());
+}
+
+/// C16
+#[test]
+fn a_backend_from_elsewhere_takes_registered_sources() {
+    let mut poller = AlwaysReady::new().unwrap();
+    let (near, _far) = pair();
+    let fd = near.as_raw_fd();
+    let near = Registered::new(poller.registry(), near, EventObject::server).unwrap();
+    near.modify(|fd| EventObject::client(fd).with_token(9)).unwrap();
+    assert_eq!(
+        poller.wait(-1).unwrap().iter().map(|event| (event.fd, event.token)).collect::<Vec<_>>(),
+        [(fd, 9)]
+    );
+    assert_eq!(
+        format!("{near:?}"),
+        format!(
+            "Registered {{ registration: Registration {{ registry: Registry {{ .. }}, fd: {fd} }}, source: {:?} }}",
+            near.get_ref()
+        )
+    );
+    drop(near);
+    assert!(poller.wait(-1).unwrap().is_empty());
+}
+
+/// As its source is.
+#[test]
+fn a_registered_source_is_send_and_sync() {
+    fn is_send_and_sync<T: Send + Sync>() {}
+    fn is_send<T: Send>() {}
+    is_send_and_sync::<Registered<std::net::TcpStream>>();
+    is_send::<Registered<Cell<u8>>>();
 }

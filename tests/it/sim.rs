@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use pollio::sim::{SimPoller, World};
-use pollio::{Event, EventObject, Interest, Mode, OsPoller, Poller, Readiness};
+use pollio::{Event, EventObject, Interest, Mode, OsPoller, Poller, Readiness, Registered};
 
 use crate::alone::{Closing, this_program_again};
 use crate::conformance::{conformance, load};
@@ -111,6 +111,27 @@ fn a_timeout_takes_its_time_to_the_nanosecond() {
         elapsed += timeout;
         assert_eq!(world.elapsed(), elapsed);
     }
+}
+
+/// C16: a real source under its number, which the world has open.
+#[test]
+fn a_registered_source_is_simulated_by_its_number() {
+    let mut poller = SimPoller::new().unwrap();
+    let world = poller.world().clone();
+    let (near, _far) = pair();
+    let fd = near.as_raw_fd();
+    world.open(fd);
+    let near = Registered::new(poller.registry(), near, EventObject::client).unwrap();
+    world.ready(fd, Readiness::READABLE);
+    assert_eq!(told(&mut poller), [fd]);
+    drop(near);
+    assert_eq!(told(&mut poller), []);
+    world.fail_add(Errno::ENOSPC.into());
+    let (near, mut far) = pair();
+    world.open(near.as_raw_fd());
+    let error = Registered::new(poller.registry(), near, EventObject::client).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(Errno::ENOSPC as i32));
+    assert_eq!(far.read(&mut [0]).unwrap(), 0);
 }
 
 #[test]

@@ -15,6 +15,9 @@ use crate::sys::{ChildExit, Timer, Waker, WakerFd};
 #[path = "child_exit.rs"]
 #[allow(clippy::duplicate_mod, reason = "the same cases, with other types above them")]
 mod child_exit;
+#[path = "registered.rs"]
+#[allow(clippy::duplicate_mod, reason = "the same cases, with other types above them")]
+mod registered;
 #[path = "timer.rs"]
 #[allow(clippy::duplicate_mod, reason = "the same cases, with other types above them")]
 mod timer;

@@ -1,0 +1,134 @@
+//! A source together with its registration: deleted first, then closed.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+use crate::object::EventObject;
+use crate::registry::Registry;
+
+/// Owns a source and its registration: a drop deletes the registration, then drops the source.
+///
+/// The source is whatever has a descriptor and is [`AsFd`]: a socket, a pipe, a [`Waker`](crate::Waker), a
+/// [`Timer`](crate::Timer). While it is registered, its descriptor is open and its own, so that no event
+/// belongs to another file, also where a duplicate of the descriptor outlives it (C16). This is the way to
+/// register with [I/O safety](crate::Poller#io-safety).
+///
+/// There is no `get_mut`: to replace the source in place would close its descriptor while it is registered.
+/// Sockets of the standard library read and write by shared reference: `registered.get_ref().read(…)`.
+///
+/// ```
+/// use std::{io::Write, os::unix::net::UnixStream};
+/// use pollio::{EventObject, Mode, OsPoller, Poller, Registered};
+///
+/// let mut poller = OsPoller::new()?;
+/// let (near, mut far) = UnixStream::pair()?;
+/// let near = Registered::new(poller.registry(), near, |fd| {
+///     EventObject::client(fd).with_mode(Mode::Edge).with_token(7)
+/// })?;
+///
+/// far.write_all(b"hello")?;
+/// assert_eq!(poller.wait(-1)?[0].token, 7);
+///
+/// let duplicate = near.get_ref().try_clone()?;
+/// drop(near);
+/// far.write_all(b"again")?;
+/// assert!(poller.wait(0)?.is_empty()); // though `duplicate` is readable
+/// # drop(duplicate);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Registered<T> {
+    // Fields are dropped in this order.
+    registration: Registration,
+    source: T,
+}
+
+impl<T> Registered<T> {
+    /// Registers `source` with the object that `object` makes of its descriptor, such as
+    /// `EventObject::server`.
+    ///
+    /// If that fails, `source` is dropped, which closes it. To keep it, register a reference to it, or an
+    /// [`Arc`](std::sync::Arc) of it: both are [`AsFd`] as well.
+    ///
+    /// # Errors
+    ///
+    /// - `InvalidInput`: the object is of another descriptor.
+    /// - Otherwise see [`Registry::add`].
+    pub fn new(
+        registry: &Registry,
+        source: T,
+        object: impl FnOnce(RawFd) -> EventObject,
+    ) -> io::Result<Self>
+    where
+        T: AsFd,
+    {
+        let fd = source.as_fd().as_raw_fd();
+        registry.add(object_of(fd, object)?)?;
+        let registration = Registration { registry: registry.clone(), fd };
+        Ok(Self { registration, source })
+    }
+
+    /// The source.
+    #[must_use]
+    pub fn get_ref(&self) -> &T {
+        &self.source
+    }
+
+    /// Replaces interest, mode, kind and token of the registration, and re-arms a oneshot; see
+    /// [`Registry::modify`].
+    ///
+    /// # Errors
+    ///
+    /// - `InvalidInput`: the object is of another descriptor. The registration stays as it was.
+    /// - Otherwise see [`Registry::modify`].
+    pub fn modify(&self, object: impl FnOnce(RawFd) -> EventObject) -> io::Result<()> {
+        let Registration { registry, fd } = &self.registration;
+        registry.modify(object_of(*fd, object)?)
+    }
+
+    /// Deletes the registration, and returns the source.
+    #[must_use = "the source is closed when it is dropped"]
+    pub fn into_inner(self) -> T {
+        let Self { registration, source } = self;
+        drop(registration);
+        source
+    }
+}
+
+impl<T: AsFd> AsFd for Registered<T> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.source.as_fd()
+    }
+}
+
+/// The descriptor that is registered: that of its events.
+impl<T> AsRawFd for Registered<T> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.registration.fd
+    }
+}
+
+/// Deletes `fd` when it is dropped.
+#[derive(Debug)]
+struct Registration {
+    registry: Registry,
+    /// As it was when it was added: a source may answer `as_fd` differently later.
+    fd: RawFd,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        // Fails if it is not registered any more, which is what a drop is for.
+        let _ = self.registry.delete(self.fd);
+    }
+}
+
+/// The object that `object` makes of `fd`, unless it is of another descriptor.
+fn object_of(fd: RawFd, object: impl FnOnce(RawFd) -> EventObject) -> io::Result<EventObject> {
+    let object = object(fd);
+    if object.fd == fd {
+        return Ok(object);
+    }
+    let why = format!("the object is of descriptor {}, the source is {fd}", object.fd);
+    Err(io::Error::new(io::ErrorKind::InvalidInput, why))
+}
