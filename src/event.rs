@@ -98,7 +98,8 @@ impl Event {
 
     /// An error is pending, which the next call returns: a refused or reset connection, and on epoll
     /// a pipe whose reader is gone. For a socket, `SO_ERROR` says which
-    /// ([`TcpStream::take_error`](std::net::TcpStream::take_error)).
+    /// ([`TcpStream::take_error`](std::net::TcpStream::take_error)). On epoll it may also be a message in the
+    /// socket's [error queue](crate::guide#what-readiness-does-not-mean), which no read returns.
     #[must_use]
     pub const fn is_error(&self) -> bool {
         self.readiness.contains(Readiness::ERROR)

@@ -97,7 +97,8 @@ impl EventObject {
     /// of them. It is meant for listening sockets. The kernel accepts it only with `READABLE` and
     /// `WRITABLE`, level or edge: priority and the oneshot modes are `InvalidInput`, and so is a later
     /// `modify`. A half-close is reported as readable, without
-    /// [`is_read_closed`](crate::Event::is_read_closed).
+    /// [`is_read_closed`](crate::Event::is_read_closed). It does not balance the load; see the
+    /// [guide](crate::guide#listening-sockets).
     #[must_use]
     pub const fn exclusive(self) -> Self {
         Self { exclusive: true, ..self }

@@ -43,8 +43,9 @@ use crate::registry::Registry;
 /// - **C8** A timeout is never early, and late by no more than the kernel's slack: on Linux 50 µs,
 ///   unless
 ///   [`PR_SET_TIMERSLACK`](https://man7.org/linux/man-pages/man2/PR_SET_TIMERSLACK.2const.html)
-///   says otherwise, or a thousandth of a longer timeout. Nanoseconds are honoured where the kernel can, else rounded up to
-///   milliseconds. Zero polls. An empty slice means that the time is up.
+///   says otherwise, or a thousandth of a longer timeout, a 200th in a process with a positive `nice`
+///   value. Nanoseconds are honoured where the kernel can, else rounded up to milliseconds. Zero polls.
+///   An empty slice means that the time is up.
 /// - **C9** No descriptor is lost or starved. With more ready than the buffer holds, the rest
 ///   come at the next waits, and the buffer grows to meet the load.
 ///
@@ -85,9 +86,9 @@ use crate::registry::Registry;
 /// # Closing
 ///
 /// A close deletes as well: on kqueue at once, on epoll when the last duplicate of the descriptor
-/// is closed. While one survives, made by `dup`, by `try_clone` or in a forked child, epoll goes
-/// on telling of the number that was closed, and `delete` of it is `EBADF`: so delete first, then
-/// close.
+/// is closed. While one survives, epoll keeps reporting the number that was closed, and `delete` of it is
+/// `EBADF`: so delete first, then close. Duplicates are made by `dup`, by `try_clone`, by a fork, and by
+/// sending the descriptor over a Unix socket (`SCM_RIGHTS`), even before it is received.
 ///
 /// An event can also be stale within one slice: the program handles an event by closing another
 /// descriptor whose event comes further on, and may even have been given its number for a new

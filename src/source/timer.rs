@@ -63,7 +63,8 @@ impl Timer {
 
     /// Goes off again and again, `every` this long, for the first time after as long.
     ///
-    /// What it was set to before, and the expirations so far, are forgotten.
+    /// What it was set to before, and the expirations so far, are forgotten. Registered edge-triggered, it is
+    /// reported again only after a [`clear`](Self::clear).
     ///
     /// # Errors
     ///

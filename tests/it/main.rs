@@ -27,6 +27,8 @@ mod faults;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod graceful_shutdown;
 #[cfg(any(target_os = "linux", target_os = "android"))]
+mod guide;
+#[cfg(any(target_os = "linux", target_os = "android"))]
 mod http_server;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod model;

@@ -1,0 +1,8 @@
+//! What the guide says about kernels and descriptors, section by section.
+
+mod blocking;
+mod connecting;
+mod foreign_loop;
+mod listening;
+mod readiness;
+mod timeouts;
