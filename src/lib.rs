@@ -25,7 +25,9 @@ pub use poller::Poller;
 pub use readiness::Readiness;
 pub use registered::Registered;
 pub use registry::{Register, Registry};
-pub use source::{ChildExit, Timer, Waker};
+pub use source::{
+    ChildExit, Receiver, Sender, SyncSender, Timer, TryIter, Waker, channel, sync_channel,
+};
 
 #[doc = include_str!("guide.md")]
 pub mod guide {}

@@ -21,6 +21,7 @@ pub(crate) use system::*;
 
 // What threads share is named here, so that `tests/loom/` can put loom's in its place.
 pub(crate) use std::sync::atomic::AtomicBool;
+pub(crate) use std::sync::{Arc, mpsc};
 
 use std::ffi::c_int;
 use std::io;

@@ -17,8 +17,11 @@ mod process;
 pub(crate) use bsd::{ChildFd, TimerFd, WakerFd};
 pub(crate) use descriptor::check_is_open;
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32};
-pub(crate) use std::sync::{Mutex, MutexGuard};
+pub(crate) use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 
+#[allow(unreachable_pub, reason = "public in its crate, not in these tests")]
+#[path = "../../src/source/channel.rs"]
+mod channel;
 #[allow(unreachable_pub, reason = "public in its crate, not in these tests")]
 #[path = "../../src/source/child_exit.rs"]
 mod child_exit;
@@ -28,6 +31,7 @@ mod timer;
 #[allow(unreachable_pub, reason = "public in its crate, not in these tests")]
 #[path = "../../src/source/waker.rs"]
 mod waker;
+pub(crate) use channel::{Receiver, Sender, SyncSender, channel, sync_channel};
 pub(crate) use child_exit::ChildExit;
 pub(crate) use timer::Timer;
 pub(crate) use waker::Waker;

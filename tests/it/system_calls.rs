@@ -11,7 +11,7 @@ use nix::sys::ptrace;
 use nix::sys::signal::{Signal, raise};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{getpid, getppid};
-use pollio::{EventObject, Interest, Mode, OsPoller, Poller, Timer, Waker};
+use pollio::{EventObject, Interest, Mode, OsPoller, Poller, Timer, Waker, channel, sync_channel};
 
 use crate::alone::{spawn, this_program_again};
 use crate::descriptors::pair;
@@ -190,6 +190,63 @@ fn a_rearmed_waker_is_never_read() {
         trace_to_here();
     });
     assert_eq!(calls, [libc::SYS_write, WAIT, libc::SYS_write, WAIT]);
+}
+
+/// C15: until the receiver has taken all, nobody who sends makes a system call after the first.
+#[test]
+fn a_burst_of_values_is_one_write_and_one_read() {
+    let path = concat!(module_path!(), "::a_burst_of_values_is_one_write_and_one_read");
+    let calls = trace(path, || {
+        let (sender, receiver) = channel().unwrap();
+        let (bounded, receiver_of_bounded) = sync_channel(1_000).unwrap();
+        let burst = || {
+            for value in 0..1_000 {
+                sender.send(value).unwrap();
+            }
+            // What is sent while values are taken is taken with them.
+            let mut values = receiver.try_iter();
+            assert_eq!(values.by_ref().take(500).count(), 500);
+            sender.clone().send(1_000).unwrap();
+            assert_eq!(values.count(), 501);
+
+            for value in 0..1_000 {
+                bounded.try_send(value).unwrap();
+            }
+            bounded.try_send(1_000).unwrap_err();
+            assert_eq!(receiver_of_bounded.try_iter().count(), 1_000);
+        };
+        // The queue's memory.
+        burst();
+        trace_from_here();
+        burst();
+        trace_to_here();
+    });
+    let (write, read) = (libc::SYS_write, libc::SYS_read);
+    assert_eq!(calls, [write, read, write, read]);
+}
+
+/// Stopping in the middle is a write, and so is the drop of the last sender, if no wake-up is pending.
+#[test]
+fn a_stop_and_the_last_drop_are_one_write_each() {
+    let path = concat!(module_path!(), "::a_stop_and_the_last_drop_are_one_write_each");
+    let calls = trace(path, || {
+        let (sender, receiver) = channel().unwrap();
+        let other = sender.clone();
+        trace_from_here();
+        sender.send(1).unwrap();
+        assert_eq!(receiver.try_iter().next(), Some(1));
+        getpid();
+        assert_eq!(receiver.try_iter().next(), None);
+        getpid();
+        drop(sender);
+        getpid();
+        drop(other);
+        assert_eq!(receiver.try_iter().next(), None);
+        assert!(receiver.is_disconnected());
+        trace_to_here();
+    });
+    let (write, read, getpid) = (libc::SYS_write, libc::SYS_read, libc::SYS_getpid);
+    assert_eq!(calls, [write, write, getpid, read, getpid, getpid, write, read]);
 }
 
 #[test]

@@ -1,17 +1,22 @@
 //! What threads share, in every order that they can run in: the crate's own files, with the `sys`
 //! of this program below them, checked by loom. A program of its own, because `crate` is its root.
 //!
-//! Three things are shared: the mark of a [`Waker`](waker::Waker), and on kqueue the turn that
+//! Four things are shared: the mark of a [`Waker`](waker::Waker), the queue of a
+//! [`channel`](channel::channel) beside it, and on kqueue the turn that
 //! registrations take and the claim to report a oneshot. A `Registry` over epoll is a descriptor that
 //! never changes, and the kernel does each verb at once; a poller is not `Sync`.
 #![cfg(target_os = "linux")]
 
+#[path = "../../src/source/channel.rs"]
+#[allow(unreachable_pub, reason = "public in its crate, not in these tests")]
+mod channel;
 mod claiming;
 #[path = "../../src/os_poller.rs"]
 #[allow(unreachable_pub, dead_code, reason = "public in its crate, and only half of it is used")]
 mod os_poller;
 mod registering;
 mod selector;
+mod sending;
 #[path = "../../src/spin.rs"]
 mod spin;
 mod sys;
@@ -25,6 +30,8 @@ mod wait;
 )]
 mod waker;
 mod waking;
+
+use waker::Waker;
 
 use pollio::{
     Event, EventKind, EventObject, Interest, Mode, Poller, Readiness, Register, Registry,

@@ -1,12 +1,13 @@
 //! What stands below the crate's files here.
 
 pub(crate) mod kevent;
+pub(crate) mod mpsc;
 
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 
-use loom::sync::Arc;
+pub(crate) use loom::sync::Arc;
 use loom::sync::atomic::Ordering::Relaxed;
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32};
 pub(crate) use loom::sync::{Mutex, MutexGuard};

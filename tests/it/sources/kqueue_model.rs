@@ -10,8 +10,13 @@ use crate::alone::alone;
 use crate::descriptors::allow_descriptors;
 use crate::expect::Expect;
 use crate::kqueue_model::KqueuePoller as AnyPoller;
-use crate::sys::{ChildExit, Timer, Waker, WakerFd};
+use crate::sys::{
+    ChildExit, Receiver, Sender, SyncSender, Timer, Waker, WakerFd, channel, sync_channel,
+};
 
+#[path = "channel.rs"]
+#[allow(clippy::duplicate_mod, reason = "the same cases, with other types above them")]
+mod channel;
 #[path = "child_exit.rs"]
 #[allow(clippy::duplicate_mod, reason = "the same cases, with other types above them")]
 mod child_exit;

@@ -1,7 +1,13 @@
 //! The sources of this system, over its poller.
 
-use pollio::{ChildExit, OsPoller as AnyPoller, Timer, Waker};
+use pollio::{
+    ChildExit, OsPoller as AnyPoller, Receiver, Sender, SyncSender, Timer, Waker, channel,
+    sync_channel,
+};
 
+#[path = "channel.rs"]
+#[allow(clippy::duplicate_mod, reason = "the same cases, with other types above them")]
+mod channel;
 #[path = "child_exit.rs"]
 #[allow(clippy::duplicate_mod, reason = "the same cases, with other types above them")]
 mod child_exit;

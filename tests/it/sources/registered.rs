@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::unistd::dup;
 use pollio::{EventObject, Poller, Registered};
 
-use super::{AnyPoller, ChildExit, Timer, Waker};
+use super::{AnyPoller, ChildExit, Timer, Waker, channel};
 use crate::alone::spawn;
 use crate::expect::Expect;
 
@@ -42,4 +42,12 @@ fn a_child_can_be_registered_for_good() {
     let child = ChildExit::new(&process).unwrap();
     registered(child, |_| drop(process.stdin.take()));
     process.wait().unwrap();
+}
+
+/// Its descriptor is open for as long as there is a sender.
+#[test]
+fn a_receiver_can_be_registered_for_good() {
+    let (sender, receiver) = channel().unwrap();
+    registered(receiver, |_| sender.send(1).unwrap());
+    sender.send(2).unwrap_err();
 }

@@ -1,0 +1,278 @@
+//! Values from other threads, as a descriptor.
+
+use std::cell::Cell;
+use std::fmt;
+use std::io;
+use std::iter::FusedIterator;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::mpsc::{SendError, TryRecvError, TrySendError};
+
+use super::Waker;
+use crate::sys::{Arc, mpsc};
+
+/// Creates a channel without a bound, whose receiver is watched like any other source.
+///
+/// The receiver is readable from the first [`send`](Sender::send) until
+/// [`try_iter`](Receiver::try_iter) has taken everything, and once more when the last sender was dropped. Sending
+/// is at most one system call until the receiver has looked: while a wake-up is pending, there is none.
+///
+/// ```
+/// use std::{os::fd::AsRawFd, thread};
+/// use pollio::{EventObject, OsPoller, Poller};
+///
+/// let mut poller = OsPoller::new()?;
+/// let (sender, receiver) = pollio::channel()?;
+/// poller.add(EventObject::client(receiver.as_raw_fd()).with_token(2))?;
+///
+/// let worker = thread::spawn(move || (0..1_000).try_for_each(|value| sender.send(value)));
+///
+/// let mut sum = 0;
+/// while !receiver.is_disconnected() {
+///     for event in poller.wait(-1)? {
+///         assert_eq!(event.token, 2);
+///         sum += receiver.try_iter().sum::<u32>();
+///     }
+/// }
+/// assert_eq!(sum, 499_500);
+/// # worker.join().unwrap().unwrap();
+/// # Ok::<(), io::Error>(())
+/// # use std::io;
+/// ```
+///
+/// # Errors
+///
+/// As [`Waker::new`].
+pub fn channel<T>() -> io::Result<(Sender<T>, Receiver<T>)> {
+    let (queue, values) = mpsc::channel();
+    let (waker, receiver) = ends(values)?;
+    Ok((Sender { queue, waker }, receiver))
+}
+
+/// Creates a channel as [`channel`] does, which holds up to `bound` values: a sender gets its value back
+/// while it is full, or blocks.
+///
+/// ```
+/// use std::sync::mpsc::TrySendError;
+///
+/// let (sender, receiver) = pollio::sync_channel(1)?;
+/// assert_eq!(sender.try_send('a'), Ok(()));
+/// assert_eq!(sender.try_send('b'), Err(TrySendError::Full('b')));
+/// assert!(receiver.try_iter().eq(['a']));
+/// assert_eq!(sender.try_send('b'), Ok(()));
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// `InvalidInput` for a bound of zero: such a value is handed from a thread that sends to one that blocks to
+/// receive, which none does here. Otherwise as [`Waker::new`].
+pub fn sync_channel<T>(bound: usize) -> io::Result<(SyncSender<T>, Receiver<T>)> {
+    if bound == 0 {
+        let why = "a channel for zero values would always be full";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
+    let (queue, values) = mpsc::sync_channel(bound);
+    let (waker, receiver) = ends(values)?;
+    Ok((SyncSender { queue, waker }, receiver))
+}
+
+fn ends<T>(queue: mpsc::Receiver<T>) -> io::Result<(Arc<WakeOnDrop>, Receiver<T>)> {
+    let waker = Arc::new(Waker::new()?);
+    let for_senders = Arc::new(WakeOnDrop(Arc::clone(&waker)));
+    Ok((for_senders, Receiver { queue, waker, is_disconnected: Cell::new(false) }))
+}
+
+/// The senders' half of the waker, which wakes when the last of them is dropped.
+struct WakeOnDrop(Arc<Waker>);
+
+impl WakeOnDrop {
+    /// Called after the queue has the value, or is disconnected.
+    fn wake(&self) {
+        // Fails only if other code closed the descriptor, which then wakes nobody any more.
+        let _ = self.0.wake();
+    }
+}
+
+impl Drop for WakeOnDrop {
+    fn drop(&mut self) {
+        self.wake();
+    }
+}
+
+/// The sending half of a [`channel`]. Clone it for more threads.
+pub struct Sender<T> {
+    // In this order: each sender leaves the queue before it leaves the waker, so that the wake-up of the
+    // last one finds the queue disconnected.
+    queue: mpsc::Sender<T>,
+    waker: Arc<WakeOnDrop>,
+}
+
+impl<T> Sender<T> {
+    /// Sends `value`, and makes the receiver readable. It never blocks.
+    ///
+    /// # Errors
+    ///
+    /// The receiver was dropped: gives `value` back.
+    pub fn send(&self, value: T) -> Result<(), SendError<T>> {
+        self.queue.send(value)?;
+        self.waker.wake();
+        Ok(())
+    }
+}
+
+/// The sending half of a [`sync_channel`]. Clone it for more threads.
+pub struct SyncSender<T> {
+    // In the order of `Sender`.
+    queue: mpsc::SyncSender<T>,
+    waker: Arc<WakeOnDrop>,
+}
+
+impl<T> SyncSender<T> {
+    /// Sends `value` if there is room for it, and makes the receiver readable. It never blocks.
+    ///
+    /// # Errors
+    ///
+    /// `Full`, or `Disconnected` if the receiver was dropped: both give `value` back.
+    pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
+        self.queue.try_send(value)?;
+        self.waker.wake();
+        Ok(())
+    }
+
+    /// Sends `value`, and makes the receiver readable. It blocks while there is no room, so the thread that
+    /// receives must not call it.
+    ///
+    /// # Errors
+    ///
+    /// The receiver was dropped: gives `value` back.
+    pub fn send(&self, value: T) -> Result<(), SendError<T>> {
+        self.queue.send(value)?;
+        self.waker.wake();
+        Ok(())
+    }
+}
+
+/// The receiving half of a [`channel`] or a [`sync_channel`]: a source that is readable while
+/// [`try_iter`](Self::try_iter) has something to return, or a last sender to report.
+///
+/// Its descriptor stays open until the senders are dropped as well, so delete it before you drop it;
+/// [`Registered`](crate::Registered) does. It is `Send`, not `Sync`, as the one of the standard library.
+pub struct Receiver<T> {
+    queue: mpsc::Receiver<T>,
+    waker: Arc<Waker>,
+    is_disconnected: Cell<bool>,
+}
+
+impl<T> Receiver<T> {
+    /// Takes the values that were sent, without blocking, until there is none.
+    ///
+    /// This is the same for every [`Mode`](crate::Mode). You can stop at any time: if it was not iterated to its
+    /// end, its drop makes the receiver readable again, as a new arrival, so that what is left is reported. A
+    /// oneshot has to be modified, as always. An event may come for values that were already taken.
+    ///
+    /// As long as others send faster than you take, it does not end: use [`take`](Iterator::take) to serve other
+    /// descriptors in between.
+    pub fn try_iter(&self) -> TryIter<'_, T> {
+        TryIter { receiver: self, is_cleared: false, is_done: false }
+    }
+
+    /// Whether all senders were dropped, as the last [`try_iter`](Self::try_iter) that was iterated to its end
+    /// found out. There is nothing left to receive then, and nothing more will come.
+    #[must_use]
+    pub fn is_disconnected(&self) -> bool {
+        self.is_disconnected.get()
+    }
+}
+
+impl<T> AsFd for Receiver<T> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.waker.as_fd()
+    }
+}
+
+impl<T> AsRawFd for Receiver<T> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+/// The values that were sent; see [`Receiver::try_iter`].
+#[must_use = "values are taken by iterating"]
+pub struct TryIter<'a, T> {
+    receiver: &'a Receiver<T>,
+    is_cleared: bool,
+    is_done: bool,
+}
+
+impl<T> Iterator for TryIter<'_, T> {
+    type Item = T;
+
+    fn next(&mut self) -> Option<T> {
+        let Receiver { queue, waker, is_disconnected } = self.receiver;
+        while !self.is_done {
+            match queue.try_recv() {
+                Ok(value) => return Some(value),
+                // Not before the queue is empty, so that who sends in the meantime makes no system call. And
+                // then once more: what was sent before the clear has its wake-up cleared with it.
+                Err(_) if !self.is_cleared => {
+                    // Fails only if other code closed the descriptor.
+                    let _ = waker.clear();
+                    self.is_cleared = true;
+                }
+                Err(why) => {
+                    is_disconnected.set(why == TryRecvError::Disconnected);
+                    self.is_done = true;
+                }
+            }
+        }
+        None
+    }
+}
+
+impl<T> FusedIterator for TryIter<'_, T> {}
+
+impl<T> Drop for TryIter<'_, T> {
+    fn drop(&mut self) {
+        if !self.is_done {
+            // A wake-up may still be pending, of which an edge or a oneshot was told.
+            self.receiver.waker.rearm();
+            let _ = self.receiver.waker.wake();
+        }
+    }
+}
+
+impl<T> Clone for Sender<T> {
+    fn clone(&self) -> Self {
+        Self { queue: self.queue.clone(), waker: Arc::clone(&self.waker) }
+    }
+}
+
+impl<T> Clone for SyncSender<T> {
+    fn clone(&self) -> Self {
+        Self { queue: self.queue.clone(), waker: Arc::clone(&self.waker) }
+    }
+}
+
+impl<T> fmt::Debug for Sender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender").finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for SyncSender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SyncSender").finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for Receiver<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receiver").field("waker", &self.waker).finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for TryIter<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TryIter").finish_non_exhaustive()
+    }
+}
