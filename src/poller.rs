@@ -72,11 +72,11 @@ use crate::registry::Registry;
 /// - **C16** A program that deletes a descriptor before it closes it behaves the same everywhere.
 ///   See [below](#closing) for one that does not.
 ///
-/// - **C17** A poller that was told to spin, by
-///   [`set_spin`](crate::OsPoller::set_spin), asks the kernel again and again before it sleeps in a
-///   wait: for at most the limit, and not at all while that has lately been in vain, so that an idle
-///   loop soon spins no more. It changes when a wait ends, never what it tells. A zero timeout polls
-///   once, and other timeouts stay as exact as C8 says. Without it, C14 holds.
+/// - **C17** With [`set_spin`](crate::OsPoller::set_spin), a wait polls for at most the limit before
+///   it blocks, and not at all where that has lately caught nothing: an idle loop soon spins no more.
+///   If events arrive within the limit again, some waits later it spins again. It changes when a wait
+///   ends, never what it returns. A zero timeout polls once, and other timeouts stay as exact as C8
+///   says. Without it, C14 holds.
 /// - **C18** [`OsPoller::try_clone`](crate::OsPoller::try_clone) creates another handle on the same
 ///   registrations, so that several threads wait on one poller. A oneshot goes to exactly one of them.
 ///   An edge goes to one as a rule; new data goes to another one while the first still reads. A level goes
