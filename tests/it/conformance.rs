@@ -10,6 +10,8 @@ pub(crate) mod interest;
 pub(crate) mod kqueue;
 pub(crate) mod load;
 pub(crate) mod mode;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) mod modelled;
 pub(crate) mod ownership;
 pub(crate) mod registered;
 pub(crate) mod sharing;
@@ -17,7 +19,8 @@ pub(crate) mod thread;
 pub(crate) mod waiting;
 
 /// Makes a test of each case, over one backend; or of those that need neither real time nor a
-/// poller that is a descriptor; or of those about several handles; or of those about kqueue.
+/// poller that is a descriptor; or of those about several handles; or of those about kqueue; or of
+/// those that only a model can bring about.
 macro_rules! conformance {
     (simulated: $poller:ty) => {
         conformance! { @each $poller;
@@ -138,6 +141,21 @@ macro_rules! conformance {
             sharing::a_wake_that_stays_ends_every_wait,
             sharing::a_handle_that_is_dropped_leaves_the_others_waiting,
             sharing::buffers_and_spinning_are_of_each_handle,
+        }
+    };
+    (modelled: $poller:ty) => {
+        conformance! { @each $poller;
+            modelled::a_oneshot_is_reported_once_by_a_buffer_of_one,
+            modelled::a_poller_that_spins_uses_the_processor,
+            modelled::a_failed_modify_is_never_reported_and_undoes_nothing,
+            modelled::an_add_that_fails_leaves_nothing_registered,
+            modelled::a_number_that_is_not_open_takes_no_memory,
+            modelled::a_pipe_whose_reader_left_is_still_registered,
+            modelled::no_interest_is_never_reported_beside_waits,
+            modelled::a_full_buffer_is_no_out_of_band_data,
+            modelled::an_interrupted_poll_polls_again,
+            modelled::each_verb_and_each_wait_is_as_many_calls_as_promised,
+            modelled::nothing_is_allocated_in_steady_waits,
         }
     };
     (kqueue: $poller:ty) => {

@@ -3,122 +3,108 @@
 //!
 //! It proves the selector's logic on Linux, and nothing about a BSD.
 
-use std::io::{self, ErrorKind, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
-use allocation_counter::measure;
-use nix::errno::Errno;
-use nix::time::{ClockId, clock_gettime};
-use pollio::{EventObject, Interest, Mode, Poller};
+use pollio::{Event, Poller, Registry};
 
 use crate::conformance::conformance;
-use crate::conformance::sharing::share;
-use crate::descriptors::pair;
-use crate::expect::Expect;
-pub(crate) use crate::os_poller::OsPoller as KqueuePoller;
+use crate::conformance::sharing::Share;
+use crate::kernel::{Kernel, On};
+use crate::os_poller::OsPoller;
 use crate::sys::kevent;
 
-conformance!(KqueuePoller);
-conformance!(kqueue: KqueuePoller);
-conformance!(shared: KqueuePoller);
-share!(KqueuePoller, 20_000);
+/// `OsPoller` over the model of one system's kqueue.
+pub(crate) struct KqueuePoller<S>(OsPoller, PhantomData<S>);
 
-/// C4, C9: the two filters of a descriptor come in different batches, if at all.
-#[test]
-fn a_oneshot_is_told_once_by_a_buffer_of_one() {
-    for capacity in [0, 1] {
-        let pairs: Vec<_> = (0..10).map(|_| pair()).collect();
-        let both = Interest::READABLE | Interest::WRITABLE;
-        let mut poller = KqueuePoller::with_capacity(capacity).unwrap();
-        for (token, (near, far)) in (0..).zip(&pairs) {
-            (&*far).write_all(b"x").unwrap();
-            let object = EventObject::client(near.as_raw_fd()).with_interest(both);
-            poller.add(object.with_mode(Mode::Oneshot).with_token(token)).unwrap();
-        }
-        let mut told = Vec::new();
-        while let events @ [_, ..] = poller.wait(0).unwrap() {
-            told.extend(events.iter().map(|event| event.token));
-        }
-        told.sort_unstable();
-        assert_eq!(told, Vec::from_iter(0..10));
-        poller.expect_none();
+impl<S: On> KqueuePoller<S> {
+    pub(crate) fn with_capacity(capacity: usize) -> io::Result<Self> {
+        let create = || OsPoller::with_capacity(capacity);
+        Ok(Self(kevent::on(S::KERNEL, create)?, PhantomData))
+    }
+
+    pub(crate) fn set_spin(&mut self, limit: Duration) {
+        self.0.set_spin(limit);
     }
 }
 
-/// C17: it asks for as long as it waits; else it sleeps.
-#[test]
-fn a_poller_that_is_told_to_spin_uses_the_processor() {
-    let processor_time = |spin| {
-        let mut poller = KqueuePoller::new().unwrap();
-        poller.set_spin(spin);
-        let now = || clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap();
-        let start = now();
-        assert!(poller.wait(100).unwrap().is_empty());
-        Duration::from(now() - start)
-    };
-    let (spun, slept) = (processor_time(Duration::MAX), processor_time(Duration::ZERO));
-    // The other tests leave it a share of a core.
-    assert!(spun > 2 * slept && spun > Duration::from_millis(4), "{spun:?}, not {slept:?}");
+impl<S: On> Poller for KqueuePoller<S> {
+    fn new() -> io::Result<Self> {
+        Ok(Self(kevent::on(S::KERNEL, OsPoller::new)?, PhantomData))
+    }
+
+    fn registry(&self) -> &Registry {
+        self.0.registry()
+    }
+
+    fn wait_timeout(&mut self, timeout: Option<Duration>) -> io::Result<&[Event]> {
+        self.0.wait_timeout(timeout)
+    }
 }
 
-/// C10, C12: registrations of one descriptor take turns.
-#[test]
-fn a_failed_modify_is_never_told_and_undoes_nothing() {
-    let (near, mut far) = pair();
-    far.write_all(b"x").unwrap();
-    let object = EventObject::client(near.as_raw_fd());
-    let mut poller = KqueuePoller::new().unwrap();
-    let registry = poller.registry().clone();
-    std::thread::scope(|scope| {
-        let modifying = scope.spawn(|| {
-            for _ in 0..1_000 {
-                let _ = registry.modify(object.with_token(2));
+impl<S: On> On for KqueuePoller<S> {
+    const KERNEL: Kernel = S::KERNEL;
+    const IS_MODELLED: bool = true;
+}
+
+impl<S: On + Send> Share for KqueuePoller<S> {
+    const MESSAGES: usize = 10_000;
+
+    fn share(&self) -> Self {
+        Self(self.0.try_clone().unwrap(), PhantomData)
+    }
+
+    fn with_capacity(capacity: usize) -> io::Result<Self> {
+        Self::with_capacity(capacity)
+    }
+
+    fn set_spin(&mut self, limit: Duration) {
+        self.set_spin(limit);
+    }
+}
+
+impl<S> AsFd for KqueuePoller<S> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl<S> AsRawFd for KqueuePoller<S> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl<S> fmt::Debug for KqueuePoller<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Makes a module for each system, named so that nobody takes its tests for those of a real one.
+macro_rules! systems {
+    ($($module:ident $system:ident)*) => {$(
+        pub(crate) mod $module {
+            use super::*;
+
+            #[derive(Debug)]
+            pub(crate) enum System {}
+
+            impl On for System {
+                const KERNEL: Kernel = Kernel::$system;
             }
-        });
-        while !modifying.is_finished() {
-            assert_eq!(poller.wait(0).unwrap(), [], "nothing is registered");
-            poller.add(object.with_token(1)).unwrap();
-            poller.delete(object.fd).expect("it was added");
+
+            pub(crate) type Poller = KqueuePoller<System>;
+
+            conformance!(Poller);
+            conformance!(kqueue: Poller);
+            conformance!(shared: Poller);
+            conformance!(modelled: Poller);
         }
-    });
+    )*};
 }
 
-/// C10: the kernel has no memory for the new knotes, and what they were to replace is no longer
-/// reported.
-#[test]
-fn an_add_that_fails_leaves_nothing_registered() {
-    let (near, mut far) = pair();
-    far.write_all(b"x").unwrap();
-    let object = EventObject::client(near.as_raw_fd())
-        .with_interest(Interest::READABLE | Interest::WRITABLE)
-        .with_mode(Mode::Oneshot);
-    let mut poller = KqueuePoller::new().unwrap();
-    type Verb = fn(&KqueuePoller, EventObject) -> io::Result<()>;
-    for verb in [Poller::add as Verb, Poller::modify as Verb] {
-        poller.add(object).unwrap();
-        kevent::fail_next(poller.as_fd(), kevent::EV_ADD, Errno::ENOMEM);
-        let error = verb(&poller, object).unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(Errno::ENOMEM as i32));
-        poller.expect_none();
-        assert_eq!(poller.delete(object.fd).unwrap_err().kind(), ErrorKind::NotFound);
-    }
-}
-
-/// A number that is not open makes no table of all numbers up to it.
-#[test]
-fn a_number_that_is_not_open_takes_no_memory() {
-    let both = Interest::READABLE | Interest::WRITABLE;
-    let poller = KqueuePoller::new().unwrap();
-    for fd in [-1, 1 << 29, i32::MAX] {
-        let object = EventObject::client(fd).with_interest(both).with_mode(Mode::Oneshot);
-        let taken = measure(|| {
-            for _ in 0..10 {
-                let error = poller.add(object).unwrap_err();
-                assert_eq!(error.raw_os_error(), Some(Errno::EBADF as i32));
-                poller.modify(object).unwrap_err();
-            }
-        });
-        assert!(taken.bytes_max < 100_000, "{fd}: {} bytes", taken.bytes_max);
-    }
-}
+systems! { apple Apple freebsd FreeBsd netbsd NetBsd openbsd OpenBsd dragonfly DragonFly }

@@ -6,6 +6,7 @@ mod costs;
 mod descriptors;
 mod expect;
 mod foreign;
+mod kernel;
 mod sources;
 mod spinning;
 mod tidy;

@@ -25,31 +25,21 @@ use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, RngAlgorithm, RngSeed, TestCaseError, TestError, TestRunner};
 
 use crate::alone::alone;
-use crate::kqueue_model::KqueuePoller;
+use crate::kernel::Kernel;
 use crate::random::Random;
 use ledger::Ledger;
 use operation::{INTERESTS, MODES, Operation, Sequence, Shape, sequences};
-use oracle::Kernel;
 use world::World;
 
 /// Makes a poller whose first wait has room for so many events.
 type WithCapacity<P> = fn(usize) -> io::Result<P>;
 
 const EPOLL: WithCapacity<OsPoller> = OsPoller::with_capacity;
-const KQUEUE: WithCapacity<KqueuePoller> = KqueuePoller::with_capacity;
-
 /// C1, C2, C3, C4, C5, C6, C9, C10, C16
 #[test]
 fn epoll_tells_what_poll_says_and_the_modes_allow() {
     let path = concat!(module_path!(), "::epoll_tells_what_poll_says_and_the_modes_allow");
     alone(path, || run_all(1, |number| run(number, Kernel::Epoll, EPOLL)));
-}
-
-/// C1, C2, C3, C4, C5, C6, C9, C10, C16
-#[test]
-fn kqueue_tells_what_poll_says_and_the_modes_allow() {
-    let path = concat!(module_path!(), "::kqueue_tells_what_poll_says_and_the_modes_allow");
-    alone(path, || run_all(1, |number| run(number, Kernel::Kqueue, KQUEUE)));
 }
 
 /// C1, C2, C3, C4, C9, C12
@@ -59,12 +49,37 @@ fn epoll_tells_a_thread_what_others_do() {
     alone(path, || run_all(16, |number| run_threads(number, Kernel::Epoll, EPOLL)));
 }
 
-/// C1, C2, C3, C4, C9, C12
-#[test]
-fn kqueue_tells_a_thread_what_others_do() {
-    let path = concat!(module_path!(), "::kqueue_tells_a_thread_what_others_do");
-    alone(path, || run_all(16, |number| run_threads(number, Kernel::Kqueue, KQUEUE)));
+/// Makes the two tests over each system's kqueue, which share the sequences out.
+macro_rules! systems {
+    ($($module:ident)*) => {
+        mod kqueue_model {$(
+            mod $module {
+                use super::super::*;
+                use crate::kernel::On;
+                use crate::kqueue_model::$module::Poller as KqueuePoller;
+
+                const KERNEL: Kernel = KqueuePoller::KERNEL;
+                const KQUEUE: WithCapacity<KqueuePoller> = KqueuePoller::with_capacity;
+
+                /// C1, C2, C3, C4, C5, C6, C9, C10, C16
+                #[test]
+                fn it_reports_what_poll_says_and_the_modes_allow() {
+                    let path = concat!(module_path!(), "::it_reports_what_poll_says_and_the_modes_allow");
+                    alone(path, || run_all(5, |number| run(number, KERNEL, KQUEUE)));
+                }
+
+                /// C1, C2, C3, C4, C9, C12
+                #[test]
+                fn it_reports_to_a_thread_what_others_do() {
+                    let path = concat!(module_path!(), "::it_reports_to_a_thread_what_others_do");
+                    alone(path, || run_all(5 * 16, |number| run_threads(number, KERNEL, KQUEUE)));
+                }
+            }
+        )*}
+    };
 }
+
+systems! { apple freebsd netbsd openbsd dragonfly }
 
 /// The number of the first sequence.
 const FIRST: &str = "POLLIO_MODEL_FIRST";

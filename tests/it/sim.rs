@@ -20,9 +20,14 @@ use crate::alone::{Closing, this_program_again};
 use crate::conformance::{conformance, load};
 use crate::descriptors::{drain, fill, pair};
 use crate::expect::Expect;
+use crate::kernel::{Kernel, On};
 use following::Following;
 
 conformance!(simulated: Following<{ usize::MAX }>);
+
+impl<const BATCH: usize> On for Following<BATCH> {
+    const KERNEL: Kernel = Kernel::Epoll;
+}
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const SECOND: Duration = Duration::from_secs(1);

@@ -4,7 +4,10 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
-use pollio::{Event, OsPoller, Poller, Registry};
+use pollio::{Event, Poller, Registry};
+
+use crate::conformance::sharing::Share;
+use crate::kernel::{Kernel, On};
 
 /// A poller that spins from the beginning.
 pub(crate) struct Spinning<P>(P);
@@ -12,17 +15,12 @@ pub(crate) struct Spinning<P>(P);
 /// Long enough to catch what comes soon, short enough to sleep before the rest.
 const LIMIT: Duration = Duration::from_millis(1);
 
-pub(crate) trait SetSpin: Poller {
-    fn set_spin(&mut self, limit: Duration);
+impl<P: On> On for Spinning<P> {
+    const KERNEL: Kernel = P::KERNEL;
+    const IS_MODELLED: bool = P::IS_MODELLED;
 }
 
-impl SetSpin for OsPoller {
-    fn set_spin(&mut self, limit: Duration) {
-        self.set_spin(limit);
-    }
-}
-
-impl<P: SetSpin> Poller for Spinning<P> {
+impl<P: Share> Poller for Spinning<P> {
     fn new() -> io::Result<Self> {
         let mut poller = P::new()?;
         poller.set_spin(LIMIT);
@@ -63,17 +61,9 @@ mod os {
 /// C17
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod kqueue_model {
-    use std::time::Duration;
-
-    use super::{SetSpin, Spinning};
+    use super::Spinning;
     use crate::conformance::conformance;
-    use crate::kqueue_model::KqueuePoller;
+    use crate::kqueue_model::apple::Poller;
 
-    impl SetSpin for KqueuePoller {
-        fn set_spin(&mut self, limit: Duration) {
-            self.set_spin(limit);
-        }
-    }
-
-    conformance!(Spinning<KqueuePoller>);
+    conformance!(Spinning<Poller>);
 }

@@ -1,10 +1,12 @@
-//! What stands behind the wall for the kqueue backend and the BSD halves of the sources: a model of
+//! The system-call layer below the kqueue selector and the BSD halves of the sources: a model of
 //! kqueue(2), over the crate's own epoll.
 
 #[allow(unsafe_code, dead_code, reason = "the crate's own calls, of which the model needs some")]
 #[path = "../../src/sys/linux/epoll.rs"]
 mod epoll;
 pub(crate) mod kevent;
+#[allow(unsafe_code, reason = "a knote names a descriptor by its number")]
+mod state;
 
 #[path = "../../src/sys/bsd/sources.rs"]
 mod bsd;

@@ -13,6 +13,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use super::mode::MODES;
 use crate::descriptors::{drain, fill, pair, pipe, tcp_pair};
 use crate::expect::Expect;
+use crate::kernel::{Kernel, On};
 
 const BOTH: Interest = Interest::READABLE.union(Interest::WRITABLE);
 
@@ -87,11 +88,12 @@ pub(crate) fn a_hang_up_of_both_sides_over_tcp_closes_both_ways<P: Poller>() {
     poller.add(EventObject::client(near.as_raw_fd()).with_interest(BOTH)).unwrap();
     let event = loop {
         let event = poller.expect_one();
-        if event.is_write_closed() {
+        // On kqueue one's own shutdown may be reported before the peer's.
+        if event.is_read_closed() && event.is_write_closed() {
             break event;
         }
     };
-    assert!(event.is_read_closed() && event.is_readable(), "{event:?}");
+    assert!(event.is_readable(), "{event:?}");
 }
 
 /// C6
@@ -162,13 +164,14 @@ pub(crate) fn ones_own_shutdown_of_reading_is_read_closed<P: Poller>() {
 }
 
 /// C6: whether it is a hang-up, the kernels differ.
-pub(crate) fn ones_own_shutdown_of_writing_lets_no_write_block<P: Poller>() {
+pub(crate) fn ones_own_shutdown_of_writing_lets_no_write_block<P: Poller + On>() {
     for (near, _far) in sockets() {
         let poller = &mut shut_down::<P>(&near, Shutdown::Write);
         let event = poller.expect_one();
         assert!(event.is_writable() && !event.is_read_closed(), "{event:?}");
-        let told_at_once = cfg!(not(any(target_os = "linux", target_os = "android")));
-        assert_eq!(event.is_write_closed(), told_at_once, "{event:?}");
+        // The model's are Linux's sockets.
+        let is_closed = P::KERNEL.is_kqueue() && !P::IS_MODELLED;
+        assert_eq!(event.is_write_closed(), is_closed, "{event:?}");
         let error = SockRef::from(&near).send(b"x").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     }
@@ -223,20 +226,24 @@ pub(crate) fn a_pipe_without_a_writer_is_read_closed<P: Poller>() {
 }
 
 /// C6: which of the two predicates says it differs with the kernel.
-pub(crate) fn a_pipe_without_a_reader_lets_no_write_block<P: Poller>() {
+pub(crate) fn a_pipe_without_a_reader_lets_no_write_block<P: Poller + On>() {
     let (reader, mut writer) = pipe();
     let mut poller = P::new().unwrap();
     fill(&writer);
     poller.add(EventObject::client(writer.as_raw_fd()).with_interest(Interest::WRITABLE)).unwrap();
     poller.expect_none();
     drop(reader);
+    if P::KERNEL == Kernel::NetBsd {
+        // `pipeclose` wakes nobody who waits for room.
+        return poller.expect_none();
+    }
     let event = poller.expect_one();
     assert!(event.is_writable() && (event.is_error() || event.is_write_closed()), "{event:?}");
     assert_eq!(writer.write(b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
 }
 
 /// C6
-pub(crate) fn a_pty_that_hung_up_is_read_closed<P: Poller>() {
+pub(crate) fn a_pty_that_hung_up_is_read_closed<P: Poller + On>() {
     let pty = openpty(None, None).unwrap();
     let mut poller = P::new().unwrap();
     poller.add(EventObject::client(pty.master.as_raw_fd())).unwrap();
@@ -244,6 +251,10 @@ pub(crate) fn a_pty_that_hung_up_is_read_closed<P: Poller>() {
     nix::unistd::write(&pty.slave, b"prompt").unwrap();
     let event = poller.expect_one();
     assert!(event.is_readable() && !event.is_read_closed());
+    if P::KERNEL == Kernel::NetBsd {
+        // The master never hears of it.
+        return;
+    }
     drop(pty.slave);
     let event = poller.expect_one();
     assert!(event.is_readable() && event.is_read_closed(), "{event:?}");

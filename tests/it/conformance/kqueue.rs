@@ -9,6 +9,7 @@ use pollio::{EventObject, Interest, Mode, Poller};
 
 use crate::descriptors::{pair, pipe, tcp_pair};
 use crate::expect::Expect;
+use crate::kernel::{Kernel, On};
 
 /// C10: with all that was asked.
 pub(crate) fn adding_twice_replaces<P: Poller>() {
@@ -51,7 +52,7 @@ pub(crate) fn a_closed_descriptor_is_silent_though_a_duplicate_lives<P: Poller>(
 }
 
 /// C6: macOS takes the writing end of a pipe without a reader, FreeBSD and NetBSD do not.
-pub(crate) fn a_broken_pipe_is_refused_or_told<P: Poller>() {
+pub(crate) fn a_broken_pipe_is_refused_or_told<P: Poller + On>() {
     let (reader, writer) = pipe();
     let object = EventObject::client(writer.as_raw_fd()).with_interest(Interest::WRITABLE);
     let mut poller = P::new().unwrap();
@@ -59,7 +60,7 @@ pub(crate) fn a_broken_pipe_is_refused_or_told<P: Poller>() {
     match poller.add(object) {
         Ok(()) => assert!(poller.expect_one().is_write_closed()),
         Err(error) => {
-            let errno = if cfg!(target_os = "netbsd") { Errno::EBADF } else { Errno::EPIPE };
+            let errno = if P::KERNEL == Kernel::NetBsd { Errno::EBADF } else { Errno::EPIPE };
             assert_eq!(error.raw_os_error(), Some(errno as i32));
             assert_eq!(poller.delete(object.fd).unwrap_err().kind(), ErrorKind::NotFound);
         }
@@ -67,12 +68,17 @@ pub(crate) fn a_broken_pipe_is_refused_or_told<P: Poller>() {
 }
 
 /// C10: a kqueue can be read and no more, so of this registration one half could be made.
-pub(crate) fn a_refused_add_leaves_nothing_registered<P: Poller + AsRawFd>() {
+pub(crate) fn a_refused_add_leaves_nothing_registered<P: Poller + AsRawFd + On>() {
     let (near, mut far) = pair();
     let (mut outer, inner) = (P::new().unwrap(), P::new().unwrap());
     let object = EventObject::client(inner.as_raw_fd());
     let both = object.with_interest(Interest::READABLE | Interest::WRITABLE);
-    assert_eq!(outer.add(both).unwrap_err().kind(), ErrorKind::InvalidInput);
+    let errno = match P::KERNEL {
+        Kernel::NetBsd => Errno::EPERM,
+        Kernel::DragonFly => Errno::EOPNOTSUPP,
+        _ => Errno::EINVAL,
+    };
+    assert_eq!(outer.add(both).unwrap_err().raw_os_error(), Some(errno as i32));
     assert_eq!(outer.delete(object.fd).unwrap_err().kind(), ErrorKind::NotFound);
     inner.add(EventObject::client(near.as_raw_fd())).unwrap();
     far.write_all(b"x").unwrap();
@@ -81,7 +87,7 @@ pub(crate) fn a_refused_add_leaves_nothing_registered<P: Poller + AsRawFd>() {
 
 /// C6: the filter for out-of-band data tells of the end as well, which must neither be lost nor
 /// keep a wait busy.
-pub(crate) fn the_end_is_told_to_those_who_asked_for_priority<P: Poller>() {
+pub(crate) fn the_end_is_told_to_those_who_asked_for_priority<P: Poller + On>() {
     let (near, far) = tcp_pair();
     let object = EventObject::client(near.as_raw_fd()).with_interest(Interest::PRIORITY);
     let mut poller = P::new().unwrap();
@@ -89,8 +95,8 @@ pub(crate) fn the_end_is_told_to_those_who_asked_for_priority<P: Poller>() {
     (&far).write_all(b"x").unwrap();
     poller.expect_none();
     far.shutdown(Shutdown::Write).unwrap();
-    if cfg!(any(target_os = "freebsd", target_os = "netbsd")) {
-        // They have no such filter.
+    if P::KERNEL != Kernel::Apple {
+        // FreeBSD and NetBSD have no such filter. Those of OpenBSD and DragonFly BSD do not report the end.
         return poller.expect_none();
     }
     let event = poller.expect_one();

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::Shutdown;
 
+use crate::kernel::Kernel;
 use pollio::{EventKind, Interest, Mode};
 use proptest::collection::vec;
 use proptest::prelude::Strategy;
@@ -23,6 +24,16 @@ pub(super) enum What {
 }
 
 impl What {
+    /// This, or what stands in for it over a kernel whose filters for it are a case of their own: FreeBSD's
+    /// and NetBSD's for the writer of a pipe, and NetBSD's for the master of a pty.
+    pub(super) fn on(self, kernel: Kernel) -> Self {
+        match (self, kernel) {
+            (Self::PipeWriter, Kernel::FreeBsd | Kernel::NetBsd) => Self::PipeReader,
+            (Self::PtyMaster, Kernel::NetBsd) => Self::PtySlave,
+            _ => self,
+        }
+    }
+
     pub(super) fn is_socket(self) -> bool {
         matches!(self, Self::Unix | Self::Tcp)
     }

@@ -3,12 +3,7 @@
 use nix::poll::PollFlags;
 use pollio::{Event, EventObject, Interest, Mode, Readiness};
 
-/// Whose rules hold, where the table in the docs of `Poller` says that kernels differ.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Kernel {
-    Epoll,
-    Kqueue,
-}
+use crate::kernel::Kernel;
 
 /// The peer's half-close, which nix does not know.
 pub(super) const RDHUP: PollFlags = PollFlags::from_bits_retain(libc::POLLRDHUP);
@@ -21,6 +16,7 @@ const HUP: PollFlags = PollFlags::POLLHUP;
 
 const NOTHING: Readiness = Readiness::empty();
 
+/// The rules that hold over a kernel, where the docs say that kernels differ.
 impl Kernel {
     /// What is told of a descriptor of which poll(2) says `bits`: nothing, or something.
     pub(super) fn readiness(
@@ -31,9 +27,9 @@ impl Kernel {
     ) -> Readiness {
         match self {
             Self::Epoll => epoll_readiness(interest, bits),
-            Self::Kqueue => interest
+            _ => interest
                 .iter()
-                .map(|one| kqueue_readiness(one, bits, is_socket))
+                .map(|one| kqueue_readiness(self, one, bits, is_socket))
                 .fold(NOTHING, Readiness::union),
         }
     }
@@ -73,13 +69,15 @@ fn epoll_readiness(interest: Interest, bits: PollFlags) -> Readiness {
 }
 
 /// What the filter of one interest tells: nothing that was not asked for.
-fn kqueue_readiness(one: Interest, bits: PollFlags, is_socket: bool) -> Readiness {
+fn kqueue_readiness(kernel: Kernel, one: Interest, bits: PollFlags, is_socket: bool) -> Readiness {
     let (fires, end, ready, closed) = if one == Interest::WRITABLE {
         // A pipe without a reader has an end, and no error.
         let end = if is_socket { HUP } else { HUP | ERR };
         (OUT | HUP | ERR, end, Readiness::WRITABLE, Readiness::WRITE_CLOSED)
     } else if one == Interest::READABLE {
         (IN | RDHUP | HUP | ERR, RDHUP | HUP, Readiness::READABLE, Readiness::READ_CLOSED)
+    } else if !kernel.has_priority() || kernel != Kernel::Apple && !bits.contains(PRI) {
+        return NOTHING;
     } else if bits.contains(PRI) {
         (PRI, PollFlags::empty(), Readiness::PRIORITY, NOTHING)
     } else {
@@ -171,7 +169,7 @@ impl Registration {
                 match kernel {
                     Kernel::Epoll => all,
                     // Each filter for itself.
-                    Kernel::Kqueue => kernel.readiness(due, bits, is_socket),
+                    _ => kernel.readiness(due, bits, is_socket),
                 }
             }
         }

@@ -19,7 +19,8 @@ use pollio::{EventObject, Interest, Timer};
 use socket2::SockRef;
 
 use super::operation::{Amount, End, What};
-use super::oracle::{Kernel, Polled, RDHUP, Registration};
+use super::oracle::{Polled, RDHUP, Registration};
+use crate::kernel::Kernel;
 
 /// Longer than the kernel takes to deliver anything.
 pub(super) const LONG: Duration = Duration::from_secs(10);
@@ -145,8 +146,19 @@ impl Thing {
     pub(super) fn register(&mut self, kernel: Kernel, object: EventObject) -> Result<(), Errno> {
         self.forget(object.fd);
         let is_broken = self.what == What::PipeWriter && self.far.is_none();
-        if kernel == Kernel::Kqueue && is_broken && object.interest().contains(Interest::WRITABLE) {
+        let refuses = !matches!(kernel, Kernel::Epoll | Kernel::Apple);
+        if refuses && is_broken && object.interest().contains(Interest::WRITABLE) {
             return Err(Errno::EPIPE);
+        }
+        let asks_for_priority = object.interest().contains(Interest::PRIORITY);
+        if kernel.is_kqueue()
+            && kernel.has_priority()
+            && asks_for_priority
+            && !self.what.is_socket()
+        {
+            // Its filter is one of sockets.
+            let is_dragonfly = kernel == Kernel::DragonFly;
+            return Err(if is_dragonfly { Errno::EOPNOTSUPP } else { Errno::EINVAL });
         }
         self.registrations.push(Registration::new(object));
         Ok(())

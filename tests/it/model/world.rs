@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::thread;
@@ -9,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFlags, PollTimeout, poll};
-use pollio::{Event, EventKind, EventObject, Mode, Poller, Readiness, Registry};
+use pollio::{Event, EventKind, EventObject, Poller, Readiness, Registry};
 
 use super::ledger::Ledger;
 use super::operation::{Amount, Asked, End, Operation, What, Which};
-use super::oracle::Kernel;
 use super::thing::{LONG, Thing, bits};
+use crate::kernel::Kernel;
 
 /// A place for a descriptor, and its like.
 struct Slot {
@@ -81,6 +82,12 @@ impl World {
                 Ok(())
             }),
             Operation::WriteOutOfBand(slot) => self.act(slot, Thing::write_out_of_band),
+            // There, a socket whose reading was shut down reports no later reset as an edge: `sorflush`.
+            Operation::Shutdown(_, End::Near, how)
+                if self.kernel == Kernel::FreeBsd && how != Shutdown::Write =>
+            {
+                Ok(())
+            }
             Operation::Shutdown(slot, end, how) => {
                 self.act(slot, |thing, _| thing.shutdown(end, how))
             }
@@ -107,7 +114,7 @@ impl World {
     fn open(&mut self, slot: usize) {
         let Slot { what, thing, last } = &mut self.slots[slot];
         if last.is_none() {
-            let new = Thing::open(*what);
+            let new = Thing::open(what.on(self.kernel));
             *last = Some(new.nears[0].number());
             *thing = Some(new);
         }
@@ -147,14 +154,14 @@ impl World {
         }
         thing.nears.retain(|near| near.number() != fd);
         *last = Some(fd);
-        if self.kernel == Kernel::Kqueue {
+        if self.kernel.is_kqueue() {
             thing.forget(fd);
         }
         let may_be_mistaken = thing.what.is_anonymous() || !thing.nears.is_empty();
         if thing.nears.is_empty() {
             *place = None;
         }
-        if self.kernel == Kernel::Kqueue && may_be_mistaken && self.ledger.is_none() {
+        if self.kernel.is_kqueue() && may_be_mistaken && self.ledger.is_none() {
             // The model of kqueue is not told of a close: else it would take what has the number
             // next for the same.
             self.delete(fd)?;
@@ -186,12 +193,7 @@ impl World {
     }
 
     fn object(&mut self, fd: RawFd, asked: Asked) -> EventObject {
-        let Asked { kind, mut interest, mode } = asked;
-        let is_oneshot = matches!(mode, Mode::Oneshot | Mode::EdgeOneshot);
-        if self.kernel == Kernel::Kqueue && is_oneshot && self.ledger.is_some() {
-            // With several, a wait may silence what is registered anew meanwhile, as the table says.
-            interest = interest.iter().next().unwrap_or(interest);
-        }
+        let Asked { kind, interest, mode } = asked;
         self.token = self.token.wrapping_add(1);
         let object = match kind {
             EventKind::Server => EventObject::server(fd),
@@ -215,7 +217,7 @@ impl World {
         let object = self.object(fd, asked);
         let kernel = self.kernel;
         let expected = match self.holder(fd) {
-            None => Err(Errno::EBADF),
+            None => Err(unknown(kernel)),
             Some(thing) if !thing.is_registered(fd) => Err(Errno::ENOENT),
             Some(thing) => thing.register(kernel, object),
         };
@@ -223,8 +225,9 @@ impl World {
     }
 
     fn delete(&mut self, fd: RawFd) -> Result<(), String> {
+        let kernel = self.kernel;
         let expected = match self.holder(fd) {
-            None => Err(Errno::EBADF),
+            None => Err(unknown(kernel)),
             Some(thing) if !thing.is_registered(fd) => Err(Errno::ENOENT),
             Some(thing) => {
                 thing.forget(fd);
@@ -364,6 +367,11 @@ impl World {
         }
         Ok(late)
     }
+}
+
+/// What it is to change the registration of a number that is not open.
+fn unknown(kernel: Kernel) -> Errno {
+    if kernel == Kernel::Apple { Errno::ENOENT } else { Errno::EBADF }
 }
 
 /// Whether a call had the outcome that was expected of it.

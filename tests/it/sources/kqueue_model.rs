@@ -1,17 +1,20 @@
-//! The sources of the BSDs, over the model of kqueue.
+//! The sources of the BSDs, over the model of kqueue: of FreeBSD's as they stand here, and of the others'
+//! in a process each.
 
+use std::env;
 use std::os::fd::{AsFd, AsRawFd};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use pollio::{EventObject, Poller};
 
-use crate::alone::alone;
+use crate::alone::{alone, spawn};
 use crate::descriptors::allow_descriptors;
 use crate::expect::Expect;
-use crate::kqueue_model::KqueuePoller as AnyPoller;
+use crate::os_poller::OsPoller as AnyPoller;
 use crate::sys::{
-    ChildExit, Receiver, Sender, SyncSender, Timer, Waker, WakerFd, channel, sync_channel,
+    ChildExit, Receiver, Sender, SyncSender, Timer, Waker, WakerFd, channel, kevent, sync_channel,
 };
 
 #[path = "channel.rs"]
@@ -29,6 +32,56 @@ mod timer;
 #[path = "waker.rs"]
 #[allow(clippy::duplicate_mod, reason = "the same cases, with other types above them")]
 mod waker;
+
+/// Runs every case of this module over another kernel.
+fn over(kernel: &str) {
+    let (_crate, module) = module_path!().split_once("::").unwrap();
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args([&format!("{module}::"), "--skip", &format!("{module}::every_case_over")]);
+    let output = spawn(command.env(kevent::KERNEL_NAME, kernel).stdout(Stdio::piped()))
+        .wait_with_output()
+        .unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let passed = stdout.rsplit_once(" passed").and_then(|(before, _)| before.rsplit_once(' '));
+    let passed = passed.and_then(|(_, count)| count.parse().ok()).unwrap_or(0);
+    assert!(output.status.success() && passed > 30, "over {kernel}: {stdout}");
+}
+
+#[test]
+fn every_case_over_apple() {
+    over("apple");
+}
+
+#[test]
+fn every_case_over_netbsd() {
+    over("netbsd");
+}
+
+#[test]
+fn every_case_over_openbsd() {
+    over("openbsd");
+}
+
+#[test]
+fn every_case_over_dragonfly() {
+    over("dragonfly");
+}
+
+/// macOS and OpenBSD do not find a process that has begun to end, and cannot be reaped yet: `proc_find`.
+#[test]
+fn a_process_that_is_about_to_end_is_reported_and_wait_reaps_it() {
+    let mut process = spawn(Command::new("cat").stdin(Stdio::piped()));
+    kevent::fail_next_proc(Errno::ESRCH);
+    let child = ChildExit::new(&process).unwrap();
+    let mut poller = AnyPoller::new().unwrap();
+    poller.add(EventObject::client(child.as_raw_fd())).unwrap();
+    for _ in 0..3 {
+        poller.expect_one();
+    }
+    assert!(process.try_wait().unwrap().is_none());
+    drop(process.stdin.take());
+    assert!(process.wait().unwrap().success());
+}
 
 /// C15: more bytes than the pair of sockets holds, and than one read takes.
 #[test]

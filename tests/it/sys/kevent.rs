@@ -1,11 +1,16 @@
-//! A model of kqueue(2): what the backend for macOS and the BSDs asks of its kernel, on Linux.
+//! A model of kqueue(2), on Linux: what the kqueue selector calls instead of its kernel.
 //!
 //! A kqueue is an epoll instance, so that it can be waited for, watched by another kqueue, and
 //! closed; its knotes stand in a table beside it. A knote is what epoll watches for it: the
 //! descriptor that it names, or one of its own for what is none. Epoll takes a descriptor only
 //! once, hence the write and except filters have an epoll instance each, within the kqueue's.
 //!
-//! Where the kernels differ, the model does what is harder for its caller, and says so.
+//! A kqueue is that of a [`Kernel`]: Apple's, FreeBSD's, NetBSD's, OpenBSD's or DragonFly's. Where the
+//! sources of these differ, so does the model, and its `facts` name the function that says so. Where a
+//! source does not settle it, the model does what is harder for its caller.
+//!
+//! No kernel holds a lock over a list of changes: another thread's wait may come between two of them, and
+//! here it does.
 //!
 //! A close is found out when the model next looks at the number. If by then it is that of a file with
 //! the same inode, such as another eventfd, its knotes go on.
@@ -13,10 +18,14 @@
 //! Left out are the filters that pollio does not use, low-water marks, `NOTE_FF…`, what a duplicate
 //! of a kqueue's descriptor does, how many bytes are ready (`data` is 1), how a process ended, and
 //! the end that a socket's own shutdown is to EVFILT_WRITE. A kqueue that was closed frees what it
-//! has beside its descriptor when the model is called next; readers have nothing beside.
+//! has next to its descriptor when the model is called next; readers have nothing there. Left out too: a
+//! kqueue of FreeBSD and NetBSD looks readable while knotes are queued that are no longer ready
+//! (`filt_kqueue`, `kqueue_poll`); macOS's terminals that are revoked; NetBSD's timers in ticks.
 
+use std::cell::Cell;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
+use std::env;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -25,17 +34,21 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use allocation_counter::opt_out;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::stat::makedev;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
-use super::epoll;
+use super::{epoll, state};
+use crate::kernel::Kernel;
 pub(crate) use entry::Kevent;
 
 mod entry;
+mod facts;
 mod tests;
 
 pub(crate) type Filter = i16;
@@ -69,8 +82,8 @@ pub(crate) const NOTE_NSECONDS: u32 = 0x0000_0004;
 pub(crate) const NOTE_TIMER_UNIT: u32 = NOTE_NSECONDS;
 pub(crate) const TIMER_UNIT: Duration = Duration::from_nanos(1);
 
-/// The longest timeout that is not EINVAL: that of older macOS. Newer ones take 2³¹ - 1 seconds,
-/// FreeBSD takes any, and OpenBSD took 24 hours for whatever is longer.
+/// The longest timeout that is not EINVAL: that of macOS before 10.15. Newer ones take 2³¹ - 1 seconds,
+/// the BSDs any.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(100_000_000);
 
 /// How long the model sleeps at a time.
@@ -85,6 +98,53 @@ impl Kevent {
 /// Every kqueue, by its descriptor. Nobody tells us when that is closed, see [`kqueues`].
 static KQUEUES: Mutex<BTreeMap<RawFd, Arc<Mutex<Kqueue>>>> = Mutex::new(BTreeMap::new());
 
+thread_local! {
+    /// How many calls this thread has made.
+    static CALLS: Cell<u64> = const { Cell::new(0) };
+    /// The kernel of the kqueues that this thread creates.
+    static KERNEL: Cell<Kernel> = Cell::new(default_kernel());
+    /// What the next EVFILT_PROC that this thread adds fails with.
+    static NEXT_PROC: Cell<Option<Errno>> = const { Cell::new(None) };
+}
+
+/// Names the kernel of a process: [`KERNELS`] has the names.
+pub(crate) const KERNEL_NAME: &str = "POLLIO_TEST_KERNEL";
+
+/// The systems of which this is a model.
+pub(crate) const KERNELS: [(&str, Kernel); 5] = [
+    ("apple", Kernel::Apple),
+    ("freebsd", Kernel::FreeBsd),
+    ("netbsd", Kernel::NetBsd),
+    ("openbsd", Kernel::OpenBsd),
+    ("dragonfly", Kernel::DragonFly),
+];
+
+fn default_kernel() -> Kernel {
+    let Ok(name) = env::var(KERNEL_NAME) else { return Kernel::FreeBsd };
+    KERNELS.iter().find(|(known, _)| *known == name).expect(KERNEL_NAME).1
+}
+
+/// How many calls of kevent(2) this thread makes while `body` runs.
+pub(crate) fn calls(body: impl FnOnce()) -> u64 {
+    let before = CALLS.get();
+    body();
+    CALLS.get() - before
+}
+
+/// Runs `create`; the kqueues that it creates are of this kernel.
+pub(crate) fn on<T>(kernel: Kernel, create: impl FnOnce() -> T) -> T {
+    let before = KERNEL.replace(kernel);
+    let created = create();
+    KERNEL.set(before);
+    created
+}
+
+/// The next EVFILT_PROC that this thread adds fails: the process has begun to end, and cannot be reaped
+/// yet.
+pub(crate) fn fail_next_proc(errno: Errno) {
+    NEXT_PROC.set(Some(errno));
+}
+
 /// The next call on this kqueue with a change that has `flag` does nothing but fail with `errno`, as a
 /// kernel may that has no memory for it.
 pub(crate) fn fail_next(kq: BorrowedFd<'_>, flag: Flags, errno: Errno) {
@@ -95,11 +155,12 @@ pub(crate) fn fail_next(kq: BorrowedFd<'_>, flag: Flags, errno: Errno) {
 /// A new kqueue, close-on-exec.
 pub(crate) fn kqueue() -> io::Result<OwnedFd> {
     let kq = epoll::create()?;
-    kqueues().insert(kq.as_raw_fd(), Arc::default());
+    let kqueue = Kqueue::new(KERNEL.get());
+    kqueues().insert(kq.as_raw_fd(), Arc::new(Mutex::new(kqueue)));
     Ok(kq)
 }
 
-/// Applies `changes`, then waits for events up to `timeout`, for ever if there is none, and says
+/// Applies `changes`, then waits for events up to `timeout`, indefinitely if there is none, and returns
 /// how many of `events` were written.
 pub(crate) fn kevent(
     kq: BorrowedFd<'_>,
@@ -107,22 +168,41 @@ pub(crate) fn kevent(
     events: &mut [Kevent],
     timeout: Option<Duration>,
 ) -> io::Result<usize> {
+    CALLS.set(CALLS.get() + 1);
+    // A kernel has memory of its own.
+    let mut called = Ok(0);
+    opt_out(|| called = call(kq, changes, events, timeout));
+    called
+}
+
+fn call(
+    kq: BorrowedFd<'_>,
+    changes: &[Kevent],
+    events: &mut [Kevent],
+    timeout: Option<Duration>,
+) -> io::Result<usize> {
     let kqueue = kqueues().get(&kq.as_raw_fd()).cloned().ok_or(Errno::EBADF)?;
     let lock = || kqueue.lock().expect("no call panics");
-    if timeout.is_some_and(|timeout| timeout > LONGEST_TIMEOUT) {
+    let kernel = lock().kernel;
+    if kernel == Kernel::Apple && timeout.is_some_and(|timeout| timeout > LONGEST_TIMEOUT) {
         return Err(Errno::EINVAL.into());
     }
-    let receipts = lock().apply(kq, changes, events)?;
-    // Without room for an event, the call returns whatever the timeout is.
-    if receipts > 0 || events.is_empty() {
+    if let Some(receipts) = apply(&kqueue, kq, changes, events)? {
         return Ok(receipts);
+    }
+    // Without room for an event, the call returns whatever the timeout is.
+    if events.is_empty() {
+        return Ok(0);
     }
     let deadline = timeout.map(|timeout| Instant::now() + timeout);
     loop {
-        let told = lock().collect(kq, events)?;
+        let written = lock().collect(kq, events)?;
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        if told > 0 || left == Some(Duration::ZERO) {
-            return Ok(told);
+        if written == 0 && lock().is_interrupted(timeout) {
+            return Err(Errno::EINTR.into());
+        }
+        if written > 0 || left == Some(Duration::ZERO) {
+            return Ok(written);
         }
         // Not epoll_wait(2), which would take the events out while nobody holds the lock. In
         // slices, since a stop and continue gives ppoll(2) the time anew that the stop took.
@@ -142,9 +222,65 @@ fn kqueues() -> MutexGuard<'static, BTreeMap<RawFd, Arc<Mutex<Kqueue>>>> {
     kqueues
 }
 
+/// Applies each change, and returns how many receipts and errors were written, if that ends the call.
+fn apply(
+    kqueue: &Mutex<Kqueue>,
+    kq: BorrowedFd<'_>,
+    changes: &[Kevent],
+    events: &mut [Kevent],
+) -> io::Result<Option<usize>> {
+    let lock = || kqueue.lock().expect("no call panics");
+    let kernel = lock().kernel;
+    let fails = |(flag, _): &mut (Flags, Errno)| changes.iter().any(|one| one.has(*flag));
+    if let Some((_, errno)) = lock().failing.take_if(fails) {
+        return Err(errno.into());
+    }
+    let mut room = events.iter_mut();
+    let mut written = 0;
+    for change in changes {
+        // FreeBSD skips it: `kqueue_kevent`.
+        if kernel == Kernel::FreeBsd && change.filter == 0 {
+            continue;
+        }
+        let adds_disabled = change.has(EV_ADD) && change.has(EV_DISABLE);
+        let done = if kernel == Kernel::NetBsd && adds_disabled {
+            // It activates the knote before it disables it: `kqueue_register`, before 10.
+            let added = lock().change(kq, &change.with_flags(change.flags & !EV_DISABLE));
+            thread::yield_now();
+            added.and_then(|()| lock().change(kq, &change.with_flags(EV_DISABLE)))
+        } else {
+            lock().change(kq, change)
+        };
+        let_others_in(changes.len());
+        if done.is_ok() && !change.has(EV_RECEIPT) {
+            continue;
+        }
+        let Some(event) = room.next() else {
+            // The changes that follow are lost, also where this one succeeded. FreeBSD forgets how many it
+            // wrote: `kqueue_kevent` returns its error, 0.
+            return done.map(|()| Some(if kernel == Kernel::FreeBsd { 0 } else { written }));
+        };
+        let errno = done.err().and_then(|error| error.raw_os_error()).unwrap_or(0);
+        // FreeBSD puts EV_ERROR in place of the flags, macOS adds it to them.
+        *event = Kevent { flags: change.flags | EV_ERROR, data: errno.into(), ..*change };
+        written += 1;
+    }
+    Ok((written > 0).then_some(written))
+}
+
+/// Nobody holds a lock between two changes: now and then, another thread runs there.
+fn let_others_in(changes: usize) {
+    const NOW_AND_THEN: u64 = 64;
+    if changes > 1 && CALLS.get() % NOW_AND_THEN == 0 {
+        thread::yield_now();
+    }
+}
+
 /// The knotes of one kqueue.
-#[derive(Default)]
 struct Kqueue {
+    kernel: Kernel,
+    /// How many polls found nothing so far.
+    empty_polls: u32,
     queues: Queues,
     knotes: HashMap<u64, Knote>,
     ids: HashMap<(Filter, usize), u64>,
@@ -161,37 +297,51 @@ struct Knote {
     named: Option<Metadata>,
     /// What is readable while the knote is active, if that is not the descriptor that it names.
     own: Option<File>,
+    seen: Seen,
+}
+
+/// What a knote remembers of its descriptor.
+struct Seen {
+    /// It is a TCP socket that listens.
+    is_listener: bool,
+    /// When a timer was started.
+    since: Instant,
+    /// How much there was to read, or how many to accept, in a pipe or a listening socket.
+    amount: Option<u64>,
+    /// Out-of-band data was reported, as a level: macOS's note of it stays.
+    has_oob: bool,
+    /// The end was reported that the program's own shutdown of reading is.
+    is_deaf: bool,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        let since = Instant::now();
+        Self { is_listener: false, since, amount: None, has_oob: false, is_deaf: false }
+    }
 }
 
 impl Kqueue {
-    /// Applies each change, and says how many receipts and errors were written.
-    fn apply(
-        &mut self,
-        kq: BorrowedFd<'_>,
-        changes: &[Kevent],
-        events: &mut [Kevent],
-    ) -> io::Result<usize> {
-        let fails = |(flag, _): &mut (Flags, Errno)| changes.iter().any(|one| one.has(*flag));
-        if let Some((_, errno)) = self.failing.take_if(fails) {
-            return Err(errno.into());
+    fn new(kernel: Kernel) -> Self {
+        Self {
+            kernel,
+            empty_polls: 0,
+            queues: Queues { kernel, others: BTreeMap::new() },
+            knotes: HashMap::new(),
+            ids: HashMap::new(),
+            last_id: 0,
+            failing: None,
         }
-        let mut room = events.iter_mut();
-        let mut written = 0;
-        for change in changes {
-            let done = self.change(kq, change);
-            if done.is_ok() && !change.has(EV_RECEIPT) {
-                continue;
-            }
-            let Some(event) = room.next() else {
-                // The changes that follow are lost, also where this one succeeded.
-                return done.map(|()| written);
-            };
-            let errno = done.err().and_then(|error| error.raw_os_error()).unwrap_or(0);
-            // FreeBSD puts EV_ERROR in place of the flags, macOS beside them.
-            *event = Kevent { flags: change.flags | EV_ERROR, data: errno.into(), ..*change };
-            written += 1;
+    }
+
+    /// Whether a signal ends this poll, which found nothing: macOS before 10.15 and without KEVENT_FLAG_IMMEDIATE sleeps even so
+    /// (`kqueue_scan_continue`). Here now and then, for whoever polls.
+    fn is_interrupted(&mut self, timeout: Option<Duration>) -> bool {
+        if self.kernel != Kernel::Apple || timeout != Some(Duration::ZERO) {
+            return false;
         }
-        Ok(written)
+        self.empty_polls += 1;
+        self.empty_polls.is_multiple_of(5)
     }
 
     fn change(&mut self, kq: BorrowedFd<'_>, change: &Kevent) -> io::Result<()> {
@@ -201,7 +351,9 @@ impl Kqueue {
             EVFILT_PROC | EVFILT_TIMER | EVFILT_USER => None,
             _ => return Err(Errno::EINVAL.into()),
         };
-        if change.has(EV_ENABLE) && change.has(EV_DISABLE) {
+        // NetBSD accepts it: `kqueue_register`.
+        let is_both = change.has(EV_ENABLE) && change.has(EV_DISABLE);
+        if is_both && self.kernel != Kernel::NetBsd {
             return Err(Errno::EINVAL.into());
         }
         let mut id = self.ids.get(&key).copied();
@@ -209,8 +361,10 @@ impl Kqueue {
             self.forget(closed);
             id = None;
         }
-        // macOS looks at the descriptor for EV_ADD alone, and knows no knote of a bad one.
-        if matches!(change.filter, EVFILT_READ | EVFILT_WRITE | EXCEPT) && named.is_none() {
+        // macOS looks at the descriptor only for EV_ADD, and has no knote of a bad one: `knote_fdfind`.
+        let looks = self.kernel != Kernel::Apple || change.has(EV_ADD);
+        let is_of_descriptor = matches!(change.filter, EVFILT_READ | EVFILT_WRITE | EXCEPT);
+        if looks && is_of_descriptor && named.is_none() {
             return Err(Errno::EBADF.into());
         }
         match id {
@@ -236,29 +390,55 @@ impl Kqueue {
         let mut registered = *change;
         let own = match change.filter {
             EVFILT_READ => None,
-            // Another kqueue can be read, and no more.
+            // Another kqueue can be read, and no more: `kqueue_kqfilter`.
             EVFILT_WRITE | EXCEPT if kqueues_have(change.ident) => {
-                return Err(Errno::EINVAL.into());
+                return Err(match self.kernel {
+                    Kernel::NetBsd => Errno::EPERM,
+                    Kernel::DragonFly => Errno::EOPNOTSUPP,
+                    _ => Errno::EINVAL,
+                }
+                .into());
             }
-            // macOS registers it, NetBSD says EBADF.
-            EVFILT_WRITE if is_pipe_without_a_reader(change.ident, named.as_ref())? => {
-                return Err(Errno::EPIPE.into());
+            // macOS registers it, since 10.15: `pipe_kqfilter`.
+            EVFILT_WRITE
+                if self.kernel != Kernel::Apple
+                    && is_pipe_without_a_reader(change.ident, named.as_ref())? =>
+            {
+                let is_netbsd = self.kernel == Kernel::NetBsd;
+                return Err(if is_netbsd { Errno::EBADF } else { Errno::EPIPE }.into());
+            }
+            // A filter of sockets: `pipe_kqfilter`, `vn_kqfilter`.
+            EXCEPT if self.kernel.has_priority() && !named.as_ref().is_some_and(is_socket) => {
+                let is_dragonfly = self.kernel == Kernel::DragonFly;
+                return Err(if is_dragonfly { Errno::EOPNOTSUPP } else { Errno::EINVAL }.into());
             }
             EVFILT_WRITE | EXCEPT => None,
-            EVFILT_USER => Some(eventfd(change.fflags & NOTE_TRIGGER != 0)?),
+            // FreeBSD clears the fflags before it attaches: `kqueue_register`.
+            EVFILT_USER => {
+                let is_triggered = change.fflags & NOTE_TRIGGER != 0;
+                Some(eventfd(is_triggered && self.kernel != Kernel::FreeBsd)?)
+            }
             EVFILT_TIMER => {
                 registered.flags |= EV_CLEAR;
                 Some(timer(change)?)
             }
             _ => {
                 registered.flags |= EV_CLEAR | EV_ONESHOT;
-                Some(exit_of(change.ident)?)
+                if let Some(errno) = NEXT_PROC.take() {
+                    return Err(errno.into());
+                }
+                // FreeBSD finds one that has ended: `filt_procattach`.
+                Some(exit_of(change.ident, self.kernel == Kernel::FreeBsd)?)
             }
         };
         self.last_id += 1;
         let id = FIRST_ID + self.last_id;
         let is_enabled = !change.has(EV_DISABLE);
-        let mut knote = Knote { registered, is_enabled, named, own };
+        let seen = Seen {
+            is_listener: change.filter == EVFILT_READ && state::is_listener(change.ident),
+            ..Seen::default()
+        };
+        let mut knote = Knote { registered, is_enabled, named, own, seen };
         if is_enabled {
             self.queues.arm(kq, id, &mut knote)?;
         }
@@ -271,9 +451,10 @@ impl Kqueue {
     /// dispatch or to end as it did.
     fn touch(&mut self, kq: BorrowedFd<'_>, id: u64, change: &Kevent) -> io::Result<()> {
         let knote = self.knotes.get_mut(&id).expect("its id is known");
-        // FreeBSD, NetBSD and macOS take these from every change, OpenBSD from EV_ADD alone: don't
-        // rely on the old ones after EV_DISABLE, nor on the new ones after EV_ENABLE.
-        if change.has(EV_ADD) || !change.has(EV_ENABLE) {
+        // `kqueue_register` of OpenBSD and NetBSD takes these from EV_ADD only, that of the others from
+        // every change.
+        let takes_all = !matches!(self.kernel, Kernel::OpenBsd | Kernel::NetBsd);
+        if change.has(EV_ADD) || takes_all {
             let Kevent { fflags, data, udata, .. } = *change;
             knote.registered = Kevent { fflags, data, udata, ..knote.registered };
         }
@@ -287,7 +468,10 @@ impl Kqueue {
                     expirations(trigger);
                 }
             }
-            (EVFILT_TIMER, own) if change.has(EV_ADD) => *own = Some(timer(change)?),
+            (EVFILT_TIMER, own) if change.has(EV_ADD) => {
+                *own = Some(timer(change)?);
+                knote.seen.since = Instant::now();
+            }
             _ => {}
         }
         let was_enabled = knote.is_enabled;
@@ -307,24 +491,42 @@ impl Kqueue {
         }
     }
 
-    /// Tells what is active, as far as there is room: all that can be read before all that can be
+    /// Reports what is active, as far as there is room: all that can be read before all that can be
     /// written, however many descriptors there are.
     fn collect(&mut self, kq: BorrowedFd<'_>, events: &mut [Kevent]) -> io::Result<usize> {
-        let mut active = Vec::new();
+        let mut active = self.more_edges(events.len());
+        active.retain(|(id, _)| self.is_there(*id));
         loop {
             let mut found = self.queues.ready(kq, events.len() - active.len())?;
             let count = found.len();
-            found.retain(|(id, _)| self.is_there(*id));
+            found.retain(|(id, bits)| self.is_there(*id) && !self.is_silent(*id, *bits));
             let is_done = found.len() == count;
+            active.retain(|(id, _)| found.iter().all(|(other, _)| id != other));
             active.append(&mut found);
             if is_done {
                 break;
             }
         }
         for (event, (id, bits)) in events.iter_mut().zip(&active) {
-            *event = self.tell(kq, *id, *bits);
+            *event = self.report(kq, *id, *bits);
         }
         Ok(active.len())
+    }
+
+    /// The edges that this kernel has and epoll has not, by what became of the descriptor since.
+    fn more_edges(&mut self, room: usize) -> Vec<(u64, u32)> {
+        let kernel = self.kernel;
+        let news = |(id, knote): (&u64, &mut Knote)| {
+            let bits = (knote.is_edge() && knote.is_enabled).then(|| knote.more_edges(kernel));
+            bits.flatten().map(|bits| (*id, bits))
+        };
+        self.knotes.iter_mut().filter_map(news).take(room).collect()
+    }
+
+    /// Whether this kernel does not report what epoll does.
+    fn is_silent(&mut self, id: u64, bits: u32) -> bool {
+        let kernel = self.kernel;
+        self.knotes.get_mut(&id).is_some_and(|knote| knote.is_silent(kernel, bits))
     }
 
     /// Epoll goes on about a descriptor that was closed while a duplicate of it lives.
@@ -337,13 +539,17 @@ impl Kqueue {
         is_there
     }
 
-    fn tell(&mut self, kq: BorrowedFd<'_>, id: u64, bits: u32) -> Kevent {
+    fn report(&mut self, kq: BorrowedFd<'_>, id: u64, bits: u32) -> Kevent {
+        let kernel = self.kernel;
         let knote = self.knotes.get_mut(&id).expect("it is there");
-        let event = knote.event(bits);
+        let event = knote.event(kernel, bits);
+        // NetBSD looks at EV_CLEAR first, and then no further: `kqueue_scan`.
+        let dispatches =
+            event.has(EV_DISPATCH) && !(kernel == Kernel::NetBsd && event.has(EV_CLEAR));
         if event.has(EV_ONESHOT) {
             self.queues.disarm(kq, knote);
             self.forget(id);
-        } else if event.has(EV_DISPATCH) {
+        } else if dispatches {
             knote.is_enabled = false;
             self.queues.disarm(kq, knote);
         } else if !knote.is_edge() && self.queues.arm(kq, id, knote).is_err() {
@@ -360,11 +566,17 @@ impl Knote {
         self.named.as_ref().map(identity) == named.map(identity)
     }
 
-    /// What is told of it, which clears what is its own and to be cleared.
-    fn event(&mut self, bits: u32) -> Kevent {
+    /// What is reported of it, which clears what is its own and to be cleared.
+    fn event(&mut self, kernel: Kernel, bits: u32) -> Kevent {
         let event = self.registered;
         let mut clear = || self.own.as_mut().map_or(0, expirations);
         match event.filter {
+            // macOS counts how often it could have gone off: `filt_timerprocess`.
+            EVFILT_TIMER if kernel == Kernel::Apple && event.has(EV_ONESHOT) => {
+                clear();
+                let periods = self.seen.since.elapsed().as_nanos() / period(&event).as_nanos();
+                Kevent { data: i64::try_from(periods.max(1)).unwrap_or(i64::MAX), ..event }
+            }
             EVFILT_TIMER => Kevent { data: clear(), ..event },
             EVFILT_USER => {
                 if event.has(EV_CLEAR) {
@@ -373,12 +585,116 @@ impl Knote {
                 Kevent { fflags: event.fflags & !NOTE_TRIGGER, ..event }
             }
             EVFILT_PROC => Kevent { flags: event.flags | EV_EOF, fflags: NOTE_EXIT, ..event },
-            _ => descriptor_event(event, bits, self.is_socket()),
+            _ => self.descriptor_event(kernel, bits),
         }
     }
 
+    fn descriptor_event(&mut self, kernel: Kernel, bits: u32) -> Kevent {
+        let mut event = descriptor_event(self.registered, bits, self.is_socket());
+        let is_end = event.has(EV_EOF);
+        if kernel == Kernel::FreeBsd && is_end && event.filter == EVFILT_WRITE && self.is_writer() {
+            // The reader's close drops the knotes of the writer: `pipeclose`, `knlist_clear`.
+            event.flags |= EV_ONESHOT;
+        }
+        if event.filter == EXCEPT {
+            // `filt_soread_common`: the note is cleared with EV_CLEAR, and overwritten at the end.
+            let stays = kernel == Kernel::Apple && !event.has(EV_CLEAR) && !is_end;
+            self.seen.has_oob |= stays && event.fflags & NOTE_OOB != 0;
+            if stays && self.seen.has_oob {
+                event.fflags |= NOTE_OOB;
+            }
+        }
+        let can_be_deaf =
+            kernel == Kernel::FreeBsd && event.filter == EVFILT_READ && event.has(EV_CLEAR);
+        if can_be_deaf && is_end && state::is_established(self.named.as_ref()) {
+            self.seen.is_deaf = true;
+        }
+        event
+    }
+
+    /// Whether this kernel does not report what epoll does.
+    fn is_silent(&mut self, kernel: Kernel, bits: u32) -> bool {
+        let only = |wanted: u32| bits & !wanted == 0;
+        match (kernel, self.registered.filter) {
+            // A vnode's filter is silent at the end of a file.
+            (_, EVFILT_READ) if self.is_file() => {
+                state::is_at_its_end(self.registered.ident, self.named.as_ref())
+            }
+            // macOS has an end of a pipe, and none of a named one: `filt_vnode_common`.
+            (Kernel::Apple, EVFILT_READ) if self.is_fifo() && self.is_named() => {
+                bits & epoll::EPOLLIN == 0
+            }
+            (Kernel::Apple, EVFILT_WRITE) if self.is_fifo() && self.is_named() => {
+                bits & epoll::EPOLLOUT == 0
+            }
+            // It has no such filter, which pollio never names there.
+            (Kernel::FreeBsd | Kernel::NetBsd, EXCEPT) => true,
+            // macOS's mark is the size of the buffer: `filt_soread_common`.
+            (Kernel::Apple, EXCEPT) if self.registered.fflags & NOTE_LOWAT != 0 => {
+                only(epoll::EPOLLIN) && !state::is_full(self.registered.ident)
+            }
+            // `filt_soexcept` and `filt_soread` look at out-of-band data alone.
+            (Kernel::OpenBsd | Kernel::DragonFly, EXCEPT) => bits & epoll::EPOLLPRI == 0,
+            // `sorflush` takes the mark of a knote away with the buffer.
+            (Kernel::FreeBsd, EVFILT_READ) if self.is_edge() && self.seen.is_deaf => true,
+            // `pipeclose` wakes nobody who waits for room.
+            (Kernel::NetBsd, EVFILT_WRITE) if self.is_writer() => bits & epoll::EPOLLOUT == 0,
+            (Kernel::NetBsd, EVFILT_READ) if self.is_pty_master() => bits & epoll::EPOLLIN == 0,
+            _ => false,
+        }
+    }
+
+    /// The edge that this kernel has and epoll has not, if there is one.
+    fn more_edges(&mut self, kernel: Kernel) -> Option<u32> {
+        let filter = self.registered.filter;
+        let is_accept = matches!(kernel, Kernel::FreeBsd | Kernel::NetBsd) && self.seen.is_listener;
+        let amount = if is_accept {
+            // `kern_accept4` ends in KNOTE.
+            state::to_accept(self.named.as_ref())?
+        } else if kernel == Kernel::Apple && self.is_fifo() {
+            // Every read that leaves something and every write wake both ends: `pipe_read`.
+            state::unread(self.registered.ident)?
+        } else {
+            return None;
+        };
+        let before = self.seen.amount.replace(amount)?;
+        let is_news = amount != before;
+        let fewer = is_news && amount < before && amount > 0;
+        let written = is_news && filter == EVFILT_WRITE && state::has_room(self.registered.ident);
+        if fewer && filter == EVFILT_READ {
+            Some(epoll::EPOLLIN)
+        } else if written && !is_accept {
+            Some(epoll::EPOLLOUT)
+        } else {
+            None
+        }
+    }
+
+    fn is_file(&self) -> bool {
+        self.named.as_ref().is_some_and(|file| file.file_type().is_file())
+    }
+
+    fn is_fifo(&self) -> bool {
+        self.named.as_ref().is_some_and(|file| file.file_type().is_fifo())
+    }
+
+    /// Whether it is the writing end of a pipe.
+    fn is_writer(&self) -> bool {
+        self.is_fifo() && state::is_write_only(self.registered.ident)
+    }
+
+    /// Whether its descriptor has a name in a folder, as what mkfifo(2) makes.
+    fn is_named(&self) -> bool {
+        let path = fs::read_link(format!("/proc/self/fd/{}", self.registered.ident));
+        path.is_ok_and(|path| path.is_absolute())
+    }
+
+    fn is_pty_master(&self) -> bool {
+        self.named.as_ref().is_some_and(|file| file.rdev() == makedev(5, 2))
+    }
+
     fn is_socket(&self) -> bool {
-        self.named.as_ref().is_some_and(|file| file.file_type().is_socket())
+        self.named.as_ref().is_some_and(is_socket)
     }
 
     fn watched(&self) -> RawFd {
@@ -393,8 +709,10 @@ impl Knote {
 }
 
 /// The epoll instances of a kqueue: the kqueue itself, and by filter the others.
-#[derive(Default)]
-struct Queues(BTreeMap<Filter, OwnedFd>);
+struct Queues {
+    kernel: Kernel,
+    others: BTreeMap<Filter, OwnedFd>,
+}
 
 /// Ids of knotes are above those that the kqueue's epoll instance has for the other ones.
 const FIRST_ID: u64 = 1 << 16;
@@ -404,7 +722,7 @@ impl Queues {
         if !matches!(filter, EVFILT_WRITE | EXCEPT) {
             return Ok(kq);
         }
-        let queue: &OwnedFd = match self.0.entry(filter) {
+        let queue: &OwnedFd = match self.others.entry(filter) {
             Entry::Occupied(queue) => queue.into_mut(),
             Entry::Vacant(place) => {
                 let queue = epoll::create()?;
@@ -415,20 +733,24 @@ impl Queues {
         Ok(queue.as_fd())
     }
 
-    /// Lets epoll tell of the knote: once for each arrival, or once until it is armed again. If it
-    /// is ready, that is now.
+    /// Has epoll report the knote: once for each arrival, or once until it is armed again. If it is
+    /// ready, that is now.
     fn arm(&mut self, kq: BorrowedFd<'_>, id: u64, knote: &mut Knote) -> io::Result<()> {
-        let Kevent { filter, fflags, .. } = knote.registered;
+        let filter = knote.registered.filter;
         let bits = match filter {
             EVFILT_WRITE => epoll::EPOLLOUT,
-            // macOS tells of any data, as of EVFILT_READ, unless the low-water mark is out of reach.
-            EXCEPT if fflags & NOTE_LOWAT == 0 => {
+            // macOS reports any data, as EVFILT_READ does, from the low-water mark on. That is never more
+            // than the buffer holds.
+            EXCEPT if self.kernel == Kernel::Apple => {
                 epoll::EPOLLPRI | epoll::EPOLLIN | epoll::EPOLLRDHUP
             }
             EXCEPT => epoll::EPOLLPRI | epoll::EPOLLRDHUP,
             _ => epoll::EPOLLIN | epoll::EPOLLRDHUP,
         };
-        let often = if knote.is_edge() { epoll::EPOLLET } else { epoll::EPOLLONESHOT };
+        // What is not reported must not be reported again and again, nor be lost.
+        let is_filtered = filter == EXCEPT && self.kernel == Kernel::Apple;
+        let is_edge = knote.is_edge() || is_filtered;
+        let often = if is_edge { epoll::EPOLLET } else { epoll::EPOLLONESHOT };
         let queue = self.of(kq, filter)?;
         let armed = match epoll::modify(queue, knote.watched(), bits | often, id) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -463,7 +785,7 @@ impl Queues {
         };
         let (mut ready, queues): (Vec<_>, Vec<_>) =
             wait(kq, room)?.partition(|(id, _)| *id > FIRST_ID);
-        for (filter, queue) in &self.0 {
+        for (filter, queue) in &self.others {
             let room = room - ready.len();
             if room > 0 && queues.iter().any(|(id, _)| *id == queue_id(*filter)) {
                 ready.extend(wait(queue.as_fd(), room)?);
@@ -508,6 +830,10 @@ fn named(ident: usize) -> Option<Metadata> {
     fs::metadata(format!("/proc/self/fd/{ident}")).ok()
 }
 
+fn is_socket(file: &Metadata) -> bool {
+    file.file_type().is_socket()
+}
+
 fn kqueues_have(ident: usize) -> bool {
     RawFd::try_from(ident).is_ok_and(|fd| kqueues().contains_key(&fd))
 }
@@ -529,14 +855,22 @@ fn eventfd(is_ready: bool) -> io::Result<File> {
     Ok(OwnedFd::from(eventfd).into())
 }
 
+/// The time of a timer that was accepted.
+fn period(timer: &Kevent) -> Duration {
+    let data = timer.data.unsigned_abs().max(1);
+    if timer.fflags == NOTE_NSECONDS {
+        Duration::from_nanos(data)
+    } else {
+        Duration::from_millis(data)
+    }
+}
+
 /// A timer that goes off every `data` milliseconds or nanoseconds, or once.
 fn timer(change: &Kevent) -> io::Result<File> {
-    let data = u64::try_from(change.data).map_err(|_| Errno::EINVAL)?;
-    let time = match change.fflags {
-        NOTE_NSECONDS => Duration::from_nanos(data.max(1)),
-        0 => Duration::from_millis(data.max(1)),
-        _ => return Err(Errno::EINVAL.into()),
-    };
+    if change.data < 0 || ![0, NOTE_NSECONDS].contains(&change.fflags) {
+        return Err(Errno::EINVAL.into());
+    }
+    let time = period(change);
     let timer =
         TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
     let expiration =
@@ -551,13 +885,15 @@ fn expirations(own: &mut File) -> i64 {
     own.read_exact(&mut count).map_or(0, |()| i64::from_ne_bytes(count))
 }
 
-/// What is readable once a child has ended. One that already has, and was not waited for, is not
-/// found: so on macOS and OpenBSD, while FreeBSD tells of it at once.
-fn exit_of(ident: usize) -> io::Result<File> {
+/// What is readable once a child has ended. One that already has, and was not waited for, is found by
+/// some kernels and not by others.
+fn exit_of(ident: usize, finds_ended: bool) -> io::Result<File> {
     let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
     let pid = Pid::from_raw(ident.try_into().map_err(|_| Errno::ESRCH)?);
-    if waitid(Id::Pid(pid), ended | WaitPidFlag::WNOHANG) != Ok(WaitStatus::StillAlive) {
-        return Err(Errno::ESRCH.into());
+    match waitid(Id::Pid(pid), ended | WaitPidFlag::WNOHANG) {
+        Ok(WaitStatus::StillAlive) => {}
+        Ok(_) if finds_ended => return eventfd(true),
+        _ => return Err(Errno::ESRCH.into()),
     }
     let own = eventfd(false)?;
     let mut waker = own.try_clone()?;

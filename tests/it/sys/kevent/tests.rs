@@ -18,42 +18,59 @@ const MS: Duration = Duration::from_millis(1);
 /// Longer than anything here takes.
 const LONG: Duration = Duration::from_secs(20);
 
-/// A kqueue, beside which no process is spawned.
-struct Kq(OwnedFd, Closing);
+/// A kqueue; no process is spawned while it lives.
+pub(super) struct Kq(OwnedFd, Closing);
 
 impl Kq {
     fn new() -> Self {
         Self(kqueue().unwrap(), Closing::new())
     }
 
+    pub(super) fn on(kernel: Kernel) -> Self {
+        on(kernel, Self::new)
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    pub(super) fn owned(&self) -> &OwnedFd {
+        &self.0
+    }
+
     #[track_caller]
-    fn change(&self, change: Kevent) {
+    pub(super) fn change(&self, change: Kevent) {
         assert_eq!(self.try_change(change), Ok(()));
     }
 
-    fn try_change(&self, change: Kevent) -> Result<(), Errno> {
+    pub(super) fn try_change(&self, change: Kevent) -> Result<(), Errno> {
         let done = kevent(self.0.as_fd(), &[change], &mut [], None);
         done.map(|count| assert_eq!(count, 0)).map_err(|error| errno(&error))
     }
 
     /// Up to `room` events that are pending now, or come soon.
     #[track_caller]
-    fn events_up_to(&self, room: usize, timeout: Duration) -> Vec<Kevent> {
+    pub(super) fn events_up_to(&self, room: usize, timeout: Duration) -> Vec<Kevent> {
         let mut events = vec![Kevent::NONE; room];
-        let count = kevent(self.0.as_fd(), &[], &mut events, Some(timeout)).unwrap();
+        let count = loop {
+            match kevent(self.0.as_fd(), &[], &mut events, Some(timeout)) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                count => break count.unwrap(),
+            }
+        };
         events.truncate(count);
         events
     }
 
     /// What is pending now: ident and filter.
     #[track_caller]
-    fn pending(&self) -> Vec<(usize, Filter)> {
+    pub(super) fn pending(&self) -> Vec<(usize, Filter)> {
         let events = self.events_up_to(8, Duration::ZERO);
         events.iter().map(|event| (event.ident(), event.filter())).collect()
     }
 
     #[track_caller]
-    fn one(&self) -> Kevent {
+    pub(super) fn one(&self) -> Kevent {
         match self.events_up_to(8, LONG)[..] {
             [event] => event,
             ref events => panic!("expected one event, not {events:?}"),
@@ -72,31 +89,35 @@ impl Kq {
     }
 }
 
-fn errno(error: &io::Error) -> Errno {
+pub(super) fn errno(error: &io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap())
 }
 
-fn ident(of: &impl AsRawFd) -> usize {
+pub(super) fn ident(of: &impl AsRawFd) -> usize {
     of.as_raw_fd().try_into().unwrap()
 }
 
-fn read(of: &impl AsRawFd, flags: Flags) -> Kevent {
+pub(super) fn read(of: &impl AsRawFd, flags: Flags) -> Kevent {
     Kevent::new(ident(of), EVFILT_READ, flags)
 }
 
-fn write(of: &impl AsRawFd, flags: Flags) -> Kevent {
+pub(super) fn write(of: &impl AsRawFd, flags: Flags) -> Kevent {
     Kevent::new(ident(of), EVFILT_WRITE, flags)
 }
 
-fn user(flags: Flags, fflags: u32) -> Kevent {
+pub(super) fn user(flags: Flags, fflags: u32) -> Kevent {
     Kevent::new(1, EVFILT_USER, flags).with_fflags(fflags)
 }
 
 /// A kqueue, and a pair whose near end is ready to be read.
 fn ready() -> (Kq, impl AsRawFd + Read, impl Write) {
+    ready_on(Kernel::FreeBsd)
+}
+
+pub(super) fn ready_on(kernel: Kernel) -> (Kq, impl AsRawFd + Read, impl Write) {
     let (near, mut far) = pair();
     far.write_all(b"x").unwrap();
-    (Kq::new(), near, far)
+    (Kq::on(kernel), near, far)
 }
 
 // How a kevent is registered.
@@ -194,16 +215,6 @@ fn adding_again_enables_no_more_than_it_says() {
     kq.expect_none();
     kq.change(read(&near, EV_ADD | EV_ENABLE));
     kq.one();
-}
-
-/// FreeBSD and macOS take it from both, OpenBSD from neither.
-#[test]
-fn without_add_udata_is_taken_where_that_is_worse() {
-    let (kq, near, _far) = ready();
-    kq.change(read(&near, EV_ADD).with_udata(1));
-    kq.change(read(&near, EV_DISABLE).with_udata(2));
-    kq.change(read(&near, EV_ENABLE).with_udata(3));
-    assert_eq!(kq.one().udata(), 2);
 }
 
 #[test]
@@ -317,7 +328,7 @@ fn a_descriptor_that_is_not_open_is_bad() {
 #[test]
 fn a_filter_that_is_none_is_invalid() {
     let (kq, near, _far) = ready();
-    for filter in [0, 1, -100, Filter::MIN] {
+    for filter in [1, -100, Filter::MIN] {
         let change = Kevent::new(ident(&near), filter, EV_ADD);
         assert_eq!(kq.try_change(change), Err(Errno::EINVAL));
     }
@@ -414,15 +425,6 @@ fn when_the_time_limit_expires_it_returns_zero() {
         assert!(kq.events_up_to(1, timeout).is_empty());
         assert!(start.elapsed() >= timeout && start.elapsed() < LONG);
     }
-}
-
-#[test]
-fn a_time_limit_of_years_is_invalid() {
-    let (kq, near, _far) = ready();
-    kq.change(read(&near, EV_ADD));
-    assert_eq!(kq.events_up_to(1, LONGEST_TIMEOUT).len(), 1);
-    let error = kevent(kq.0.as_fd(), &[], &mut [Kevent::NONE], Some(Duration::MAX)).unwrap_err();
-    assert_eq!(errno(&error), Errno::EINVAL);
 }
 
 #[test]
@@ -693,27 +695,6 @@ fn eof_is_set_when_the_reader_disconnects() {
     assert!(event.flags() & EV_EOF != 0 && event.fflags() == 0);
 }
 
-/// So FreeBSD; macOS registers it.
-#[test]
-fn a_pipe_without_a_reader_is_refused() {
-    let (reader, writer) = pipe();
-    let kq = Kq::new();
-    drop(reader);
-    assert_eq!(kq.try_change(write(&writer, EV_ADD)), Err(Errno::EPIPE));
-    assert_eq!(kq.try_change(write(&writer, EV_DELETE)), Err(Errno::ENOENT));
-}
-
-#[test]
-fn a_file_is_always_ready() {
-    let file = File::open(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).unwrap();
-    let kq = Kq::new();
-    kq.change(read(&file, EV_ADD));
-    kq.one();
-    kq.one();
-    kq.change(read(&file, EV_DISABLE));
-    kq.expect_none();
-}
-
 /// The manual page of macOS does not tell of the data, its kernel does.
 #[test]
 fn except_returns_out_of_band_data_and_on_macos_any_data() {
@@ -722,7 +703,7 @@ fn except_returns_out_of_band_data_and_on_macos_any_data() {
     };
     for (fflags, any) in [(NOTE_OOB, true), (NOTE_OOB | NOTE_LOWAT, false)] {
         let (near, far) = tcp_pair();
-        let kq = Kq::new();
+        let kq = Kq::on(Kernel::Apple);
         kq.change(out_of_band(&near, fflags).with_data(i64::MAX));
         kq.expect_none();
         (&far).write_all(b"in band").unwrap();
@@ -759,13 +740,6 @@ fn a_user_event_is_triggered_by_user_level_code() {
     kq.change(user(0, NOTE_TRIGGER));
     kq.one();
     kq.expect_none();
-}
-
-#[test]
-fn a_user_event_can_be_added_as_triggered() {
-    let kq = Kq::new();
-    kq.change(user(EV_ADD, NOTE_TRIGGER));
-    kq.one();
 }
 
 #[test]
@@ -866,15 +840,11 @@ fn a_process_returns_when_it_has_exited() {
     assert!(child.wait().unwrap().success());
 }
 
-/// FreeBSD tells of one that was not waited for; macOS and OpenBSD do not find it.
 #[test]
 fn a_process_that_does_not_exist_is_not_found() {
     let kq = Kq::new();
     let mut child = Command::new("true").spawn().unwrap();
     let pid = child.id() as usize;
-    let is_over = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
-    waitid(Id::Pid(Pid::from_raw(pid.try_into().unwrap())), is_over).unwrap();
-    assert_eq!(kq.try_change(exit_of_process(pid)), Err(Errno::ESRCH));
     child.wait().unwrap();
     assert_eq!(kq.try_change(exit_of_process(pid)), Err(Errno::ESRCH));
     assert_eq!(kq.try_change(exit_of_process(usize::MAX)), Err(Errno::ESRCH));

@@ -1,0 +1,262 @@
+//! What a kernel does only when it is made to, as the model of kqueue can.
+
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::thread;
+use std::time::Duration;
+
+use allocation_counter::measure;
+use nix::errno::Errno;
+use nix::time::{ClockId, clock_gettime};
+use pollio::{EventObject, Interest, Mode, Poller, Registry};
+
+use super::mode::MODES;
+use super::sharing::Share;
+use crate::descriptors::{fill, pair, pipe, tcp_pair};
+use crate::expect::Expect;
+use crate::kernel::{Kernel, On};
+use crate::sys::kevent;
+
+/// C4, C9: the two filters of a descriptor come in different batches, if at all.
+pub(crate) fn a_oneshot_is_reported_once_by_a_buffer_of_one<P: Share + AsFd>() {
+    for capacity in [0, 1] {
+        let pairs: Vec<_> = (0..10).map(|_| pair()).collect();
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let mut poller = P::with_capacity(capacity).unwrap();
+        for (token, (near, far)) in (0..).zip(&pairs) {
+            (&*far).write_all(b"x").unwrap();
+            let object = EventObject::client(near.as_raw_fd()).with_interest(both);
+            poller.add(object.with_mode(Mode::Oneshot).with_token(token)).unwrap();
+        }
+        let mut seen = Vec::new();
+        while let events @ [_, ..] = poller.wait(0).unwrap() {
+            seen.extend(events.iter().map(|event| event.token));
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, Vec::from_iter(0..10));
+        poller.expect_none();
+    }
+}
+
+/// C17: it asks for as long as it waits; else it sleeps.
+pub(crate) fn a_poller_that_spins_uses_the_processor<P: Share + AsFd>() {
+    let processor_time = |spin| {
+        let mut poller = P::new().unwrap();
+        poller.set_spin(spin);
+        let now = || clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap();
+        let start = now();
+        assert!(poller.wait(100).unwrap().is_empty());
+        Duration::from(now() - start)
+    };
+    let (spun, slept) = (processor_time(Duration::MAX), processor_time(Duration::ZERO));
+    // The other tests leave it a share of a core.
+    assert!(spun > 2 * slept && spun > Duration::from_millis(4), "{spun:?}, not {slept:?}");
+}
+
+/// C10, C12: registrations of one descriptor take turns.
+pub(crate) fn a_failed_modify_is_never_reported_and_undoes_nothing<P: Share + AsFd>() {
+    let (near, mut far) = pair();
+    far.write_all(b"x").unwrap();
+    let object = EventObject::client(near.as_raw_fd());
+    let mut poller = P::new().unwrap();
+    let registry = poller.registry().clone();
+    thread::scope(|scope| {
+        let modifying = scope.spawn(|| {
+            for _ in 0..1_000 {
+                let _ = registry.modify(object.with_token(2));
+            }
+        });
+        while !modifying.is_finished() {
+            assert_eq!(poller.wait(0).unwrap(), [], "nothing is registered");
+            poller.add(object.with_token(1)).unwrap();
+            poller.delete(object.fd).expect("it was added");
+        }
+    });
+}
+
+/// C10: the kernel has no memory for the new knotes, and what they were to replace is no longer
+/// reported.
+pub(crate) fn an_add_that_fails_leaves_nothing_registered<P: Share + AsFd>() {
+    let (near, mut far) = pair();
+    far.write_all(b"x").unwrap();
+    let object = EventObject::client(near.as_raw_fd())
+        .with_interest(Interest::READABLE | Interest::WRITABLE)
+        .with_mode(Mode::Oneshot);
+    let mut poller = P::new().unwrap();
+    let verbs: [fn(&P, EventObject) -> io::Result<()>; 2] = [P::add, P::modify];
+    for verb in verbs {
+        poller.add(object).unwrap();
+        kevent::fail_next(poller.as_fd(), kevent::EV_ADD, Errno::ENOMEM);
+        let error = verb(&poller, object).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(Errno::ENOMEM as i32));
+        poller.expect_none();
+        assert_eq!(poller.delete(object.fd).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+}
+
+/// A number that is not open makes no table of all numbers up to it.
+pub(crate) fn a_number_that_is_not_open_takes_no_memory<P: Share + AsFd>() {
+    let both = Interest::READABLE | Interest::WRITABLE;
+    let poller = P::new().unwrap();
+    for fd in [-1, 1 << 29, i32::MAX] {
+        let object = EventObject::client(fd).with_interest(both).with_mode(Mode::Oneshot);
+        let taken = measure(|| {
+            for _ in 0..10 {
+                let error = poller.add(object).unwrap_err();
+                assert_eq!(error.raw_os_error(), Some(Errno::EBADF as i32));
+                poller.modify(object).unwrap_err();
+            }
+        });
+        assert!(taken.bytes_max < 100_000, "{fd}: {} bytes", taken.bytes_max);
+    }
+}
+
+/// C10, C16: FreeBSD drops the filter of a pipe whose reader is gone, and the registration stays all the
+/// same.
+pub(crate) fn a_pipe_whose_reader_left_is_still_registered<P: Share + On>() {
+    let (reader, writer) = pipe();
+    let object = EventObject::client(writer.as_raw_fd()).with_interest(Interest::WRITABLE);
+    let mut poller = P::new().unwrap();
+    poller.add(object.with_token(1)).unwrap();
+    poller.expect_one();
+    drop(reader);
+    let event = poller.expect_one();
+    assert!(event.token == 1 && event.is_write_closed(), "{event:?}");
+    let again = poller.wait(0).unwrap().len();
+    assert_eq!(again, usize::from(P::KERNEL != Kernel::FreeBsd), "FreeBSD reports it once");
+    poller.delete(object.fd).unwrap();
+    assert_eq!(poller.delete(object.fd).unwrap_err().kind(), ErrorKind::NotFound);
+
+    let (reader, writer) = pipe();
+    let object = EventObject::client(writer.as_raw_fd()).with_interest(Interest::WRITABLE);
+    poller.add(object).unwrap();
+    drop(reader);
+    while !poller.expect_one().is_write_closed() {}
+    match poller.modify(object.with_token(2)) {
+        Ok(()) => assert_eq!(poller.expect_one().token, 2),
+        Err(error) => {
+            let errno = if P::KERNEL == Kernel::NetBsd { Errno::EBADF } else { Errno::EPIPE };
+            assert_eq!(error.raw_os_error(), Some(errno as i32));
+            assert_eq!(poller.delete(object.fd).unwrap_err().kind(), ErrorKind::NotFound);
+        }
+    }
+}
+
+/// C5, C12: NetBSD activates a disabled filter for a moment, while another thread waits.
+pub(crate) fn no_interest_is_never_reported_beside_waits<P: Share>() {
+    let (near, mut far) = pair();
+    far.write_all(b"x").unwrap();
+    let object = EventObject::client(near.as_raw_fd()).with_interest(Interest::NONE);
+    let mut poller = P::new().unwrap();
+    let registry = poller.registry().clone();
+    thread::scope(|scope| {
+        let adding = scope.spawn(|| {
+            for _ in 0..2_000 {
+                registry.add(object).unwrap();
+                registry.modify(object).unwrap();
+                registry.delete(object.fd).unwrap();
+            }
+        });
+        while !adding.is_finished() {
+            assert_eq!(poller.wait(1).unwrap(), []);
+        }
+    });
+}
+
+/// C6: on Apple systems the filter for out-of-band data fires on a full buffer as well.
+pub(crate) fn a_full_buffer_is_no_out_of_band_data<P: Share + On>() {
+    for mode in MODES {
+        let (near, far) = tcp_pair();
+        let object = EventObject::client(near.as_raw_fd()).with_interest(Interest::PRIORITY);
+        let mut poller = P::new().unwrap();
+        poller.add(object.with_mode(mode)).unwrap();
+        fill(&far);
+        poller.expect_none();
+        poller.modify(object.with_mode(mode)).unwrap();
+        poller.expect_none();
+    }
+}
+
+/// C7: polls are interrupted too, where they sleep.
+pub(crate) fn an_interrupted_poll_polls_again<P: Share>() {
+    let (near, mut far) = pair();
+    let mut poller = P::new().unwrap();
+    poller.add(EventObject::client(near.as_raw_fd())).unwrap();
+    for _ in 0..20 {
+        assert_eq!(poller.wait(0).unwrap(), []);
+    }
+    far.write_all(b"x").unwrap();
+    for _ in 0..20 {
+        assert_eq!(poller.wait(0).unwrap().len(), 1);
+    }
+}
+
+/// What the docs of kernels say of kqueue.
+pub(crate) fn each_verb_and_each_wait_is_as_many_calls_as_promised<P: Share + On>() {
+    let (near, mut far) = pair();
+    far.write_all(b"x").unwrap();
+    let both = Interest::READABLE | Interest::WRITABLE;
+    let mut poller = P::new().unwrap();
+    for mode in MODES {
+        for interest in [Interest::NONE, Interest::READABLE, both, Interest::all()] {
+            let object = EventObject::client(near.as_raw_fd()).with_interest(interest);
+            let object = object.with_mode(mode);
+            assert_eq!(kevent::calls(|| poller.add(object).unwrap()), 1, "{object:?}");
+            if !interest.is_empty() {
+                assert_eq!(
+                    kevent::calls(|| assert_eq!(poller.wait(-1).unwrap().len(), 1)),
+                    1,
+                    "{object:?}"
+                );
+            }
+            assert_eq!(kevent::calls(|| poller.modify(object).unwrap()), 2, "{object:?}");
+            if !interest.is_empty() {
+                assert_eq!(
+                    kevent::calls(|| assert_eq!(poller.wait(-1).unwrap().len(), 1)),
+                    1,
+                    "{object:?}"
+                );
+            }
+            assert_eq!(kevent::calls(|| poller.delete(object.fd).unwrap()), 1, "{object:?}");
+        }
+    }
+}
+
+/// C13: the model's own allocations are not counted.
+pub(crate) fn nothing_is_allocated_in_steady_waits<P: Share + On>() {
+    let both = Interest::READABLE | Interest::WRITABLE;
+    let pairs: Vec<_> = (0..230).map(|_| pair()).collect();
+    for capacity in [1, 32, 224, 1_000] {
+        for mode in MODES {
+            let mut poller = P::with_capacity(capacity).unwrap();
+            let registry = poller.registry().clone();
+            let object = |token: usize| {
+                EventObject::client(pairs[token].0.as_raw_fd())
+                    .with_interest(both)
+                    .with_mode(mode)
+                    .with_token(u32::try_from(token).unwrap())
+            };
+            (0..pairs.len()).for_each(|token| registry.add(object(token)).unwrap());
+            let mut seen = 0;
+            while seen < 3 * pairs.len() {
+                seen += wait_and_modify(&mut poller, &registry, object);
+            }
+            let steady = measure(|| {
+                for _ in 0..5 {
+                    wait_and_modify(&mut poller, &registry, object);
+                }
+            });
+            assert_eq!(steady.count_total, 0, "{mode:?} with room for {capacity}");
+        }
+    }
+}
+
+fn wait_and_modify<P: Poller>(
+    poller: &mut P,
+    registry: &Registry,
+    object: impl Fn(usize) -> EventObject,
+) -> usize {
+    let events = poller.wait(0).unwrap();
+    events.iter().for_each(|event| registry.modify(object(event.token as usize)).unwrap());
+    events.len()
+}

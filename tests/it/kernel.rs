@@ -1,0 +1,49 @@
+//! Which kernel is below a poller, where a case has to know.
+
+use pollio::OsPoller;
+
+/// A kernel: the real one, or one that stands in for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(dead_code, reason = "a system runs with one of them")]
+pub(crate) enum Kernel {
+    Epoll,
+    Apple,
+    FreeBsd,
+    NetBsd,
+    OpenBsd,
+    DragonFly,
+}
+
+/// A poller of which that is known.
+pub(crate) trait On {
+    const KERNEL: Kernel;
+    /// A model stands in for it.
+    const IS_MODELLED: bool = false;
+}
+
+impl On for OsPoller {
+    const KERNEL: Kernel = if cfg!(target_vendor = "apple") {
+        Kernel::Apple
+    } else if cfg!(target_os = "freebsd") {
+        Kernel::FreeBsd
+    } else if cfg!(target_os = "netbsd") {
+        Kernel::NetBsd
+    } else if cfg!(target_os = "openbsd") {
+        Kernel::OpenBsd
+    } else if cfg!(target_os = "dragonfly") {
+        Kernel::DragonFly
+    } else {
+        Kernel::Epoll
+    };
+}
+
+impl Kernel {
+    pub(crate) fn is_kqueue(self) -> bool {
+        self != Self::Epoll
+    }
+
+    /// Whether there is a filter for out-of-band data.
+    pub(crate) fn has_priority(self) -> bool {
+        !matches!(self, Self::FreeBsd | Self::NetBsd)
+    }
+}

@@ -1,0 +1,79 @@
+//! What Linux knows of a descriptor, where the filters of a kqueue ask more than epoll reports.
+
+use std::fs::{self, Metadata};
+use std::os::fd::{BorrowedFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::io::ioctl_fionread;
+use socket2::SockRef;
+
+/// As much as a receive buffer holds, to the model.
+const BUFFER: u64 = 64 * 1024;
+
+fn borrow(ident: usize) -> Option<BorrowedFd<'static>> {
+    let fd = RawFd::try_from(ident).ok()?;
+    // SAFETY: a knote names it, so it was open just now; at worst a call finds that it no longer is.
+    Some(unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
+/// How many bytes there are to read.
+pub(crate) fn unread(ident: usize) -> Option<u64> {
+    ioctl_fionread(borrow(ident)?).ok()
+}
+
+/// Whether there is as much to read as a receive buffer holds.
+pub(crate) fn is_full(ident: usize) -> bool {
+    unread(ident).is_some_and(|bytes| bytes >= BUFFER)
+}
+
+/// Whether it was opened for writing alone.
+pub(crate) fn is_write_only(ident: usize) -> bool {
+    let flags = borrow(ident).and_then(|fd| fcntl(fd, FcntlArg::F_GETFL).ok());
+    flags.is_some_and(|flags| OFlag::from_bits_retain(flags) & OFlag::O_ACCMODE == OFlag::O_WRONLY)
+}
+
+/// Whether a write would not block.
+pub(crate) fn has_room(ident: usize) -> bool {
+    borrow(ident).is_some_and(|fd| {
+        poll(&mut [PollFd::new(fd, PollFlags::POLLOUT)], PollTimeout::ZERO) == Ok(1)
+    })
+}
+
+/// Whether nothing of a file is left to read: fdinfo(5) has its position.
+pub(crate) fn is_at_its_end(ident: usize, file: Option<&Metadata>) -> bool {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{ident}")).unwrap_or_default();
+    let position = info.lines().find_map(|line| line.strip_prefix("pos:"));
+    let position = position.and_then(|position| position.trim().parse::<u64>().ok());
+    position.zip(file).is_some_and(|(position, file)| position >= file.len())
+}
+
+/// Whether it is a socket that listens.
+pub(crate) fn is_listener(ident: usize) -> bool {
+    borrow(ident).is_some_and(|fd| SockRef::from(&fd).is_listener().unwrap_or(false))
+}
+
+/// How many connections a listening TCP socket has to accept.
+pub(crate) fn to_accept(socket: Option<&Metadata>) -> Option<u64> {
+    const LISTEN: &str = "0A";
+    let line = tcp_line(socket).filter(|line| line[3] == LISTEN)?;
+    let (_, queue) = line[4].split_once(':')?;
+    u64::from_str_radix(queue, 16).ok()
+}
+
+/// Whether a TCP socket is connected, and neither side has ended its half.
+pub(crate) fn is_established(socket: Option<&Metadata>) -> bool {
+    const ESTABLISHED: &str = "01";
+    tcp_line(socket).is_some_and(|line| line[3] == ESTABLISHED)
+}
+
+/// The line of /proc/net/tcp about a socket, in its columns.
+fn tcp_line(socket: Option<&Metadata>) -> Option<Vec<String>> {
+    let socket = socket.filter(|socket| socket.file_type().is_socket())?;
+    let inode = socket.ino().to_string();
+    let table = fs::read_to_string("/proc/net/tcp").ok()?;
+    let lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let line = lines.into_iter().find(|line| line.get(9) == Some(&&*inode))?;
+    Some(line.into_iter().map(str::to_owned).collect())
+}
