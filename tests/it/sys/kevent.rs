@@ -341,7 +341,7 @@ impl Kqueue {
             return false;
         }
         self.empty_polls += 1;
-        self.empty_polls.is_multiple_of(5)
+        self.empty_polls % 5 == 0
     }
 
     fn change(&mut self, kq: BorrowedFd<'_>, change: &Kevent) -> io::Result<()> {
