@@ -1,17 +1,17 @@
 //! An echo server: whatever a client sends comes back to it.
 //!
-//! `cargo run --release --example echo_server [ADDRESS:PORT]` listens on 127.0.0.1:7777 unless told
-//! otherwise; talk to it with `nc 127.0.0.1 7777`. Ctrl-C ends it, with a line of statistics.
+//! `cargo run --release --example echo_server`, then, elsewhere, `nc 127.0.0.1 7777`. `--help` says more.
 //!
-//! Sockets are edge-triggered here: readiness is told when it arrives, and not again. So a handler
+//! Sockets are edge-triggered here: readiness is reported when it arrives, and not again. So a handler
 //! goes on until `WouldBlock`, and one that stops earlier sees to it that it is called again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::{fd::AsRawFd, fd::RawFd, unix::net::UnixStream};
-use std::{env, ops::ControlFlow, ops::Range, process::ExitCode, time::Duration};
+use std::{ops::ControlFlow, ops::Range, process::ExitCode, sync::Mutex, time::Duration};
 
+use lexopt::{Arg, ValueExt};
 use pollio::{Event, EventKind, EventObject, Interest, Mode, OsPoller, Poller, Registry};
 use signal_hook::{consts::SIGINT, consts::SIGTERM, low_level::pipe};
 use socket2::SockRef;
@@ -23,14 +23,64 @@ const FAIR_SHARE: usize = 16;
 /// How long a client that could not be let in waits at most for the next attempt.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
+const HELP: &str = "\
+A TCP server that sends back whatever a client sends.
+
+Usage: echo_server [ADDRESS:PORT]
+
+  ADDRESS:PORT  where it listens: a name or a number, and port 0 for any that is free
+                [default: 127.0.0.1:7777]
+  -h, --help    print this
+
+Talk to it with: nc 127.0.0.1 7777
+Ctrl-C or SIGTERM ends it, with a line of statistics.
+";
+
 fn main() -> ExitCode {
-    let argument = env::args_os().nth(1).unwrap_or_else(|| "127.0.0.1:7777".into());
-    let address = argument.to_string_lossy();
-    if let Err(error) = serve(&address) {
-        eprintln!("echo_server: cannot serve {address}: {error}");
-        return ExitCode::FAILURE;
+    let address = match arguments() {
+        Ok(Some(address)) => address,
+        Ok(None) => {
+            let _ = io::stdout().write_all(HELP.as_bytes());
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "echo_server: {error}; try --help");
+            return ExitCode::from(2);
+        }
+    };
+    match serve(&address) {
+        // A broken pipe is the standard output's: its reader has left, as after `| head`.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            let _ = writeln!(io::stderr(), "echo_server: cannot serve {address}: {error}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
     }
-    ExitCode::SUCCESS
+}
+
+/// Where to listen, or `None` for the help.
+fn arguments() -> Result<Option<String>, lexopt::Error> {
+    let (mut parser, mut address) = (lexopt::Parser::from_env(), None);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Arg::Short('h') | Arg::Long("help") => return Ok(None),
+            Arg::Value(value) if address.is_none() => {
+                address = Some(value.parse_with(address_and_port)?);
+            }
+            surplus => return Err(surplus.unexpected()),
+        }
+    }
+    Ok(Some(address.unwrap_or_else(|| "127.0.0.1:7777".into())))
+}
+
+/// Checks the form. A name is looked up when it is used.
+fn address_and_port(text: &str) -> Result<String, &'static str> {
+    match text.rsplit_once(':') {
+        Some((address, port)) if !address.is_empty() && port.parse::<u16>().is_ok() => {
+            Ok(text.into())
+        }
+        _ => Err("not ADDRESS:PORT with a port of 0 to 65535"),
+    }
 }
 
 fn serve(address: &str) -> io::Result<()> {
@@ -62,7 +112,7 @@ struct Server {
     /// token is not, so that an event for a client that is gone finds nobody.
     clients: HashMap<(RawFd, u32), Client>,
     next_token: u32,
-    /// More clients may wait to be accepted, untold: look again, after so long at the latest.
+    /// More clients may wait to be accepted, unreported: look again, after so long at the latest.
     retry: Option<Duration>,
     counts: Counts,
 }
@@ -104,7 +154,10 @@ impl Server {
             Err(error) if error.kind() == ErrorKind::WouldBlock => None,
             // Out of descriptors (EMFILE), as a rule: the client stays in the queue until one is
             // free, and to ask again without a pause would only keep the processor busy.
-            Err(error) if error.kind() != ErrorKind::ConnectionAborted => Some(RETRY_AFTER),
+            Err(error) if error.kind() != ErrorKind::ConnectionAborted => {
+                not_served(&error);
+                Some(RETRY_AFTER)
+            }
             _ => Some(Duration::ZERO),
         };
     }
@@ -144,7 +197,16 @@ impl Server {
     }
 }
 
-/// Asked for once and for all: whichever way a client is stuck, the end of it is told.
+/// Says why a client was not served: each reason once, however many clients it meets.
+fn not_served(error: &io::Error) {
+    static REASONS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let reason = format!("echo_server: a client was not served: {error}");
+    if REASONS.lock().unwrap().insert(reason.clone()) {
+        let _ = writeln!(io::stderr(), "{reason}");
+    }
+}
+
+/// Registered once: whichever way a client is stuck, the end of it is reported.
 fn both_ways(object: EventObject) -> EventObject {
     object.with_interest(Interest::READABLE | Interest::WRITABLE).with_mode(Mode::Edge)
 }

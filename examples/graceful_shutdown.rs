@@ -1,27 +1,80 @@
 //! A server that ends in good order. Whatever a client sends comes back in capitals.
 //!
-//! `cargo run --release --example graceful_shutdown`, then, elsewhere, `nc 127.0.0.1 7878`. After
-//! SIGTERM nobody else is let in, and who has been answered is let go; three seconds later,
-//! everybody. SIGHUP makes it say how many there are. An argument is another ADDRESS:PORT.
+//! `cargo run --release --example graceful_shutdown`, then, elsewhere, `nc 127.0.0.1 7878`. `--help`
+//! says more.
 //!
 //! A signal handler may do hardly anything. These write a byte into a pipe, and the pipe is one
 //! more descriptor to watch: what a signal does is done in the loop, like all else.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::{fd::AsRawFd, fd::RawFd, unix::net::UnixStream};
-use std::{env, process, time::Duration};
+use std::{process::ExitCode, sync::Mutex, time::Duration};
 
+use lexopt::{Arg, ValueExt};
 use pollio::{EventKind, EventObject, Interest, Mode, OsPoller, Poller, Registry, Timer};
 use signal_hook::{consts::SIGHUP, consts::SIGTERM, low_level::pipe};
 
-fn main() {
-    let address = env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7878".into());
-    serve(&address).unwrap_or_else(|error| {
-        eprintln!("graceful_shutdown: cannot serve {address}: {error}");
-        process::exit(1)
-    });
+const HELP: &str = "\
+A TCP server that ends in good order. It sends back in capitals whatever a client sends.
+
+Usage: graceful_shutdown [ADDRESS:PORT]
+
+  ADDRESS:PORT  where it listens: a name or a number, and port 0 for any that is free
+                [default: 127.0.0.1:7878]
+  -h, --help    print this
+
+Talk to it with: nc 127.0.0.1 7878
+SIGTERM lets nobody else in, and lets go of each client that has been answered; three seconds later,
+of everybody. SIGHUP makes it print how many clients there are.
+";
+
+fn main() -> ExitCode {
+    let address = match arguments() {
+        Ok(Some(address)) => address,
+        Ok(None) => {
+            let _ = io::stdout().write_all(HELP.as_bytes());
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "graceful_shutdown: {error}; try --help");
+            return ExitCode::from(2);
+        }
+    };
+    match serve(&address) {
+        // A broken pipe is the standard output's: its reader has left, as after `| head`.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            let _ = writeln!(io::stderr(), "graceful_shutdown: cannot serve {address}: {error}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// Where to listen, or `None` for the help.
+fn arguments() -> Result<Option<String>, lexopt::Error> {
+    let (mut parser, mut address) = (lexopt::Parser::from_env(), None);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Arg::Short('h') | Arg::Long("help") => return Ok(None),
+            Arg::Value(value) if address.is_none() => {
+                address = Some(value.parse_with(address_and_port)?);
+            }
+            surplus => return Err(surplus.unexpected()),
+        }
+    }
+    Ok(Some(address.unwrap_or_else(|| "127.0.0.1:7878".into())))
+}
+
+/// Checks the form. A name is looked up when it is used.
+fn address_and_port(text: &str) -> Result<String, &'static str> {
+    match text.rsplit_once(':') {
+        Some((address, port)) if !address.is_empty() && port.parse::<u16>().is_ok() => {
+            Ok(text.into())
+        }
+        _ => Err("not ADDRESS:PORT with a port of 0 to 65535"),
+    }
 }
 
 fn serve(address: &str) -> io::Result<()> {
@@ -85,9 +138,7 @@ impl Server {
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break self.retry = None,
                 Err(error) => {
-                    if self.retry.is_none() {
-                        eprintln!("graceful_shutdown: clients wait: {error}");
-                    }
+                    not_served(&error);
                     break self.retry = Some(Duration::from_millis(100));
                 }
             }
@@ -117,7 +168,7 @@ impl Server {
     fn answer(&mut self, fd: RawFd) -> io::Result<()> {
         let Some(client) = self.clients.get_mut(&fd) else { return Ok(()) };
         match answer(client).map_err(|error| error.kind()) {
-            // A modify tells again of what is still there, after the others had their turn.
+            // A modify reports again what is still there, after the others had their turn.
             Ok(()) => self.registry.modify(both_ways(fd)),
             // At the end, only who is owed an answer may stay.
             Err(ErrorKind::WouldBlock) if self.listener.is_some() => Ok(()),
@@ -132,7 +183,16 @@ impl Server {
     }
 }
 
-/// Asked for once and for all: whichever way a client is stuck, the end of it is told.
+/// Says why a client was not served: each reason once, however many clients it meets.
+fn not_served(error: &io::Error) {
+    static REASONS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let reason = format!("graceful_shutdown: a client was not served: {error}");
+    if REASONS.lock().unwrap().insert(reason.clone()) {
+        let _ = writeln!(io::stderr(), "{reason}");
+    }
+}
+
+/// Registered once: whichever way a client is stuck, the end of it is reported.
 fn both_ways(fd: RawFd) -> EventObject {
     let both = Interest::READABLE | Interest::WRITABLE;
     EventObject::client(fd).with_interest(both).with_mode(Mode::Edge)

@@ -1,38 +1,85 @@
 //! Keeps commands running: each that ends is started again after a delay.
 //!
-//! `cargo run --release --example supervise SECONDS COMMAND...`, where each `COMMAND` is a line for
-//! the shell. For instance: `supervise 0.5 'sleep 3' 'date; exit 1'`.
+//! `cargo run --release --example supervise 0.5 'sleep 3' 'date; exit 1'`. `--help` says more.
 //!
 //! A command is all that it starts: when its first process ends, what is left of its process group is
 //! killed. Ctrl-C or SIGTERM asks the commands to end, by SIGTERM, and ends with the last of them; a second
 //! one kills those that go on.
 
-use std::io::{self, Read, Write};
+use std::ffi::OsString;
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::{net::UnixStream, process::CommandExt};
-use std::process::{self, Command, ExitStatus, Stdio};
-use std::{env, sync::Arc, time::Duration};
+use std::process::{self, Command, ExitCode, ExitStatus, Stdio};
+use std::{sync::Arc, time::Duration};
 
+use lexopt::{Arg, ValueExt};
 use nix::{sys::signal::Signal, sys::signal::killpg, unistd::Pid};
 use pollio::{ChildExit, EventObject, OsPoller, Poller, Registry, Timer};
 use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
 use signal_hook::{flag, low_level::pipe};
 
-fn main() {
-    let mut arguments = env::args().skip(1);
-    let seconds = arguments.next().and_then(|seconds| seconds.parse().ok());
-    let delay = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    let (Some(delay), true) = (delay, arguments.len() > 0) else {
-        eprintln!("supervise: usage: supervise SECONDS COMMAND...");
-        process::exit(1)
+const HELP: &str = "\
+Keeps commands running: each that ends is started again after a delay.
+
+Usage: supervise SECONDS COMMAND...
+
+  SECONDS       how long a command that has ended waits for its next start, such as 0.5
+  COMMAND       a line for the shell
+  -h, --help    print this
+
+For instance: supervise 0.5 'sleep 3' 'date; exit 1'
+Ctrl-C or SIGTERM asks the commands to end, and ends with the last of them; a second one kills those
+that go on.
+";
+
+fn main() -> ExitCode {
+    let (delay, commands) = match arguments() {
+        Ok(Some(arguments)) => arguments,
+        Ok(None) => {
+            let _ = io::stdout().write_all(HELP.as_bytes());
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "supervise: {error}; try --help");
+            return ExitCode::from(2);
+        }
     };
-    supervise(delay, arguments).unwrap_or_else(|error| {
-        eprintln!("supervise: cannot go on: {error}");
-        process::exit(1)
-    });
+    match supervise(delay, commands) {
+        // A broken pipe is the standard output's: its reader has left, as after `| head`.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            let _ = writeln!(io::stderr(), "supervise: cannot go on: {error}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
+    }
 }
 
-fn supervise(delay: Duration, commands: impl Iterator<Item = String>) -> io::Result<()> {
+/// The delay and the commands, or `None` for the help.
+fn arguments() -> Result<Option<(Duration, Vec<OsString>)>, lexopt::Error> {
+    let (mut parser, mut delay, mut commands) = (lexopt::Parser::from_env(), None, Vec::new());
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Arg::Short('h') | Arg::Long("help") => return Ok(None),
+            Arg::Value(value) if delay.is_none() => delay = Some(value.parse_with(seconds)?),
+            Arg::Value(command) => commands.push(command),
+            option => return Err(option.unexpected()),
+        }
+    }
+    match delay {
+        None => Err("SECONDS is missing".into()),
+        Some(_) if commands.is_empty() => Err("COMMAND is missing".into()),
+        Some(delay) => Ok(Some((delay, commands))),
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, &'static str> {
+    let seconds = text.parse().ok();
+    let delay = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    delay.ok_or("SECONDS is a number such as 0.5")
+}
+
+fn supervise(delay: Duration, commands: Vec<OsString>) -> io::Result<()> {
     // Whoever started this may have ignored SIGCHLD, and then the kernel reaps what nobody has waited for.
     // A handler, of whatever kind, ends that, and no command inherits it.
     flag::register(SIGCHLD, Arc::default())?;
@@ -63,10 +110,14 @@ fn supervise(delay: Duration, commands: impl Iterator<Item = String>) -> io::Res
             if event.fd != service.timer.as_raw_fd() {
                 service.ended(&registry)?;
             } else if service.timer.clear()? == 0 {
-                // It was disarmed since the poller told of it.
+                // It was disarmed since the poller reported it.
                 continue;
             } else if let Err(error) = service.start(&registry) {
-                writeln!(io::stdout(), "cannot start: {error}: {}", service.command)?;
+                writeln!(
+                    io::stdout(),
+                    "cannot start: {error}: {}",
+                    service.command.to_string_lossy()
+                )?;
             }
             if signal.is_none() && service.process.is_none() {
                 service.timer.set(delay)?;
@@ -78,7 +129,7 @@ fn supervise(delay: Duration, commands: impl Iterator<Item = String>) -> io::Res
 
 /// A command, and the process that runs it at the moment, unless it has to wait.
 struct Service {
-    command: String,
+    command: OsString,
     token: u32,
     timer: Timer,
     process: Option<(Group, ChildExit)>,
@@ -86,7 +137,7 @@ struct Service {
 
 impl Service {
     /// One that starts as soon as there is a wait.
-    fn new(command: String, token: u32, registry: &Registry) -> io::Result<Self> {
+    fn new(command: OsString, token: u32, registry: &Registry) -> io::Result<Self> {
         let timer = Timer::new()?;
         timer.set(Duration::ZERO)?;
         registry.add(EventObject::client(timer.as_raw_fd()).with_token(token))?;
@@ -100,7 +151,8 @@ impl Service {
         let group = Group { process: command.process_group(0).spawn()?, is_reaped: false };
         let end = ChildExit::new(&group.process)?;
         registry.add(EventObject::client(end.as_raw_fd()).with_token(self.token))?;
-        writeln!(io::stdout(), "started {}: {}", group.process.id(), self.command)?;
+        let (id, command) = (group.process.id(), self.command.to_string_lossy());
+        writeln!(io::stdout(), "started {id}: {command}")?;
         self.process = Some((group, end));
         Ok(())
     }
@@ -109,7 +161,7 @@ impl Service {
         let Some((mut group, end)) = self.process.take() else { return Ok(()) };
         registry.delete(end.as_raw_fd())?;
         let (id, status) = (group.process.id(), group.finish()?);
-        writeln!(io::stdout(), "ended {id}, {status}: {}", self.command)
+        writeln!(io::stdout(), "ended {id}, {status}: {}", self.command.to_string_lossy())
     }
 }
 

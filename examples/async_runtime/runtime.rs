@@ -20,22 +20,22 @@ type Task = Pin<Box<dyn Future<Output = ()>>>;
 pub(crate) struct Runtime {
     pub(crate) poller: RefCell<OsPoller>,
     woken: Arc<Woken>,
-    tasks: RefCell<HashMap<u32, Task>>,
+    tasks: RefCell<HashMap<u64, Task>>,
     /// Who wants to read from a descriptor, and who to write to it.
     pub(crate) blocked: RefCell<HashMap<RawFd, [Option<Waker>; 2]>>,
-    sleeping: RefCell<BTreeMap<(Instant, u32), Waker>>,
-    /// For tasks and sleeps.
-    next_number: Cell<u32>,
+    sleeping: RefCell<BTreeMap<(Instant, u64), Waker>>,
+    /// For tasks and sleeps. No number is given twice: at one a nanosecond, 64 bits last for 500 years.
+    next_number: Cell<u64>,
 }
 
 /// The tasks that shall be polled: where other threads reach the runtime.
 struct Woken {
-    numbers: Mutex<Vec<u32>>,
+    numbers: Mutex<Vec<u64>>,
     home: ThreadId,
     way_in: pollio::Waker,
 }
 
-struct TaskWaker(u32, Arc<Woken>);
+struct TaskWaker(u64, Arc<Woken>);
 
 impl Wake for TaskWaker {
     fn wake(self: Arc<Self>) {
@@ -62,8 +62,8 @@ impl Runtime {
         }))
     }
 
-    fn next_number(&self) -> u32 {
-        self.next_number.replace(self.next_number.get().wrapping_add(1))
+    fn next_number(&self) -> u64 {
+        self.next_number.replace(self.next_number.get() + 1)
     }
 
     /// Begins a task of its own.
@@ -73,11 +73,15 @@ impl Runtime {
         self.woken.numbers.lock().unwrap().push(number);
     }
 
-    /// Runs all tasks until `future` has come to its end. The others end with it.
-    pub(crate) fn block_on(&self, future: impl Future<Output = ()> + 'static) -> io::Result<()> {
-        let number = self.next_number.get();
-        self.spawn(future);
-        while self.tasks.borrow().contains_key(&number) {
+    /// Runs all tasks until `future` has its result. The others end with it.
+    pub(crate) fn block_on<T: 'static>(
+        &self,
+        future: impl Future<Output = T> + 'static,
+    ) -> io::Result<T> {
+        let result = Rc::new(Cell::new(None));
+        let to_set = Rc::clone(&result);
+        self.spawn(async move { to_set.set(Some(future.await)) });
+        loop {
             self.wait()?;
             let numbers = mem::take(&mut *self.woken.numbers.lock().unwrap());
             for number in numbers {
@@ -88,10 +92,12 @@ impl Runtime {
                     self.tasks.borrow_mut().insert(number, task);
                 }
             }
+            if let Some(result) = result.take() {
+                // They hold the runtime, which holds them.
+                drop(self.tasks.take());
+                return Ok(result);
+            }
         }
-        // They hold the runtime, which holds them.
-        drop(self.tasks.take());
-        Ok(())
     }
 
     /// Wakes the tasks that can go on, if need be after a while.
@@ -105,7 +111,7 @@ impl Runtime {
             if event.fd == self.woken.way_in.as_raw_fd() {
                 self.woken.way_in.clear()?;
             }
-            // Woken in vain, by a stale event, a task tries and is blocked again.
+            // Woken without need, by a stale event, a task tries and is blocked again.
             if let Some([reader, writer]) = blocked.get_mut(&event.fd) {
                 let reader = reader.take_if(|_| event.is_readable());
                 let writer = writer.take_if(|_| event.is_writable());
@@ -113,7 +119,7 @@ impl Runtime {
             }
         }
         let mut sleeping = self.sleeping.borrow_mut();
-        let still_sleeping = sleeping.split_off(&(Instant::now(), u32::MAX));
+        let still_sleeping = sleeping.split_off(&(Instant::now(), u64::MAX));
         mem::replace(&mut *sleeping, still_sleeping).into_values().for_each(Waker::wake);
         Ok(())
     }
@@ -129,5 +135,29 @@ impl Runtime {
             runtime.sleeping.borrow_mut().insert(end, context.waker().clone());
             Poll::Pending
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server that runs for long has more tasks than 32 bits can number.
+    #[test]
+    fn a_task_is_itself_after_four_billion_others() {
+        let runtime = Runtime::new().unwrap();
+        let is_done = Rc::new(Cell::new(false));
+        let to_set = Rc::clone(&is_done);
+        let sleep = runtime.sleep(Duration::from_millis(20));
+        let number = runtime.next_number.get();
+        runtime.spawn(async move {
+            sleep.await;
+            to_set.set(true);
+        });
+        // As if all other numbers of 32 bits had been given since.
+        runtime.next_number.set(number + (1 << 32));
+        runtime.spawn(async {});
+        runtime.block_on(runtime.sleep(Duration::from_millis(50))).unwrap();
+        assert!(is_done.get(), "another task took its place");
     }
 }

@@ -6,13 +6,13 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 use std::{rc::Rc, task::Poll};
 
-use pollio::{EventObject, Interest, Mode, Poller};
+use pollio::{EventObject, Interest, Mode, Poller, Registered};
 use socket2::SockRef;
 
 use crate::runtime::Runtime;
 
 pub(crate) struct Async<T: AsFd> {
-    pub(crate) io: T,
+    io: Registered<T>,
     runtime: Rc<Runtime>,
 }
 
@@ -20,13 +20,18 @@ const READING: usize = 0;
 const WRITING: usize = 1;
 
 impl<T: AsFd> Async<T> {
-    /// Registers `io` once and for all: whatever it is blocked by, the end of that is told.
+    /// Registers `io` once: whatever it is blocked by, the end of that is reported.
     pub(crate) fn new(runtime: &Rc<Runtime>, io: T) -> io::Result<Self> {
         SockRef::from(&io).set_nonblocking(true)?;
-        let object = EventObject::client(io.as_fd().as_raw_fd()).with_mode(Mode::Edge);
-        let both = Interest::READABLE | Interest::WRITABLE;
-        runtime.poller.borrow().add(object.with_interest(both))?;
+        let io = Registered::new(runtime.poller.borrow().registry(), io, |fd| {
+            let both = Interest::READABLE | Interest::WRITABLE;
+            EventObject::client(fd).with_interest(both).with_mode(Mode::Edge)
+        })?;
         Ok(Self { io, runtime: Rc::clone(runtime) })
+    }
+
+    pub(crate) fn get_ref(&self) -> &T {
+        self.io.get_ref()
     }
 
     /// Tries `operation`, and again after each edge, until it does not block.
@@ -35,10 +40,10 @@ impl<T: AsFd> Async<T> {
         direction: usize,
         mut operation: impl FnMut(&T) -> io::Result<R>,
     ) -> io::Result<R> {
-        poll_fn(|context| match operation(&self.io) {
+        poll_fn(|context| match operation(self.get_ref()) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 let mut blocked = self.runtime.blocked.borrow_mut();
-                let wakers = blocked.entry(self.io.as_fd().as_raw_fd()).or_default();
+                let wakers = blocked.entry(self.get_ref().as_fd().as_raw_fd()).or_default();
                 wakers[direction] = Some(context.waker().clone());
                 Poll::Pending
             }
@@ -71,9 +76,9 @@ impl Async<TcpStream> {
 }
 
 impl<T: AsFd> Drop for Async<T> {
+    /// Before the descriptor is closed, whose number another one may get.
     fn drop(&mut self) {
-        let fd = self.io.as_fd().as_raw_fd();
-        let _ = self.runtime.poller.borrow().delete(fd);
+        let fd = self.get_ref().as_fd().as_raw_fd();
         self.runtime.blocked.borrow_mut().remove(&fd);
     }
 }

@@ -1,5 +1,6 @@
 //! A connection: the requests that come in, and the answers to them. It knows no poller.
 
+use std::borrow::Cow;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Instant;
@@ -63,23 +64,24 @@ impl Connection {
     fn answer(&mut self) {
         let mut rest = &self.input[..];
         while !self.is_closing {
-            let (status, body) = match Request::parse(rest) {
+            let (status, body, is_head) = match Request::parse(rest) {
                 Ok(None) => break,
                 Ok(Some(request)) => {
                     rest = &rest[request.length..];
                     self.is_closing = request.is_last;
-                    ("200 OK", format!("You asked for {}\n", request.path))
+                    ("200 OK", format!("You asked for {}\n", request.target), request.is_head)
                 }
                 Err(refusal) => {
                     self.is_closing = true;
-                    (refusal, String::new())
+                    (refusal, String::new(), false)
                 }
             };
             let (length, close) =
                 (body.len(), if self.is_closing { "close" } else { "keep-alive" });
             let head =
                 format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: {close}");
-            self.output.extend([&head, "\r\n\r\n", &body].concat().bytes());
+            let body = if is_head { "" } else { &body };
+            self.output.extend([&head, "\r\n\r\n", body].concat().bytes());
         }
         let taken = if self.is_closing { self.input.len() } else { self.input.len() - rest.len() };
         self.input.drain(..taken);
@@ -88,37 +90,83 @@ impl Connection {
 
 struct Request<'a> {
     length: usize,
-    path: &'a str,
+    target: Cow<'a, str>,
+    /// The answer has the same head as for GET, and no body.
+    is_head: bool,
     is_last: bool,
 }
 
 impl<'a> Request<'a> {
     /// The request that `bytes` begin with, if it is whole; or the status that refuses it.
+    ///
+    /// None may have a body. So no two readers can differ on where it ends, and what comes after
+    /// a refusal is no request.
     fn parse(bytes: &'a [u8]) -> Result<Option<Self>, &'static str> {
         let mut headers = [EMPTY_HEADER; 64];
         let mut request = httparse::Request::new(&mut headers);
         let length = match request.parse(bytes) {
             Ok(Status::Complete(length)) => length,
             Ok(Status::Partial) if bytes.len() < INPUT_SIZE => return Ok(None),
+            Ok(Status::Partial) if !bytes.contains(&b'\n') => return Err("414 URI Too Long"),
             Ok(Status::Partial) | Err(Error::TooManyHeaders) => {
                 return Err("431 Request Header Fields Too Large");
             }
             Err(_) => return Err("400 Bad Request"),
         };
-        if request.method != Some("GET") {
-            return Err("501 Not Implemented");
-        }
-        let values = |name: &'static str| {
+        // The values of all headers of that name.
+        let fields = |name: &'static str| {
             let named = request.headers.iter().filter(move |h| h.name.eq_ignore_ascii_case(name));
-            named
-                .flat_map(|header| header.value.split(|byte| *byte == b','))
-                .map(<[u8]>::trim_ascii)
+            named.map(|header| header.value.trim_ascii())
         };
-        if values("transfer-encoding").count() > 0 || values("content-length").any(|n| n != b"0") {
+        // Those that are lists are one list.
+        let values = |name| {
+            fields(name).flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
+        };
+
+        // RFC 9112, section 3.2: one `Host`, which only HTTP/1.0 may lack.
+        let is_old = request.version == Some(0);
+        let hosts = fields("host").count();
+        let is_host = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~:[]%".contains(byte);
+        if hosts > 1 || hosts == 0 && !is_old || !fields("host").all(|h| h.iter().all(is_host)) {
+            return Err("400 Bad Request");
+        }
+        // Section 6.3: what may have been meant to smuggle another request in.
+        let mut lengths = values("content-length");
+        let content = lengths.next();
+        let is_number = |value: &[u8]| !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+        let is_coded = fields("transfer-encoding").count() > 0;
+        if content.is_some_and(|content| !is_number(content))
+            || lengths.any(|other| Some(other) != content)
+            || is_coded && (content.is_some() || is_old)
+        {
+            return Err("400 Bad Request");
+        }
+        let is_head = match request.method {
+            Some("GET") => false,
+            Some("HEAD") => true,
+            _ => return Err("501 Not Implemented"),
+        };
+        if is_coded || content.is_some_and(|content| content.iter().any(|digit| *digit != b'0')) {
             return Err("413 Content Too Large");
         }
-        let is_old = request.version == Some(0);
-        let is_last = is_old || values("connection").any(|v| v.eq_ignore_ascii_case(b"close"));
-        Ok(Some(Self { length, path: request.path.unwrap_or("/"), is_last }))
+        let target = origin_form(request.path.unwrap_or_default()).ok_or("400 Bad Request")?;
+        let is_asked = |to: &[u8]| values("connection").any(|value| value.eq_ignore_ascii_case(to));
+        let is_last = is_asked(b"close") || is_old && !is_asked(b"keep-alive");
+        Ok(Some(Self { length, target, is_head, is_last }))
+    }
+}
+
+/// Path and query of a target, which proxies are sent in whole: `http://here/path?query`.
+fn origin_form(target: &str) -> Option<Cow<'_, str>> {
+    if target.starts_with('/') {
+        return Some(target.into());
+    }
+    let (scheme, rest) = target.split_once("://")?;
+    let is_http = ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+    let (host, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    match path {
+        _ if !is_http || host.is_empty() => None,
+        path if path.starts_with('/') => Some(path.into()),
+        query => Some(format!("/{query}").into()),
     }
 }

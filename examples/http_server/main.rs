@@ -1,46 +1,110 @@
 //! An HTTP/1.1 server on all cores: the polling of it. The HTTP is in `connection`, a file apart.
 //!
-//! `cargo run --release --example http_server -- [--shared] [ADDRESS:PORT [SECONDS]]` listens on
-//! 127.0.0.1:8080 unless told otherwise; try `curl -i http://127.0.0.1:8080/path`.
+//! `cargo run --release --example http_server`, then, elsewhere, `curl -i http://127.0.0.1:8080/path`.
+//! `--help` says more.
 //!
 //! Each core has a thread, a poller, and connections of its own. The kernel spreads the clients over
 //! as many listeners on one port, by `SO_REUSEPORT` (BSDs and macOS may not spread them). With
-//! `--shared` there is one listener, and a poller that is free takes the next client. A connection
-//! that completes no request and takes no answer for so many seconds, 10 by default, is closed.
+//! `--shared` there is one listener, and a poller that is free takes the next client.
 
 mod connection;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{self, ErrorKind, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::{fd::AsRawFd, fd::RawFd};
-use std::{env, process, sync::mpsc, thread, time::Duration};
+use std::{process::ExitCode, sync::Mutex, sync::mpsc, thread, time::Duration};
 
 use connection::Connection;
+use lexopt::{Arg, ValueExt};
 use pollio::{EventKind, EventObject, Interest, Mode, OsPoller, Poller, Registry, Timer};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
-fn main() {
-    let mut arguments = env::args().skip(1).peekable();
-    let is_shared = arguments.next_if_eq("--shared").is_some();
-    let address = arguments.next().unwrap_or_else(|| "127.0.0.1:8080".into());
-    let seconds = arguments.next().unwrap_or_else(|| "10".into());
-    serve(is_shared, &address, &seconds).unwrap_or_else(|error| {
-        eprintln!("http_server: cannot serve {address}: {error}");
-        process::exit(1)
-    });
+const HELP: &str = "\
+An HTTP/1.1 server on all cores, which answers GET and HEAD with what was asked for.
+
+Usage: http_server [--shared] [ADDRESS:PORT [SECONDS]]
+
+  ADDRESS:PORT  where it listens: a name or a number, and port 0 for any that is free
+                [default: 127.0.0.1:8080]
+  SECONDS       closes a connection that has completed no request and taken no answer for so long
+                [default: 10]
+  --shared      one listener for all cores, in the place of one for each
+  -h, --help    print this
+
+Try it with: curl -i http://127.0.0.1:8080/path
+";
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::parse() {
+        Ok(Some(arguments)) => arguments,
+        Ok(None) => {
+            let _ = io::stdout().write_all(HELP.as_bytes());
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "http_server: {error}; try --help");
+            return ExitCode::from(2);
+        }
+    };
+    match serve(&arguments) {
+        // A broken pipe is the standard output's: its reader has left, as after `| head`.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            let address = arguments.address;
+            let _ = writeln!(io::stderr(), "http_server: cannot serve {address}: {error}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+struct Arguments {
+    address: String,
+    idle: Duration,
+    is_shared: bool,
+}
+
+impl Arguments {
+    /// `None` for the help.
+    fn parse() -> Result<Option<Self>, lexopt::Error> {
+        let mut parser = lexopt::Parser::from_env();
+        let (mut address, mut idle, mut is_shared) = (None, None, false);
+        while let Some(argument) = parser.next()? {
+            match argument {
+                Arg::Short('h') | Arg::Long("help") => return Ok(None),
+                Arg::Long("shared") => is_shared = true,
+                Arg::Value(value) if address.is_none() => {
+                    address = Some(value.parse_with(address_and_port)?);
+                }
+                Arg::Value(value) if idle.is_none() => idle = Some(value.parse_with(seconds)?),
+                surplus => return Err(surplus.unexpected()),
+            }
+        }
+        let address = address.unwrap_or_else(|| "127.0.0.1:8080".into());
+        let idle = idle.unwrap_or(Duration::from_secs(10));
+        Ok(Some(Self { address, idle, is_shared }))
+    }
+}
+
+/// Checks the form. A name is looked up when it is used.
+fn address_and_port(text: &str) -> Result<String, &'static str> {
+    match text.rsplit_once(':') {
+        Some((address, port)) if !address.is_empty() && port.parse::<u16>().is_ok() => {
+            Ok(text.into())
+        }
+        _ => Err("not ADDRESS:PORT with a port of 0 to 65535"),
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, &'static str> {
+    text.parse().map(Duration::from_secs).map_err(|_| "SECONDS is a whole number")
 }
 
 /// Serves on all cores until one of them fails.
-fn serve(is_shared: bool, address: &str, seconds: &str) -> io::Result<()> {
-    let address = address.parse().map_err(io::Error::other)?;
-    let idle = Duration::from_secs(seconds.parse().map_err(io::Error::other)?);
-    let mut listeners = vec![listen(address, is_shared)?];
+fn serve(arguments: &Arguments) -> io::Result<()> {
+    let is_shared = arguments.is_shared;
+    let listeners = listen(&arguments.address, is_shared)?;
     let address = listeners[0].local_addr()?;
-    for _ in 1..thread::available_parallelism()?.get() {
-        let shared = is_shared.then(|| listeners[0].try_clone());
-        listeners.push(shared.unwrap_or_else(|| listen(address, false))?);
-    }
     // All are ready before the first begins: once there are clients, there may be no descriptor
     // left for another poller.
     let workers = listeners.into_iter().map(|listener| Worker::new(listener, is_shared));
@@ -48,20 +112,44 @@ fn serve(is_shared: bool, address: &str, seconds: &str) -> io::Result<()> {
     writeln!(io::stdout(), "listening on {address}")?;
     let (sender, ends) = mpsc::channel();
     for worker in workers {
-        let sender = sender.clone();
+        let (sender, idle) = (sender.clone(), arguments.idle);
         thread::spawn(move || sender.send(worker.run(idle)));
     }
     ends.recv().unwrap_or(Ok(()))
 }
 
-fn listen(address: SocketAddr, is_shared: bool) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(!is_shared)?;
-    socket.bind(&address.into())?;
-    socket.listen(4096)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
+/// A listener for each core.
+fn listen(address: &str, is_shared: bool) -> io::Result<Vec<TcpListener>> {
+    // Without `SO_REUSEPORT`, with which it would share the port with another server of this user.
+    let first = TcpListener::bind(address)?;
+    first.set_nonblocking(true)?;
+    SockRef::from(&first).listen(4096)?;
+    SockRef::from(&first).set_reuse_port(!is_shared)?;
+    let address = first.local_addr()?;
+    let mut listeners = vec![first];
+    for _ in 1..thread::available_parallelism()?.get() {
+        if is_shared {
+            listeners.push(listeners[0].try_clone()?);
+            continue;
+        }
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(4096)?;
+        socket.set_nonblocking(true)?;
+        listeners.push(socket.into());
+    }
+    Ok(listeners)
+}
+
+/// Says why a client was not served: each reason once, however many clients it meets.
+fn not_served(error: &io::Error) {
+    static REASONS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let reason = format!("http_server: a client was not served: {error}");
+    if REASONS.lock().unwrap().insert(reason.clone()) {
+        let _ = writeln!(io::stderr(), "{reason}");
+    }
 }
 
 struct Worker {
@@ -99,7 +187,7 @@ impl Worker {
                     });
                 } else if let Some(connection) = connections.get_mut(&event.fd) {
                     match connection.serve().map_err(|error| error.kind()) {
-                        // A modify tells again of what is still there, after the others' turn.
+                        // A modify reports again what is still there, after the others' turn.
                         Ok(()) => registry.modify(both_ways(event.fd))?,
                         Err(ErrorKind::WouldBlock) => {}
                         Err(_) => {
@@ -113,7 +201,13 @@ impl Worker {
             while has_clients {
                 match accept(&self.listener, &registry) {
                     Ok((fd, connection)) => drop(connections.insert(fd, connection)),
-                    Err(error) => has_clients = error.kind() == ErrorKind::ConnectionAborted,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => has_clients = false,
+                    Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+                    // Out of descriptors, as a rule: the timer looks again.
+                    Err(error) => {
+                        not_served(&error);
+                        has_clients = false;
+                    }
                 }
             }
         }
@@ -129,7 +223,7 @@ fn accept(listener: &TcpListener, registry: &Registry) -> io::Result<(RawFd, Con
     Ok((fd, Connection::new(stream)))
 }
 
-/// Asked for once and for all: whichever way a client is stuck, the end of it is told.
+/// Registered once: whichever way a client is stuck, the end of it is reported.
 fn both_ways(fd: RawFd) -> EventObject {
     let both = Interest::READABLE | Interest::WRITABLE;
     EventObject::client(fd).with_interest(both).with_mode(Mode::Edge)

@@ -1,17 +1,20 @@
 //! The example `async_runtime`: its clients, and whoever types at it.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::example::{
-    LONG, Running, eventually, example, expect_refusal, read_to_end, reset, write_until_stuck,
-};
+use crate::example::{LONG, Running, eventually, example, read_to_end, reset, write_until_stuck};
 use crate::random::Random;
+
+// For the test in it: `cargo test` builds examples, and runs none of what they test.
+#[path = "../../examples/async_runtime/runtime.rs"]
+mod runtime;
 
 #[test]
 fn every_byte_of_300_clients_at_once_comes_back() {
@@ -129,15 +132,49 @@ fn lines_are_not_lost_however_many_come_at_once() {
 }
 
 #[test]
+fn a_line_is_any_bytes() {
+    let mut command = Command::new(example("async_runtime"));
+    let (mut typing, input) = UnixStream::pair().unwrap();
+    command.arg("127.0.0.1:0").stdin(OwnedFd::from(input)).stdout(Stdio::piped());
+    let mut server = command.spawn().unwrap();
+    // It holds the other end of the input too.
+    drop(command);
+    let mut stdout = BufReader::new(server.stdout.take().unwrap());
+    stdout.read_line(&mut String::new()).unwrap();
+    let lines = [&b"0 caf\xe9\n"[..], b"\xff\xfe\n", b"\n", b"\0\n", b"0 tea\r\n", b"1 last"];
+    typing.write_all(&lines.concat()).unwrap();
+    for line in &lines[..5] {
+        let mut answer = Vec::new();
+        stdout.read_until(b'\n', &mut answer).unwrap();
+        assert_eq!(answer, *line);
+    }
+    // And it still runs: the last line has no end yet.
+    assert!(server.try_wait().unwrap().is_none());
+    drop(typing);
+    assert_eq!(io::read_to_string(stdout).unwrap(), "1 last\n");
+    assert!(server.wait().unwrap().success());
+}
+
+/// One that is no file to read is not its end.
+#[test]
+fn an_input_that_cannot_be_read_is_an_error() {
+    let mut command = Command::new(example("async_runtime"));
+    let output = command.arg("127.0.0.1:0").stdin(File::open("/").unwrap()).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}: {stderr}", output.status);
+    assert!(stderr.contains("cannot read the input: Is a directory"), "{stderr}");
+}
+
+#[test]
 fn sleeps_end_in_their_order_and_never_early() {
-    const STEP: Duration = Duration::from_millis(50);
+    // On a busy machine, the sleep of one line may begin so much later than that of the one before.
+    const STEP: Duration = Duration::from_millis(200);
     let (server, mut input) = start();
     let start = Instant::now();
-    for n in [5, 1, 8, 3, 7, 2, 10, 4, 9, 6] {
-        input.write_line(&format!("{} {n}", (STEP * n).as_millis()));
-    }
+    let line = |n| format!("{} {n}", (STEP * n).as_millis());
+    input.write_line(&[5, 1, 8, 3, 7, 2, 10, 4, 9, 6].map(line).join("\n"));
     for n in 1..=10 {
-        assert_eq!(server.next_line(), format!("{} {n}", (STEP * n).as_millis()));
+        assert_eq!(server.next_line(), line(n));
         let elapsed = start.elapsed();
         assert!(elapsed >= STEP * n, "{n} came after {elapsed:?}");
         // Not its own lateness but that of a busy machine.
@@ -165,14 +202,14 @@ fn the_end_of_the_input_ends_it_after_the_last_reminder() {
     let mut client = server.connect();
     expect_echo(&mut client);
     let start = Instant::now();
-    input.write_line("200 last\n100 first\nat once\n99999999999999999999 too large a number");
+    input.write_line("2000 last\n1000 first\nat once\n99999999999999999999 too large a number");
     drop(input);
     let (status, lines) = server.end();
-    assert!(start.elapsed() >= Duration::from_millis(200));
+    assert!(start.elapsed() >= Duration::from_millis(2_000));
     assert!(status.success(), "{status}");
     assert_eq!(
         lines,
-        ["at once", "99999999999999999999 too large a number", "100 first", "200 last"]
+        ["at once", "99999999999999999999 too large a number", "1000 first", "2000 last"]
     );
     assert_eq!(read_to_end(&mut client), b"", "the server is gone, and its clients are told");
 }
@@ -190,15 +227,6 @@ fn clients_beyond_the_last_descriptor_wait_for_one_that_leaves() {
     clients.truncate(1);
     expect_echo(&mut last);
     expect_echo(&mut clients[0]);
-}
-
-#[test]
-fn an_address_that_is_none_is_an_error_in_one_line() {
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap().to_string();
-    expect_refusal("async_runtime", &["here"], "cannot serve here: ");
-    let complaint = format!("cannot serve {address}: Address already in use");
-    expect_refusal("async_runtime", &[&address], &complaint);
 }
 
 fn start() -> (Running, Input) {

@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use socket2::SockRef;
 
 /// Longer than anything here takes, so that what is lost fails a test instead of hanging it.
-pub(crate) const LONG: Duration = Duration::from_secs(30);
+pub(crate) const LONG: Duration = Duration::from_secs(120);
 
 /// The program of the example `name`, which `cargo test` builds beside the tests.
 pub(crate) fn example(name: &str) -> PathBuf {
@@ -41,10 +41,15 @@ impl Running {
     /// For what `start` cannot say. The program's stdout is taken.
     pub(crate) fn spawn(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let (sender, stdout) = mpsc::channel();
-        thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        let stdout = lines(child.stdout.take().unwrap());
         Self { child, stdout, address: None }
+    }
+
+    /// For a program that complains: its complaints come with it.
+    pub(crate) fn spawn_with_complaints(command: &mut Command) -> (Self, Complaints) {
+        let mut running = Self::spawn(command.stderr(Stdio::piped()));
+        let stderr = lines(running.child.stderr.take().unwrap());
+        (running, Complaints(stderr))
     }
 
     /// Waits for the line `listening on ADDRESS`, which a server writes before any other.
@@ -141,6 +146,30 @@ impl Running {
     }
 }
 
+/// What a program writes to stderr.
+pub(crate) struct Complaints(Receiver<String>);
+
+impl Complaints {
+    #[track_caller]
+    pub(crate) fn next_line(&self) -> String {
+        self.0.recv_timeout(LONG).expect("no further complaint from the program")
+    }
+
+    /// Kills the program, which has complained of nothing else.
+    #[track_caller]
+    pub(crate) fn expect_no_more(self, running: Running) {
+        drop(running);
+        assert_eq!(self.0.iter().collect::<Vec<_>>(), [""; 0]);
+    }
+}
+
+fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
+    let lines = BufReader::new(stream).lines();
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    receiver
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         // One that has ended can be neither killed nor waited for again, which is fine.
@@ -155,17 +184,30 @@ pub(crate) fn processor_time(process: u32) -> Duration {
     ClockId::pid_cpu_clock_id(process).and_then(ClockId::now).unwrap().into()
 }
 
-/// Starts the example with arguments that it does not take: it complains in one line of stderr,
-/// which begins with its name and `complaint`, and fails.
+/// Starts the example, which cannot do as its arguments say: it complains in one line of stderr, which
+/// begins with its name and `complaint`, and fails.
 #[track_caller]
-pub(crate) fn expect_refusal(name: &str, args: &[&str], complaint: &str) {
-    let output = Command::new(example(name)).args(args).output().unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{args:?}: {}: {stderr}", output.status);
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "", "{args:?}");
-    assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr}");
+pub(crate) fn expect_failure(name: &str, args: &[&str], complaint: &str) {
+    let stderr = expect_complaint(name, args, 1);
     let beginning = format!("{name}: {complaint}");
     assert!(stderr.starts_with(&beginning), "{args:?}: {stderr:?}, not {beginning:?}");
+}
+
+/// Starts the example with arguments that it does not take: it says what is wrong, and where to look.
+#[track_caller]
+pub(crate) fn expect_usage_error(name: &str, args: &[&str], complaint: &str) {
+    let stderr = expect_complaint(name, args, 2);
+    assert_eq!(stderr, format!("{name}: {complaint}; try --help\n"), "{args:?}");
+}
+
+#[track_caller]
+fn expect_complaint(name: &str, args: &[&str], code: i32) -> String {
+    let output = Command::new(example(name)).args(args).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {}: {stderr}", output.status);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "", "{args:?}");
+    assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr}");
+    stderr
 }
 
 #[track_caller]
@@ -184,16 +226,16 @@ pub(crate) fn read_to_end(client: &mut TcpStream) -> Vec<u8> {
     bytes
 }
 
-/// Writes until nothing has gone out for a while, or `data` is at its end, and returns how much
-/// went out.
+/// Writes until nothing goes out any more, or `data` is at its end, and returns how much went out.
 pub(crate) fn write_until_stuck(mut client: &TcpStream, data: &[u8]) -> usize {
-    const A_WHILE: Duration = Duration::from_millis(300);
     client.set_nonblocking(true).unwrap();
-    let (mut sent, mut last_progress) = (0, Instant::now());
-    while sent < data.len() && last_progress.elapsed() < A_WHILE {
+    let (mut sent, mut attempts) = (0, 0);
+    // Attempts, and no time: on a busy machine the other side has few turns, and so has this one.
+    while sent < data.len() && attempts < 60 {
         match client.write(&data[sent..]) {
-            Ok(count) => (sent, last_progress) = (sent + count, Instant::now()),
+            Ok(count) => (sent, attempts) = (sent + count, 0),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                attempts += 1;
                 thread::sleep(Duration::from_millis(5));
             }
             Err(error) => panic!("after {sent} bytes: {error}"),

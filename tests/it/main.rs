@@ -18,6 +18,8 @@ mod kqueue;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod async_runtime;
 #[cfg(any(target_os = "linux", target_os = "android"))]
+mod command_line;
+#[cfg(any(target_os = "linux", target_os = "android"))]
 mod echo_server;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod epoll;

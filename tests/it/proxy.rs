@@ -2,18 +2,14 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
-use std::process::Command;
-use std::thread;
+use std::process::{self, Command};
 use std::time::{Duration, Instant};
+use std::{env, fs, thread};
 
 use nix::sys::signal::Signal;
 use socket2::SockRef;
 
-use crate::example::{
-    LONG, Running, eventually, example, expect_refusal, read_to_end, reset, write_until_stuck,
-};
+use crate::example::{LONG, Running, eventually, example, read_to_end, reset, write_until_stuck};
 use crate::random::Random;
 
 #[test]
@@ -130,22 +126,6 @@ fn buffers_to_the_byte_arrive_though_the_other_way_is_stuck() {
 }
 
 #[test]
-fn a_refused_upstream_ends_the_client_and_not_the_proxy() {
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let args = ["127.0.0.1:0", &nobody.to_string()];
-    let running = Running::start("proxy", &args).listening();
-    let descriptors = running.descriptors().len();
-    let expect_reset_at_once = || match TcpStream::connect(running.address()) {
-        Ok(client) => expect_reset(&client),
-        // It came before the connect had returned.
-        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
-    };
-    (0..20).for_each(|_| expect_reset_at_once());
-    eventually("the clients are forgotten", || running.descriptors().len() == descriptors);
-    expect_reset_at_once();
-}
-
-#[test]
 fn a_reset_of_either_side_reaches_the_other_as_a_reset() {
     let proxy = Proxy::start();
     for client_resets in [true, false] {
@@ -197,29 +177,95 @@ fn what_was_sent_before_a_reset_arrives() {
 
 /// An upstream that cannot be reached is one line, and a reset for each client, at no cost to others.
 #[test]
-fn an_upstream_that_cannot_be_reached_at_once_resets_each_client() {
-    // The kernel refuses to connect to the broadcast address.
-    let mut command = Command::new(example("proxy"));
-    let (mut stderr, its_stderr) = UnixStream::pair().unwrap();
-    command.args(["127.0.0.1:0", "255.255.255.255:9"]).stderr(OwnedFd::from(its_stderr));
-    let running = Running::spawn(&mut command).listening();
-    drop(command);
-    let descriptors = running.descriptors().len();
-    let start = Instant::now();
-    for _ in 0..40 {
-        match TcpStream::connect(running.address()) {
-            Ok(client) => expect_reset(&client),
-            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
-        }
+fn an_upstream_that_cannot_be_reached_resets_each_client() {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    // The kernel refuses to connect to the broadcast address at once.
+    for (upstream, reason) in
+        [("255.255.255.255:9", "Network is unreachable"), (&*nobody, "Connection refused")]
+    {
+        let mut command = Command::new(example("proxy"));
+        let command = command.args(["127.0.0.1:0", upstream]);
+        let (running, complaints) = Running::spawn_with_complaints(command);
+        let running = running.listening();
+        let descriptors = running.descriptors().len();
+        // A pause of 100 ms for each would be a second. A busy machine may take that too, once.
+        eventually("ten clients in turn are refused without a pause", || {
+            let start = Instant::now();
+            (0..10).for_each(|_| expect_reset_at_once(&running));
+            start.elapsed() < Duration::from_millis(500)
+        });
+        eventually("the clients are forgotten", || running.descriptors().len() == descriptors);
+        let complaint = complaints.next_line();
+        let expected = format!("proxy: a client was not served: {reason}");
+        assert!(complaint.starts_with(&expected), "{complaint}");
+        complaints.expect_no_more(running);
     }
-    // A pause of 100 ms for each would be four seconds.
-    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
-    eventually("the clients are forgotten", || running.descriptors().len() == descriptors);
-    running.stop(Signal::SIGKILL);
-    let mut complaints = String::new();
-    stderr.read_to_string(&mut complaints).unwrap();
-    assert_eq!(complaints.lines().count(), 1, "{complaints}");
-    assert!(complaints.starts_with("proxy: a client was not served: "), "{complaints}");
+}
+
+/// One that neither takes nor refuses a connection, since others fill its queue.
+#[test]
+fn an_upstream_that_does_not_answer_resets_each_client_after_the_timeout() {
+    let (upstream, _waiting) = full_listener();
+    let upstream = upstream.local_addr().unwrap().to_string();
+    let mut command = Command::new(example("proxy"));
+    let command = command.args(["--timeout", "2", "127.0.0.1:0", &upstream]);
+    let (running, complaints) = Running::spawn_with_complaints(command);
+    let running = running.listening();
+    let descriptors = running.descriptors().len();
+    for _ in 0..2 {
+        let start = Instant::now();
+        let clients: Vec<_> = (0..20).map(|_| running.connect()).collect();
+        // One that leaves before is forgotten with the others.
+        drop(running.connect());
+        for client in &clients {
+            expect_reset(client);
+            assert!(start.elapsed() >= Duration::from_secs(2), "{:?}", start.elapsed());
+        }
+        eventually("the clients are forgotten", || running.descriptors().len() == descriptors);
+        running.expect_idle();
+    }
+    let complaint = "proxy: a client was not served: \
+        the upstream did not answer an attempt to connect in time";
+    assert_eq!(complaints.next_line(), complaint);
+    complaints.expect_no_more(running);
+}
+
+/// A timeout is for the attempt to connect: it ends no connection that was made.
+#[test]
+fn a_silent_connection_outlives_the_timeout() {
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = upstream.local_addr().unwrap().to_string();
+    let args = ["--timeout", "1", "127.0.0.1:0", &address];
+    let proxy = Proxy::around(Running::start("proxy", &args).listening(), upstream);
+    let (client, upstream) = proxy.pair();
+    thread::sleep(Duration::from_millis(1_500));
+    proxy.running.expect_idle();
+    expect_passed(&client, &upstream);
+    expect_passed(&upstream, &client);
+}
+
+/// A name with several addresses, of which only one has a server.
+#[test]
+#[ignore = "it gives a name three addresses, in a mount namespace of its own: as root"]
+fn where_an_address_of_the_upstream_refuses_the_next_is_tried() {
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = upstream.local_addr().unwrap().port();
+    let hosts = env::temp_dir().join(format!("pollio-test-hosts-{}", process::id()));
+    fs::write(&hosts, "127.0.0.2 many.test\n127.0.0.1 many.test\n127.0.0.3 many.test\n").unwrap();
+    let shell = "mount --bind \"$1\" /etc/hosts && exec \"$0\" 127.0.0.1:0 many.test:$2";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", shell]).arg(example("proxy")).arg(&hosts);
+    let (running, complaints) = Running::spawn_with_complaints(command.arg(port.to_string()));
+    let proxy = Proxy::around(running.listening(), upstream);
+    for _ in 0..3 {
+        let (client, upstream) = proxy.pair();
+        expect_passed(&client, &upstream);
+        expect_passed(&upstream, &client);
+    }
+    proxy.expect_forgotten();
+    fs::remove_file(hosts).unwrap();
+    // Everybody was served.
+    complaints.expect_no_more(proxy.running);
 }
 
 #[test]
@@ -239,18 +285,15 @@ fn a_reset_is_noticed_where_the_other_side_does_not_read() {
 
 #[test]
 fn what_is_sent_before_the_upstream_answers_arrives() {
-    // With room for one to wait, and one that waits: the next connects when there is room again.
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    SockRef::from(&listener).listen(0).unwrap();
-    let waiting = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let proxy = Proxy::with_upstream(listener);
+    let (listener, waiting) = full_listener();
+    let address = listener.local_addr().unwrap().to_string();
+    let args = ["--timeout", "600", "127.0.0.1:0", &address];
+    let proxy = Proxy::around(Running::start("proxy", &args).listening(), listener);
 
-    let (mut early, impatient) = (proxy.running.connect(), proxy.running.connect());
+    let mut early = proxy.running.connect();
     early.write_all(b"early").unwrap();
     early.shutdown(Shutdown::Write).unwrap();
-    eventually("both are accepted", || proxy.connections() == 4);
-    reset(impatient);
-    eventually("who has left again is forgotten", || proxy.connections() == 2);
+    eventually("it is accepted", || proxy.connections() == 2);
     proxy.running.expect_idle();
 
     drop((proxy.accept(), waiting));
@@ -259,6 +302,14 @@ fn what_is_sent_before_the_upstream_answers_arrives() {
     upstream.write_all(b"late").unwrap();
     drop(upstream);
     assert_eq!(read_to_end(&mut early), b"late");
+}
+
+/// A listener with room for one to wait, and one that waits: the next connects when there is room again.
+fn full_listener() -> (TcpListener, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    SockRef::from(&listener).listen(0).unwrap();
+    let waiting = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    (listener, waiting)
 }
 
 #[test]
@@ -330,7 +381,7 @@ fn out_of_descriptors_it_neither_ends_nor_spins() {
 /// With one descriptor free, nobody is let in only to be dropped.
 #[test]
 fn who_cannot_be_served_waits_in_the_queue() {
-    for limit in [12, 13, 14] {
+    for limit in [10, 11, 12, 13, 14] {
         let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = upstream.local_addr().unwrap();
         let limited = format!("ulimit -S -n {limit}; exec \"$0\" 127.0.0.1:0 {address}");
@@ -352,21 +403,6 @@ fn who_cannot_be_served_waits_in_the_queue() {
             expect_passed(&client, &proxy.accept());
         }
     }
-}
-
-#[test]
-fn arguments_that_it_cannot_use_are_an_error_in_one_line() {
-    let usage = "usage: proxy LISTEN UPSTREAM";
-    expect_refusal("proxy", &[], usage);
-    expect_refusal("proxy", &["127.0.0.1:0"], usage);
-    expect_refusal("proxy", &["127.0.0.1:0", "127.0.0.1:1", "127.0.0.1:2"], usage);
-    expect_refusal("proxy", &["here", "127.0.0.1:1"], "cannot pass here on to 127.0.0.1:1: ");
-    expect_refusal("proxy", &["127.0.0.1:0", "there"], "cannot pass 127.0.0.1:0 on to there: ");
-
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let _taken = TcpListener::bind(&taken).unwrap();
-    let complaint = format!("cannot pass {taken} on to 127.0.0.1:1: Address already in use");
-    expect_refusal("proxy", &[&taken, "127.0.0.1:1"], &complaint);
 }
 
 /// The example, running, and the upstream that it was told.
@@ -450,6 +486,18 @@ fn expect_passed(mut from: &TcpStream, mut to: &TcpStream) {
     let mut words = [0; 11];
     to.read_exact(&mut words).unwrap();
     assert_eq!(&words, b"a few words");
+}
+
+#[track_caller]
+fn expect_reset_at_once(running: &Running) {
+    match TcpStream::connect(running.address()) {
+        Ok(client) => {
+            client.set_read_timeout(Some(LONG)).unwrap();
+            expect_reset(&client);
+        }
+        // It came before the connect had returned.
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+    }
 }
 
 #[track_caller]

@@ -5,7 +5,7 @@ use std::{fs, io};
 
 use nix::sys::signal::Signal;
 
-use crate::example::{Running, eventually, example, expect_refusal};
+use crate::example::{Running, eventually, example};
 
 /// A delay that no test outlives.
 const NEVER: &str = "100000";
@@ -193,20 +193,8 @@ fn whatever_ends_it_leaves_no_process_behind() {
     drop(supervise.stdout.take());
     let status = supervise.wait().unwrap();
     assert!(is_gone(sleeping.unwrap()));
-    assert_eq!(status.code(), Some(1), "{status}");
-    let stderr = io::read_to_string(supervise.stderr.take().unwrap()).unwrap();
-    assert!(stderr.starts_with("supervise: cannot go on: Broken pipe"), "{stderr}");
-}
-
-#[test]
-fn arguments_that_it_cannot_use_are_an_error_in_one_line() {
-    let usage = "usage: supervise SECONDS COMMAND...";
-    for args in [&[][..], &["1"], &["--help"], &["soon", "true"]] {
-        expect_refusal("supervise", args, usage);
-    }
-    for seconds in ["", "-1", "NaN", "inf", "1e400"] {
-        expect_refusal("supervise", &[seconds, "true"], usage);
-    }
+    assert_eq!(status.code(), Some(0), "{status}");
+    assert_eq!(io::read_to_string(supervise.stderr.take().unwrap()).unwrap(), "");
 }
 
 /// The next line that begins so: what commands write comes between.
@@ -232,7 +220,7 @@ fn children(supervise: &Running) -> Vec<u32> {
 }
 
 /// The children of a process, zombies among them.
-fn children_of(id: u32) -> Vec<u32> {
+pub(crate) fn children_of(id: u32) -> Vec<u32> {
     let stats = fs::read_dir("/proc").unwrap().filter_map(|entry| {
         let id = entry.unwrap().file_name().to_str()?.parse().ok()?;
         Some((id, stat(id)?))
