@@ -31,3 +31,6 @@ pub use source::{
 
 #[doc = include_str!("guide.md")]
 pub mod guide {}
+
+#[doc = include_str!("kernels.md")]
+pub mod kernels {}
