@@ -35,13 +35,12 @@ use crate::sys::{Arc, mpsc};
 /// }
 /// assert_eq!(sum, 499_500);
 /// # worker.join().unwrap().unwrap();
-/// # Ok::<(), io::Error>(())
-/// # use std::io;
+/// # Ok::<(), std::io::Error>(())
 /// ```
 ///
 /// # Errors
 ///
-/// As [`Waker::new`].
+/// See [`Waker::new`].
 pub fn channel<T>() -> io::Result<(Sender<T>, Receiver<T>)> {
     let (queue, values) = mpsc::channel();
     let (waker, receiver) = ends(values)?;
