@@ -39,7 +39,7 @@ pub(crate) struct Cell {
 pub(crate) enum Told {
     Figure {
         over_rounds: Spread,
-        /// Divided by the bare calls of the same round.
+        /// Divided by the base of the same round.
         ratio: Option<Spread>,
     },
     /// Why there is none.
@@ -86,8 +86,18 @@ pub(crate) struct Case {
     pub(crate) rounds: usize,
 }
 
-/// Lets the peers take turns, the order rotating from round to round.
-pub(crate) fn compare(case: Case, mut turns: Vec<Turn<'_>>, progress: &ProgressBar) -> Vec<Row> {
+/// Lets the peers take turns, and compares them with the bare calls.
+pub(crate) fn compare(case: Case, turns: Vec<Turn<'_>>, progress: &ProgressBar) -> Vec<Row> {
+    compare_with(BASE, case, turns, progress)
+}
+
+/// Lets the peers take turns, the order rotating from round to round, and compares them with `base`.
+pub(crate) fn compare_with(
+    base: &str,
+    case: Case,
+    mut turns: Vec<Turn<'_>>,
+    progress: &ProgressBar,
+) -> Vec<Row> {
     progress.set_message(format!("{}: {}", case.workload, case.name));
     let mut rounds: Vec<Vec<Figures>> = (0..turns.len()).map(|_| Vec::new()).collect();
     let mut failures = vec![None; turns.len()];
@@ -113,13 +123,13 @@ pub(crate) fn compare(case: Case, mut turns: Vec<Turn<'_>>, progress: &ProgressB
             (None, Some(why)) => (turn.peer, Err((*why).to_owned())),
         })
         .collect();
-    rows(&case, &told)
+    rows(base, &case, &told)
 }
 
 /// A peer, and what its rounds gave or why they gave nothing.
 type Measured<'a> = (&'static str, Result<&'a Vec<Figures>, String>);
 
-fn rows(case: &Case, told: &[Measured<'_>]) -> Vec<Row> {
+fn rows(base: &str, case: &Case, told: &[Measured<'_>]) -> Vec<Row> {
     let of = |peer: &str| {
         told.iter().find(|(name, _)| *name == peer).and_then(|(_, told)| told.as_ref().ok())
     };
@@ -142,7 +152,7 @@ fn rows(case: &Case, told: &[Measured<'_>]) -> Vec<Row> {
                         over_rounds: Spread::of(
                             (0..case.rounds).map(|round| figure(rounds, round)).collect(),
                         ),
-                        ratio: of(BASE).filter(|base| value(base, 0) > 0.0).map(|base| {
+                        ratio: of(base).filter(|base| value(base, 0) > 0.0).map(|base| {
                             Spread::of(
                                 (0..case.rounds)
                                     .map(|round| figure(rounds, round) / figure(base, round))

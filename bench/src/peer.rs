@@ -109,7 +109,7 @@ pub(crate) struct Entrant<Run: ?Sized> {
 }
 
 /// The peer that all others are compared with.
-pub(crate) const BASE: &str = bare::Bare::NAME;
+pub(crate) const BASE: &str = bare::Bare::<false>::NAME;
 
 /// Us, without spinning: what instructions and system calls are compared for.
 pub(crate) const US: &str = pollio::Pollio::<0>::NAME;

@@ -7,6 +7,7 @@ pub(crate) mod hot;
 pub(crate) mod idle;
 pub(crate) mod memory;
 pub(crate) mod share;
+pub(crate) mod spin;
 pub(crate) mod timeout;
 pub(crate) mod wake;
 
@@ -24,7 +25,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn rounds(self) -> usize {
-        self.of([3, 31])
+        self.of([3, 15])
     }
 
     /// The first of the two in the quick plan, else the second.
@@ -47,15 +48,16 @@ pub(crate) struct Workload {
     pub(crate) run: fn(Plan, &ProgressBar) -> io::Result<Vec<Row>>,
 }
 
-pub(crate) const ALL: [Workload; 10] = [
+pub(crate) const ALL: [Workload; 11] = [
     Workload { name: "hot", counts: hot::COUNTS, cases: [6, 30], run: hot::run },
     Workload { name: "crowd", counts: crowd::COUNTS, cases: [2, 5], run: crowd::run },
     Workload { name: "churn", counts: churn::CHURN, cases: [1, 1], run: churn::churn },
     Workload { name: "flip", counts: churn::FLIP, cases: [1, 1], run: churn::flip },
     Workload { name: "wake", counts: wake::COUNTS, cases: [4, 4], run: wake::run },
     Workload { name: "share", counts: share::COUNTS, cases: [2, 6], run: share::run },
+    Workload { name: "spin", counts: spin::COUNTS, cases: [3, 3], run: spin::run },
     Workload { name: "timeout", counts: timeout::COUNTS, cases: [3, 3], run: timeout::run },
     Workload { name: "idle", counts: idle::COUNTS, cases: [1, 1], run: idle::run },
     Workload { name: "memory", counts: memory::COUNTS, cases: [1, 1], run: memory::run },
-    Workload { name: "echo", counts: echo::COUNTS, cases: [3, 6], run: echo::run },
+    Workload { name: "echo", counts: echo::COUNTS, cases: [4, 13], run: echo::run },
 ];

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use super::{Asked, Mode, Peer, Shares, TimesOut, Wakes};
 
-pub(crate) struct Bare {
+/// Blocks until something is ready; or polls, if it `SPINS`, when it waits to be woken.
+pub(crate) struct Bare<const SPINS: bool = false> {
     epoll: OwnedFd,
     events: Vec<libc::epoll_event>,
 }
 
-impl Bare {
+impl<const SPINS: bool> Bare<SPINS> {
     fn ctl(&self, operation: c_int, fd: RawFd, events: u32) -> io::Result<()> {
         let mut event = libc::epoll_event { events, u64: u64::from(fd.unsigned_abs()) };
         // SAFETY: `event` is alive during the call, which keeps no pointer to it.
@@ -28,10 +29,23 @@ impl Bare {
         let count = result(unsafe { libc::epoll_wait(epoll, events, room, timeout_ms) })?;
         Ok(count.unsigned_abs() as usize)
     }
+
+    /// Calls `told` with what is ready within so many milliseconds, or ever, if they are negative.
+    pub(crate) fn tell(
+        &mut self,
+        timeout_ms: c_int,
+        mut told: impl FnMut(RawFd),
+    ) -> io::Result<()> {
+        let count = self.ask(timeout_ms)?;
+        for event in &self.events[..count] {
+            told(fd_from(event.u64));
+        }
+        Ok(())
+    }
 }
 
-impl Peer for Bare {
-    const NAME: &'static str = "bare epoll";
+impl<const SPINS: bool> Peer for Bare<SPINS> {
+    const NAME: &'static str = if SPINS { "bare epoll, spinning" } else { "bare epoll" };
 
     fn new() -> io::Result<Self> {
         // SAFETY: the call takes no pointer.
@@ -57,16 +71,12 @@ impl Peer for Bare {
         self.ctl(libc::EPOLL_CTL_DEL, fd, 0)
     }
 
-    fn wait(&mut self, mut told: impl FnMut(RawFd)) -> io::Result<()> {
-        let count = self.ask(-1)?;
-        for event in &self.events[..count] {
-            told(fd_from(event.u64));
-        }
-        Ok(())
+    fn wait(&mut self, told: impl FnMut(RawFd)) -> io::Result<()> {
+        self.tell(-1, told)
     }
 }
 
-impl Wakes for Bare {
+impl<const SPINS: bool> Wakes for Bare<SPINS> {
     type Waker = OwnedFd;
 
     fn with_waker() -> io::Result<(Self, OwnedFd)> {
@@ -86,7 +96,7 @@ impl Wakes for Bare {
     }
 
     fn wait_for_wake(&mut self) -> io::Result<()> {
-        self.ask(-1)?;
+        while self.ask(if SPINS { 0 } else { -1 })? == 0 {}
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! A whole echo server for each peer, under one and the same load.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, RawFd};
@@ -12,15 +12,16 @@ use indicatif::ProgressBar;
 use super::Plan;
 use crate::machine::{Busy, cores, pin, time_of};
 use crate::method::{Case, Figures, Row, Turn, compare};
-use crate::peer::{Asked, Peer, all::Bare};
+use crate::peer::{Asked, BASE, Peer, US, US_SPINNING, all::Bare};
 use crate::server::{self, Server};
 use crate::sockets::{prepare, read, write};
 use crate::stats::Latencies;
 
 pub(crate) const COUNTS: &str = "An echo server on one core, in a process of its own, and clients \
-    on another, each of which sends 64 bytes over TCP, waits for the answer, and sends again; a \
-    single one with blocking calls, more of them over bare epoll. Counted: messages a second, how \
-    long an answer took, and the time on a core that the server needed for a message.";
+    on another, each of which sends 64 bytes over TCP, waits for the answer, and sends again, at once \
+    or some time later; a single one with blocking calls, more of them over bare epoll, and those that \
+    send later over bare epoll that polls. Counted: messages a second, how long an answer took, and \
+    the time on a core that the server needed for a message.";
 
 const MESSAGE: [u8; 64] = [b'x'; 64];
 
@@ -28,6 +29,8 @@ const MESSAGE: [u8; 64] = [b'x'; 64];
 #[derive(Clone, Copy)]
 struct Load {
     connections: usize,
+    /// From an answer to the next message.
+    pause: Duration,
     time: Duration,
     cores: [usize; 2],
 }
@@ -35,15 +38,29 @@ struct Load {
 pub(crate) fn run(plan: Plan, progress: &ProgressBar) -> io::Result<Vec<Row>> {
     let cores = cores()?;
     let time = Duration::from_millis(plan.of([100, 300]));
+    let one = Load { connections: 1, pause: Duration::ZERO, time, cores };
     let rounds = plan.of([1, 5]);
     let mut rows = Vec::new();
     for connections in plan.some(&[1, 256], &[1, 16, 256, 1_000, 8_000]) {
         let case = Case { workload: "echo", name: connections.to_string(), rounds };
-        rows.extend(compare(case, turns(Load { connections, time, cores }), progress));
+        rows.extend(compare(case, turns(Load { connections, ..one }), progress));
+    }
+    // Where spinning may matter: few connections, which take their time.
+    for connections in plan.some(&[4], &[1, 4, 16]) {
+        for us in plan.some(&[20], &[0, 20, 100]) {
+            let pause = Duration::from_micros(us);
+            if pause.is_zero() && connections != 4 {
+                continue;
+            }
+            let name = format!("{connections}, {us} µs between");
+            let mut turns = turns(Load { connections, pause, ..one });
+            turns.retain(|turn| [BASE, US, US_SPINNING].contains(&turn.peer));
+            rows.extend(compare(Case { workload: "echo", name, rounds }, turns, progress));
+        }
     }
     let _busy = Busy::new()?;
     let case = Case { workload: "echo", name: "1, two busy cores".to_owned(), rounds };
-    rows.extend(compare(case, turns(Load { connections: 1, time, cores }), progress));
+    rows.extend(compare(case, turns(one), progress));
     Ok(rows)
 }
 
@@ -61,12 +78,12 @@ impl Load {
             let streams: Vec<_> = (0..self.connections)
                 .map(|_| TcpStream::connect(server.address))
                 .collect::<io::Result<_>>()?;
-            if let [stream] = &streams[..] {
+            if let ([stream], true) = (&streams[..], self.pause.is_zero()) {
                 stream.set_nodelay(true)?;
                 self.measure(&server, |until, latencies| ask_one(stream, until, latencies))
             } else {
                 streams.iter().try_for_each(prepare)?;
-                let mut clients = Clients::new(&streams)?;
+                let mut clients = Clients::new(&streams, self.pause)?;
                 self.measure(&server, |until, latencies| clients.ask(until, latencies))
             }
         };
@@ -114,6 +131,9 @@ fn ask_one(mut stream: &TcpStream, until: Instant, latencies: &mut Latencies) ->
 struct Clients {
     poller: Bare,
     asked: HashMap<RawFd, Asking>,
+    pause: Duration,
+    /// Who will send again, and when.
+    later: VecDeque<(Instant, RawFd)>,
 }
 
 /// A client, and what it waits for.
@@ -123,7 +143,7 @@ struct Asking {
 }
 
 impl Clients {
-    fn new(streams: &[TcpStream]) -> io::Result<Self> {
+    fn new(streams: &[TcpStream], pause: Duration) -> io::Result<Self> {
         let mut poller = Bare::new()?;
         let mut asked = HashMap::new();
         for stream in streams {
@@ -132,44 +152,54 @@ impl Clients {
             write(fd, &MESSAGE)?;
             asked.insert(fd, Asking { since: Instant::now(), bytes: MESSAGE.len() });
         }
-        Ok(Self { poller, asked })
+        Ok(Self { poller, asked, pause, later: VecDeque::new() })
     }
 
     fn ask(&mut self, until: Instant, latencies: &mut Latencies) -> io::Result<u64> {
         let (mut messages, mut outcome) = (0, Ok(()));
         let mut now = Instant::now();
         while now < until {
-            self.poller.wait(|fd| {
+            while let Some((_, fd)) = self.later.front().filter(|(when, _)| *when <= now) {
+                write(*fd, &MESSAGE)?;
+                self.asked.insert(*fd, Asking { since: now, bytes: MESSAGE.len() });
+                self.later.pop_front();
+            }
+            let timeout_ms = if self.later.is_empty() { -1 } else { 0 };
+            self.poller.tell(timeout_ms, |fd| {
                 let Some(asking) = self.asked.get_mut(&fd) else { return };
-                match answered(fd, asking) {
+                match is_answered(fd, asking) {
                     Ok(false) => {}
                     Ok(true) => {
                         now = Instant::now();
                         latencies.record(now - asking.since);
-                        *asking = Asking { since: now, bytes: MESSAGE.len() };
                         messages += 1;
+                        if self.pause.is_zero() {
+                            *asking = Asking { since: now, bytes: MESSAGE.len() };
+                            outcome = write(fd, &MESSAGE);
+                        } else {
+                            self.later.push_back((now + self.pause, fd));
+                        }
                     }
                     Err(error) => outcome = Err(error),
                 }
             })?;
             outcome?;
             outcome = Ok(());
+            if !self.later.is_empty() {
+                now = Instant::now();
+            }
         }
         Ok(messages)
     }
 }
 
-/// Whether the answer is complete; then the next message is sent.
-fn answered(fd: RawFd, asking: &mut Asking) -> io::Result<bool> {
+/// Whether the answer is complete.
+fn is_answered(fd: RawFd, asking: &mut Asking) -> io::Result<bool> {
     let mut answer = MESSAGE;
     let count = read(fd, &mut answer)?;
     if count == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     asking.bytes -= count;
-    if asking.bytes > 0 {
-        return Ok(false);
-    }
-    write(fd, &MESSAGE)?;
-    Ok(true)
+    Ok(asking.bytes == 0)
 }
