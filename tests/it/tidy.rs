@@ -56,7 +56,9 @@ fn every_path_that_is_named_exists() {
         }
         for line in text.lines().filter(|line| is_prose(&path, line)) {
             for word in line.split(not_in_a_path).map(|word| word.trim_end_matches('.')) {
-                let is_path = [".rs", ".md", ".toml", ".yml"].iter().any(|end| word.ends_with(end))
+                let is_link = word.contains("docs.rs/");
+                let is_path = !is_link
+                    && [".rs", ".md", ".toml", ".yml"].iter().any(|end| word.ends_with(end))
                     || ["src/", "tests/", "examples/", ".ci/"]
                         .iter()
                         .any(|top| word.starts_with(top));
