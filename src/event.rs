@@ -47,6 +47,7 @@ pub struct Event {
     /// The descriptor.
     pub fd: RawFd,
     /// The [`token`](crate::EventObject::token) of its registration.
+    #[doc(alias("Token", "key"))]
     pub token: u32,
     /// The descriptor's role in the program.
     pub kind: EventKind,

@@ -30,6 +30,7 @@ pub struct EventObject {
     pub kind: EventKind,
     /// Any number that the program finds useful: the slot of a connection, or a generation that
     /// distinguishes a stale event from a current one when a descriptor's number is used again.
+    #[doc(alias("Token", "key", "user_data"))]
     pub token: u32,
     interest: Interest,
     mode: Mode,

@@ -165,6 +165,7 @@ pub trait Poller {
     /// code closed the poller's descriptor: `EBADF`, on epoll `EINVAL` once another descriptor has that
     /// number. A wait that is already blocked goes on, on epoll. Dropping the poller then closes whatever has
     /// the number by now; in debug builds the standard library aborts if nothing has.
+    #[doc(alias("poll", "epoll_wait"))]
     fn wait_timeout(&mut self, timeout: Option<Duration>) -> io::Result<&[Event]>;
 
     /// Registers a descriptor: [`Registry::add`].
@@ -172,6 +173,7 @@ pub trait Poller {
     /// # Errors
     ///
     /// See [`Registry::add`].
+    #[doc(alias = "register")]
     #[inline]
     fn add(&self, object: EventObject) -> io::Result<()> {
         self.registry().add(object)
@@ -182,6 +184,7 @@ pub trait Poller {
     /// # Errors
     ///
     /// See [`Registry::modify`].
+    #[doc(alias = "reregister")]
     fn modify(&self, object: EventObject) -> io::Result<()> {
         self.registry().modify(object)
     }
@@ -191,6 +194,7 @@ pub trait Poller {
     /// # Errors
     ///
     /// See [`Registry::delete`].
+    #[doc(alias = "deregister")]
     fn delete(&self, fd: RawFd) -> io::Result<()> {
         self.registry().delete(fd)
     }
@@ -201,6 +205,7 @@ pub trait Poller {
     /// # Errors
     ///
     /// See [`wait_timeout`](Self::wait_timeout).
+    #[doc(alias = "poll")]
     fn wait(&mut self, timeout_ms: i32) -> io::Result<&[Event]> {
         self.wait_timeout(u64::try_from(timeout_ms).ok().map(Duration::from_millis))
     }

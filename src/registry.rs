@@ -63,6 +63,7 @@ impl Registry {
     ///   than five deep.
     /// - `ENOSPC`, `ENOMEM`: the limit of `/proc/sys/fs/epoll/max_user_watches` is reached, or
     ///   there is no memory.
+    #[doc(alias("register", "epoll_ctl", "kevent"))]
     #[inline]
     pub fn add(&self, object: EventObject) -> io::Result<()> {
         self.register.add(object)
@@ -81,6 +82,7 @@ impl Registry {
     /// - `EBADF`: it is not an open descriptor.
     /// - `EINVAL`: it was added as [`exclusive`](EventObject::exclusive), or now would be.
     /// - All that [`add`](Self::add) lists, on kqueue, where the registration is gone then.
+    #[doc(alias("reregister", "rearm"))]
     #[inline]
     pub fn modify(&self, object: EventObject) -> io::Result<()> {
         self.register.modify(object)
@@ -94,6 +96,7 @@ impl Registry {
     ///
     /// - `NotFound`: it is not registered.
     /// - `EBADF`: it is not an open descriptor. One that was closed needs no delete.
+    #[doc(alias("deregister", "unregister", "remove"))]
     #[inline]
     pub fn delete(&self, fd: RawFd) -> io::Result<()> {
         self.register.delete(fd)

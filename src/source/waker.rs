@@ -67,6 +67,7 @@ impl Waker {
     /// # Errors
     ///
     /// Fails only if other code closed the waker's descriptor.
+    #[doc(alias = "notify")]
     pub fn wake(&self) -> io::Result<()> {
         if self.is_woken.swap(true, AcqRel) {
             return Ok(());
