@@ -30,9 +30,11 @@ enum Step {
     Pass(Duration),
 }
 
+const TOKENS: u32 = 6;
+
 /// Few tokens and few times, so that they meet.
 fn step(equal: bool) -> impl Strategy<Value = Step> {
-    let token = 0..6_u32;
+    let token = 0..TOKENS;
     let timeout = if equal { 30..=30_u32 } else { 0..=40 };
     prop_oneof![
         4 => (token.clone(), timeout).prop_map(|(token, after)| Step::Set(token, after * SECOND)),
@@ -60,7 +62,9 @@ fn run(steps: &[Step]) -> Result<(), TestCaseError> {
         expired.sort_by_key(|(token, deadline)| (**deadline, **token));
         let expired: Vec<_> = expired.into_iter().map(|(token, _)| *token).collect();
         naive.retain(|_, deadline| *deadline > now);
-        let reported: Vec<_> = std::iter::from_fn(|| timeouts.next_expired(now)).collect();
+        // One more than there can be, so that a fault does not go on indefinitely.
+        let reported = std::iter::from_fn(|| timeouts.next_expired(now)).take(TOKENS as usize + 1);
+        let reported: Vec<_> = reported.collect();
         prop_assert_eq!(reported, expired);
         let next = naive.values().min().map(|deadline| *deadline - now);
         prop_assert_eq!(timeouts.time_left(now), next);
