@@ -98,7 +98,7 @@ impl Spin {
     pub(crate) fn caught(&mut self, spun: Duration) {
         let window = if self.balance >= self.limit { self.limit } else { self.probe };
         if nanoseconds(spun) > window {
-            // Another thread had the core meanwhile. A sleeper would have got it back at once.
+            // Another thread had the core. A sleeper would have got it back at once.
             return self.missed(spun, Duration::ZERO);
         }
         self.balance = (self.balance + self.limit).min(MOST * self.limit);

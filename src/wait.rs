@@ -9,8 +9,8 @@ use crate::spin::{Next, Spin};
 /// they take a microsecond or two: by so much a spin, or a timeout that ends in one, can be late.
 const POLLS: usize = 8;
 
-/// Asks the kernel, with the time that is left, until it tells of something or `timeout` is over;
-/// returns how much it told of. Asks without sleeping first, for as long as `spin` finds worth it.
+/// Calls `ask` with the remaining time until it returns events or `timeout` elapses; returns how many.
+/// Polls before it blocks, for as long as `spin` allows.
 ///
 /// `ask` may come back early and empty-handed, where a kernel cannot wait for so long.
 #[inline]
@@ -92,7 +92,7 @@ fn sleep_until(
     timeout: Option<Duration>,
     mut ask: impl FnMut(Option<Duration>) -> io::Result<usize>,
 ) -> io::Result<usize> {
-    // Neither for ever nor zero needs a clock, and what overflows it is for ever.
+    // No deadline for `None` and zero; one that overflows the clock is infinite.
     let deadline = match timeout {
         None | Some(Duration::ZERO) => None,
         Some(time) => Instant::now().checked_add(time),

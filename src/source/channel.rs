@@ -233,7 +233,7 @@ impl<T> FusedIterator for TryIter<'_, T> {}
 impl<T> Drop for TryIter<'_, T> {
     fn drop(&mut self) {
         if !self.is_done {
-            // A wake-up may still be pending, of which an edge or a oneshot was told.
+            // A wake-up may still be pending, which an edge or a oneshot has reported.
             self.receiver.waker.rearm();
             let _ = self.receiver.waker.wake();
         }

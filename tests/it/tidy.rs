@@ -123,6 +123,71 @@ fn every_case_of_the_peers_has_one_of_ours_or_a_reason() {
     }
 }
 
+/// A link in Markdown leads to a file that there is, or to a name that the crate has.
+#[test]
+fn every_link_leads_somewhere() {
+    const SOURCE: &str = "https://docs.rs/crate/pollio/latest/source/";
+    const DOCS: &str = "https://docs.rs/pollio/latest/pollio/";
+    let library = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    let names: BTreeSet<_> = library.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+    for (path, text) in texts(&["."]) {
+        if !is_markdown(&path) {
+            continue;
+        }
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split([')', ' ']).next());
+        for link in links {
+            let (link, _anchor) = link.split_once('#').unwrap_or((link, ""));
+            let leads = if let Some(file) = link.strip_prefix(SOURCE) {
+                root().join(file).exists()
+            } else if let Some(page) = link.strip_prefix(DOCS) {
+                // guide/index.html, struct.Waker.html
+                page.split(['/', '.']).any(|name| names.contains(name))
+            } else {
+                let is_elsewhere = link.is_empty() || link.contains("://") || link.contains("::");
+                is_elsewhere || path.parent().unwrap().join(link).exists()
+            };
+            assert!(leads, "{}: {link}", path.display());
+        }
+    }
+}
+
+/// The docs say it in the field's words, which a reader of epoll(7) knows.
+#[test]
+fn the_docs_use_the_words_of_the_field() {
+    let not_ours = [
+        "told",
+        "tells of",
+        "tell of",
+        "in vain",
+        "for ever",
+        "anew",
+        "whoever",
+        "meanwhile",
+        "come about",
+        "comes about",
+    ];
+    for (path, text) in texts(&["."]) {
+        let name = path.strip_prefix(root()).unwrap();
+        let is_public = name.starts_with("src") && !name.starts_with("src/sim.rs")
+            || name == Path::new("README.md");
+        if !is_public && name != Path::new("COMPARE.md") {
+            continue;
+        }
+        let is_doc = |line: &&str| {
+            is_markdown(&path) || ["///", "//!"].iter().any(|start| line.trim().starts_with(start))
+        };
+        for line in text.lines().filter(is_doc) {
+            let words = line.to_lowercase();
+            let words: Vec<_> = words.split(|c: char| !c.is_alphanumeric()).collect();
+            let line = format!(" {} ", words.join(" "));
+            for phrase in not_ours {
+                let found = line.contains(&format!(" {phrase} "));
+                assert!(!found, "{}: \"{phrase}\" in {line}", path.display());
+            }
+        }
+    }
+}
+
 fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }

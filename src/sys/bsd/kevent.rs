@@ -14,7 +14,7 @@ const _: () = assert!(
 );
 
 // Apple has two interfaces, of which a kqueue takes only the one that was used on it first. The newer one
-// can be told not to sleep for a timeout of zero: see `kevent`.
+// has a flag not to sleep for a timeout of zero: see `kevent`.
 #[cfg(not(target_vendor = "apple"))]
 use libc::{kevent as call, kevent as Entry};
 #[cfg(target_vendor = "apple")]
