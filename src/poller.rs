@@ -93,29 +93,10 @@ use crate::registry::Registry;
 /// `EBADF`: so delete first, then close. Duplicates are made by `dup`, by `try_clone`, by a fork, and by
 /// sending the descriptor over a Unix socket (`SCM_RIGHTS`), even before it is received.
 ///
-/// An event can also be stale within one slice: the program handles an event by closing another
-/// descriptor whose event comes further on, and may even have been given its number for a new
-/// connection meanwhile. Give each registration a [`token`](EventObject::token) that counts up,
-/// and drop an event whose `fd` and `token` are not together those of a connection that lives.
-///
-/// # I/O safety
-///
-/// [`add`](Self::add) takes a number, and the kernel looks up what has that number. If you pass one that is
-/// not yours, or close the descriptor while it is registered, what can go wrong is
-///
-/// - an event of a file that is another part's of the program: a foreign one;
-/// - an event of a file that is gone, or that now has the number: a stale one, [as above](#closing);
-/// - an error: `EBADF` if nothing has the number, `AlreadyExists` if another part registered it with this
-///   poller;
-/// - a registration of another part that your `modify` or `delete` changes.
-///
-/// It is never memory: pollio reads, writes and closes nothing under that number, and follows no pointer. This
-/// is why `add` is no `unsafe` function. The standard library asks for more: by its
-/// [I/O safety](std::io#io-safety), only the owner of a descriptor, or who borrows it, acts on it at all.
-/// [`Registered`](crate::Registered) keeps that rule: it takes a source that is
-/// [`AsFd`](std::os::fd::AsFd), holds it for as long as it is registered, and deletes it before it closes it. In
-/// a program that uses nothing else to register, no event is foreign, and none is stale but those that a
-/// wait returned before the drop.
+/// An event can also be stale within one slice: the program handles one event by closing another
+/// descriptor, whose event comes later in the slice, and by then a new connection may have its number. Give
+/// each registration a [`token`](EventObject::token) that counts up, and drop an event whose `fd` and
+/// `token` are not those of a live connection.
 ///
 /// # Forking
 ///
