@@ -7,6 +7,7 @@ mod object;
 mod os_poller;
 mod poller;
 mod readiness;
+#[cfg_attr(feature = "sim", allow(clippy::duplicate_mod, reason = "the simulation has it too"))]
 mod registered;
 mod registry;
 mod selector;
@@ -16,6 +17,8 @@ mod source;
 mod spin;
 mod sys;
 mod wait;
+
+use std::os::fd;
 
 pub use event::Event;
 pub use interest::{Interest, Mode};

@@ -1,8 +1,9 @@
 //! A source together with its registration: deleted first, then closed.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
+// Those of the standard library; in the simulation, which has this file too, its own.
+use super::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use crate::object::EventObject;
 use crate::registry::Registry;
 

@@ -1,5 +1,9 @@
 //! Sets `included` in this package: unit tests of what it includes from `src/` run in the crate itself.
-//! Writes a sample of the guide to a file of its own, so that a test can include it.
+//! Writes a sample of the guide to a file of its own, so that a test can include it, and
+//! [programs](programs) for the simulation.
+
+#[path = "programs/write.rs"]
+mod programs;
 
 use std::path::Path;
 use std::{env, fs};
@@ -20,4 +24,5 @@ fn main() {
     let sample: String = shown.flat_map(|line| [line, "\n"]).collect();
     let path = Path::new(&env::var_os("OUT_DIR").unwrap()).join("timeouts.rs");
     fs::write(path, sample).unwrap();
+    programs::write_all();
 }

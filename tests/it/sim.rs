@@ -1,6 +1,10 @@
 //! The contract over a simulated poller, and what the simulation alone does.
 
 mod following;
+mod in_step;
+pub(crate) mod programs;
+mod sockets;
+mod world;
 
 use std::collections::BTreeSet;
 use std::env;

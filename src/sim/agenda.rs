@@ -1,0 +1,73 @@
+//! What will happen, and when.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::kernel::FileId;
+use super::network::Delivery;
+use super::threads::ThreadId;
+use super::world::World;
+
+/// Something that will happen at a time.
+pub(super) enum Happening {
+    /// What a test has planned.
+    Plan(Box<dyn FnOnce(&World) + Send>),
+    /// The timeout of what a thread waits for.
+    Wake(ThreadId),
+    Timer(FileId),
+    Delivery(Delivery),
+    /// A look at whether what came to this file was taken.
+    Patience(FileId, Duration),
+}
+
+impl Happening {
+    const fn is_look(&self) -> bool {
+        matches!(self, Self::Patience(..))
+    }
+}
+
+/// By its time, and then by the order of planning.
+pub(super) type When = (Duration, u64);
+
+#[derive(Default)]
+pub(super) struct Agenda {
+    happenings: BTreeMap<When, Happening>,
+    made: u64,
+    /// How many are [`Happening::Patience`], which only looks.
+    looks: usize,
+}
+
+impl Agenda {
+    pub(super) fn add(&mut self, time: Duration, happening: Happening) -> When {
+        self.made += 1;
+        let when = (time, self.made);
+        self.looks += usize::from(happening.is_look());
+        self.happenings.insert(when, happening);
+        when
+    }
+
+    pub(super) fn remove(&mut self, when: When) {
+        self.happenings.remove(&when);
+    }
+
+    /// How many were ever added: the number of the last one.
+    pub(super) const fn made(&self) -> u64 {
+        self.made
+    }
+
+    /// When something happens next, if anything ever does.
+    pub(super) fn next_time(&self) -> Option<Duration> {
+        if self.looks == self.happenings.len() {
+            return None;
+        }
+        self.happenings.keys().next().map(|(time, _)| *time)
+    }
+
+    /// What is due, with its number.
+    pub(super) fn take_due(&mut self, now: Duration) -> Option<(u64, Happening)> {
+        let due = self.happenings.first_entry().filter(|entry| entry.key().0 <= now);
+        let (when, happening) = due?.remove_entry();
+        self.looks -= usize::from(happening.is_look());
+        Some((when.1, happening))
+    }
+}

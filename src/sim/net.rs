@@ -1,0 +1,403 @@
+//! Sockets, under the names of `std::net`.
+
+use std::fmt;
+use std::io::{self, ErrorKind, Read, Write};
+pub use std::net::{
+    IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6, ToSocketAddrs,
+};
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
+
+use super::descriptor::Descriptor;
+use super::kernel::{File, FileId, Kind, errno};
+use super::network::{BACKLOG, Unconnected};
+use super::os::fd::{AsFd, BorrowedFd};
+use super::world::{State, World};
+
+/// A simulated listener, in place of [`std::net::TcpListener`].
+pub struct TcpListener(pub(super) Descriptor);
+
+/// A simulated TCP connection, in place of [`std::net::TcpStream`].
+pub struct TcpStream(pub(super) Descriptor);
+
+/// The connections that a listener accepts: see [`TcpListener::incoming`].
+#[derive(Debug)]
+pub struct Incoming<'a>(&'a TcpListener);
+
+impl TcpListener {
+    /// Listens at an address, which is of this world like every other: any IP will do. A port 0 becomes
+    /// one that is free.
+    ///
+    /// Addresses have to be literals: names of hosts ask the real resolver.
+    ///
+    /// # Errors
+    ///
+    /// `AddrInUse`.
+    pub fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
+        let address = first(address)?;
+        let world = World::current();
+        let mut state = world.enter();
+        let listening = state.listen(address, false, BACKLOG)?;
+        let file = state.files.add(listening);
+        state.publish(file);
+        state.call(|| format!("listen at {address}"));
+        Ok(Self(Descriptor::of(&world, &mut state, file)))
+    }
+
+    /// Takes a connection from the queue.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if there is none; as faults, `EMFILE` and `ConnectionAborted`.
+    pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let accept = |state: &mut State, file| {
+            let (file, client) = state.accept(file)?;
+            Ok((TcpStream(Descriptor::of(&self.0.world, state, file)), client))
+        };
+        let timeout = |file: &File| file.read_timeout;
+        self.0.blocking_call("accept", timeout, accept, |(stream, client)| {
+            format!("is {} from {client}", stream.as_raw_fd())
+        })
+    }
+
+    /// [`accept`](Self::accept), again and again.
+    #[must_use]
+    pub fn incoming(&self) -> Incoming<'_> {
+        Incoming(self)
+    }
+
+    /// The address that it listens at.
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        local_addr(&self.0)
+    }
+
+    /// Has calls fail with `WouldBlock` instead of blocking.
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        set_nonblocking(&self.0, nonblocking)
+    }
+
+    /// Another descriptor of the same listener.
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
+    /// The error that is pending: none.
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        Ok(None)
+    }
+}
+
+impl Iterator for Incoming<'_> {
+    type Item = io::Result<TcpStream>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.0.accept().map(|(stream, _)| stream))
+    }
+}
+
+impl TcpStream {
+    /// Connects, and blocks until it is connected. [`Socket::connect`](super::socket2::Socket::connect)
+    /// does not block.
+    ///
+    /// # Errors
+    ///
+    /// `ConnectionRefused`; `TimedOut`, after two minutes of a full queue.
+    pub fn connect(address: impl ToSocketAddrs) -> io::Result<Self> {
+        Self::connect_within(first(address)?, None)
+    }
+
+    /// Connects, and gives up after `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect); `InvalidInput` for zero.
+    pub fn connect_timeout(address: &SocketAddr, timeout: Duration) -> io::Result<Self> {
+        if timeout.is_zero() {
+            return Err(ErrorKind::InvalidInput.into());
+        }
+        Self::connect_within(*address, Some(timeout))
+    }
+
+    fn connect_within(address: SocketAddr, timeout: Option<Duration>) -> io::Result<Self> {
+        let world = World::current();
+        let socket = Descriptor::open(&world, Kind::Socket(Unconnected::default()));
+        socket.call("connect", |state, file| {
+            state.connect(file, address);
+            Ok(())
+        })?;
+        let connected = |state: &mut State, file: FileId| match state.stream(file) {
+            Ok(end) if !state.is_decided(end) => Err(errno(libc::EAGAIN)),
+            Ok(end) => state.take_error(end).map_or(Ok(()), Err),
+            Err(error) => Err(error),
+        };
+        let show = |(): &()| format!("to {address}");
+        match socket.blocking_call("connect", |_| timeout, connected, show) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Err(ErrorKind::TimedOut.into()),
+            result => result.map(|()| Self(socket)),
+        }
+    }
+}
+
+/// Methods of both kinds of stream.
+macro_rules! stream {
+    ($stream:ident) => {
+        impl $stream {
+            /// Ends the writing, so that the peer reads an end, or the reading, or both.
+            ///
+            /// # Errors
+            ///
+            /// `NotConnected`.
+            pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+                self.0.call("shut down", |state, file| {
+                    let end = state.stream(file)?;
+                    state.shut_down(end, how)
+                })
+            }
+
+            /// Has calls fail with `WouldBlock` instead of blocking.
+            ///
+            /// # Errors
+            ///
+            /// None.
+            pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+                set_nonblocking(&self.0, nonblocking)
+            }
+
+            /// Has a blocked read fail with `WouldBlock` after a while.
+            ///
+            /// # Errors
+            ///
+            /// `InvalidInput` for zero.
+            pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+                set_timeout(&self.0, timeout, |file| &mut file.read_timeout)
+            }
+
+            /// Has a blocked write fail with `WouldBlock` after a while.
+            ///
+            /// # Errors
+            ///
+            /// `InvalidInput` for zero.
+            pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+                set_timeout(&self.0, timeout, |file| &mut file.write_timeout)
+            }
+
+            /// The error that is pending, which is none afterwards.
+            ///
+            /// # Errors
+            ///
+            /// None.
+            pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+                take_error(&self.0)
+            }
+
+            /// Another descriptor of the same end of the connection.
+            ///
+            /// # Errors
+            ///
+            /// None.
+            pub fn try_clone(&self) -> io::Result<Self> {
+                self.0.try_clone().map(Self)
+            }
+        }
+
+        impl Read for &$stream {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                read(&self.0, buffer)
+            }
+        }
+
+        impl Read for $stream {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                read(&self.0, buffer)
+            }
+        }
+
+        impl Write for &$stream {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                write(&self.0, bytes)
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+
+        impl Write for $stream {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                write(&self.0, bytes)
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+
+        descriptor!($stream);
+    };
+}
+
+/// The descriptor of a simulated object.
+macro_rules! descriptor {
+    ($object:ident) => {
+        impl AsRawFd for $object {
+            fn as_raw_fd(&self) -> RawFd {
+                self.0.as_raw_fd()
+            }
+        }
+
+        impl AsFd for $object {
+            fn as_fd(&self) -> BorrowedFd<'_> {
+                BorrowedFd(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $object {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($object)).field("fd", &self.0).finish()
+            }
+        }
+    };
+}
+
+pub(super) use {descriptor, stream};
+
+stream!(TcpStream);
+descriptor!(TcpListener);
+
+impl TcpStream {
+    /// The address of this end.
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        local_addr(&self.0)
+    }
+
+    /// The address of the other end.
+    ///
+    /// # Errors
+    ///
+    /// `NotConnected`.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.0.call("peer address of", |state, file| {
+            let end = state.stream(file)?;
+            state.peer_address(end)
+        })
+    }
+
+    /// Has no effect: nothing is held back here.
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub fn set_nodelay(&self, _nodelay: bool) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Reads, and leaves there what was read.
+    ///
+    /// # Errors
+    ///
+    /// As a read.
+    pub fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        peek(&self.0, buffer)
+    }
+}
+
+fn first(address: impl ToSocketAddrs) -> io::Result<SocketAddr> {
+    address.to_socket_addrs()?.next().ok_or_else(|| ErrorKind::InvalidInput.into())
+}
+
+pub(super) fn read(stream: &Descriptor, buffer: &mut [u8]) -> io::Result<usize> {
+    receive(stream, "read", buffer, false)
+}
+
+fn peek(stream: &Descriptor, buffer: &mut [u8]) -> io::Result<usize> {
+    receive(stream, "peek", buffer, true)
+}
+
+fn receive(
+    stream: &Descriptor,
+    what: &'static str,
+    buffer: &mut [u8],
+    is_peek: bool,
+) -> io::Result<usize> {
+    let call = |state: &mut State, file| {
+        let end = state.stream(file)?;
+        state.read(end, buffer, is_peek)
+    };
+    stream.blocking_call(what, |file| file.read_timeout, call, |count| format!("gives {count}"))
+}
+
+pub(super) fn write(stream: &Descriptor, bytes: &[u8]) -> io::Result<usize> {
+    let call = |state: &mut State, file| match state.stream(file) {
+        Ok(end) => state.write(end, bytes),
+        // A socket that was never connected.
+        Err(_) => Err(errno(libc::EPIPE)),
+    };
+    let show = |count: &usize| format!("takes {count} of {}", bytes.len());
+    // A blocking write of the kernel goes on until it has taken everything, this one until it has taken
+    // something: `write_all` makes no difference.
+    stream.blocking_call("write", |file| file.write_timeout, call, show)
+}
+
+pub(super) fn take_error(socket: &Descriptor) -> io::Result<Option<io::Error>> {
+    socket.call("take error of", |state, file| {
+        Ok(state.stream(file).ok().and_then(|end| state.take_error(end)))
+    })
+}
+
+pub(super) fn set_nonblocking(socket: &Descriptor, nonblocking: bool) -> io::Result<()> {
+    let mut state = socket.world.enter();
+    let file = state.files.of(socket.as_raw_fd())?;
+    if let Some(file) = state.files.get_mut(file) {
+        file.is_nonblocking = nonblocking;
+    }
+    Ok(())
+}
+
+pub(super) fn set_timeout(
+    socket: &Descriptor,
+    timeout: Option<Duration>,
+    place: impl FnOnce(&mut File) -> &mut Option<Duration>,
+) -> io::Result<()> {
+    if timeout == Some(Duration::ZERO) {
+        return Err(ErrorKind::InvalidInput.into());
+    }
+    let mut state = socket.world.enter();
+    let file = state.files.of(socket.as_raw_fd())?;
+    if let Some(file) = state.files.get_mut(file) {
+        *place(file) = timeout;
+    }
+    Ok(())
+}
+
+pub(super) fn local_addr(socket: &Descriptor) -> io::Result<SocketAddr> {
+    let unspecified = SocketAddr::from(([0, 0, 0, 0], 0));
+    socket.call("address of", |state, file| {
+        let address = match state.files.get(file).map(|file| &file.kind) {
+            Some(Kind::Listener(listening)) => Some(listening.address),
+            Some(Kind::Stream(end)) => state.address(*end),
+            Some(Kind::Socket(socket)) => socket.bound,
+            _ => None,
+        };
+        Ok(address.unwrap_or(unspecified))
+    })
+}

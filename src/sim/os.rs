@@ -1,0 +1,72 @@
+//! Pairs of Unix sockets, and descriptors, under the names of `std::os`.
+
+/// In place of `std::os::unix`.
+pub mod unix {
+    /// In place of [`std::os::unix::net`].
+    pub mod net {
+        pub use crate::sim::os::UnixStream;
+    }
+}
+
+/// In place of [`std::os::fd`].
+///
+/// A simulated descriptor is a number from 1,048,576 up that no real call knows, so it is no
+/// [`std::os::fd::BorrowedFd`], and these have traits of their own.
+pub mod fd {
+    pub use std::os::fd::{AsRawFd, RawFd};
+
+    use super::Descriptor;
+
+    /// A simulated object that has a descriptor, in place of [`std::os::fd::AsFd`].
+    pub trait AsFd {
+        /// Its descriptor.
+        fn as_fd(&self) -> BorrowedFd<'_>;
+    }
+
+    impl<T: AsFd> AsFd for &T {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            T::as_fd(self)
+        }
+    }
+
+    /// A simulated descriptor that somebody else owns, in place of [`std::os::fd::BorrowedFd`].
+    #[derive(Debug, Clone, Copy)]
+    pub struct BorrowedFd<'a>(pub(in crate::sim) &'a Descriptor);
+
+    impl AsRawFd for BorrowedFd<'_> {
+        fn as_raw_fd(&self) -> RawFd {
+            self.0.as_raw_fd()
+        }
+    }
+}
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::time::Duration;
+
+use super::descriptor::Descriptor;
+use super::net::{descriptor, read, set_nonblocking, set_timeout, stream, take_error, write};
+use super::world::World;
+use fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+/// One end of a simulated pair, in place of [`std::os::unix::net::UnixStream`]. What is written to the
+/// other end is there at once.
+pub struct UnixStream(pub(super) Descriptor);
+
+impl UnixStream {
+    /// Two that are connected to each other.
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub fn pair() -> io::Result<(Self, Self)> {
+        let world = World::current();
+        let mut state = world.enter();
+        let [near, far] =
+            state.connect_pair().map(|file| Self(Descriptor::of(&world, &mut state, file)));
+        Ok((near, far))
+    }
+}
+
+stream!(UnixStream);

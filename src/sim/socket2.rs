@@ -1,0 +1,349 @@
+//! What the standard library has no call for, under the names of the crate `socket2`: a connection that
+//! is made without blocking, options, a backlog.
+
+use std::fmt;
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
+
+use super::descriptor::Descriptor;
+use super::kernel::{File, FileId, Kind, errno};
+use super::net::{
+    TcpListener, TcpStream, descriptor, local_addr, set_nonblocking, take_error, write,
+};
+use super::network::Unconnected;
+use super::os::fd::{AsFd, BorrowedFd};
+use super::world::{State, World};
+
+/// The family of a socket's addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Domain(());
+
+impl Domain {
+    /// Here all families are one.
+    pub const IPV4: Self = Self(());
+    /// Here all families are one.
+    pub const IPV6: Self = Self(());
+
+    /// The family of an address.
+    #[must_use]
+    pub const fn for_address(_address: SocketAddr) -> Self {
+        Self(())
+    }
+}
+
+/// The kind of a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Type(());
+
+impl Type {
+    /// TCP.
+    pub const STREAM: Self = Self(());
+}
+
+/// A protocol: there is none to choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {}
+
+/// An address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SockAddr(SocketAddr);
+
+impl SockAddr {
+    /// The address, as the standard library has it.
+    #[must_use]
+    pub const fn as_socket(&self) -> Option<SocketAddr> {
+        Some(self.0)
+    }
+}
+
+impl<T: Into<SocketAddr>> From<T> for SockAddr {
+    fn from(address: T) -> Self {
+        Self(address.into())
+    }
+}
+
+/// A simulated TCP socket of which nothing is known yet.
+pub struct Socket(Descriptor);
+
+descriptor!(Socket);
+
+impl Socket {
+    /// Creates a socket.
+    ///
+    /// # Errors
+    ///
+    /// `EMFILE`, as a fault, once a connection was accepted in this world.
+    pub fn new(_domain: Domain, _kind: Type, _protocol: Option<Protocol>) -> io::Result<Self> {
+        let world = World::current();
+        {
+            let mut state = world.enter();
+            let state = &mut *state;
+            if state.has_accepted
+                && state.weather.fault(|kind| kind.failing_accepts, &mut state.random)
+            {
+                state.call(|| "fault: no descriptor for a socket".into());
+                return Err(errno(libc::EMFILE));
+            }
+        }
+        Ok(Self(Descriptor::open(&world, Kind::Socket(Unconnected::default()))))
+    }
+
+    /// Gives it an address.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if it has one.
+    pub fn bind(&self, address: &SockAddr) -> io::Result<()> {
+        self.0.call("bind", |state, file| {
+            unconnected(state, file)?.bound = Some(address.0);
+            Ok(())
+        })
+    }
+
+    /// Listens, with a queue of `backlog` and one.
+    ///
+    /// # Errors
+    ///
+    /// `AddrInUse`; `EINVAL` if it has no address, or is connected.
+    pub fn listen(&self, backlog: i32) -> io::Result<()> {
+        listen(&self.0, backlog)
+    }
+
+    /// Connects. One that does not block is `EINPROGRESS`: it is writable once it is connected, or could
+    /// not be.
+    ///
+    /// # Errors
+    ///
+    /// As [`TcpStream::connect`]; `EALREADY` while it connects, `EISCONN` afterwards.
+    pub fn connect(&self, address: &SockAddr) -> io::Result<()> {
+        let mut has_begun = false;
+        let connect = |state: &mut State, file: FileId| {
+            if let Ok(end) = state.stream(file) {
+                return match (state.is_decided(end), has_begun) {
+                    (false, true) => Err(errno(libc::EAGAIN)),
+                    (false, false) => Err(errno(libc::EALREADY)),
+                    (true, true) => state.take_error(end).map_or(Ok(()), Err),
+                    (true, false) => Err(errno(libc::EISCONN)),
+                };
+            }
+            unconnected(state, file)?;
+            state.connect(file, address.0);
+            has_begun = true;
+            let is_nonblocking = state.files.get(file).is_some_and(|file| file.is_nonblocking);
+            Err(errno(if is_nonblocking { libc::EINPROGRESS } else { libc::EAGAIN }))
+        };
+        self.0.blocking_call("connect", |_| None, connect, |()| format!("to {}", address.0))
+    }
+
+    /// The error that is pending, which is none afterwards.
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        take_error(&self.0)
+    }
+
+    /// Has calls fail with `WouldBlock` instead of blocking.
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        set_nonblocking(&self.0, nonblocking)
+    }
+
+    /// Has no effect: an address is free once its listener is closed.
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub fn set_reuse_address(&self, _reuse: bool) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Lets several listeners have one address. The seed chooses who is given a client.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` once it is connected.
+    pub fn set_reuse_port(&self, reuse: bool) -> io::Result<()> {
+        set_reuse_port(&self.0, reuse)
+    }
+
+    /// Has no effect: nothing is held back here.
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub fn set_tcp_nodelay(&self, _nodelay: bool) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// The address of this end.
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub fn local_addr(&self) -> io::Result<SockAddr> {
+        local_addr(&self.0).map(SockAddr)
+    }
+
+    /// Takes a connection from the queue.
+    ///
+    /// # Errors
+    ///
+    /// As [`TcpListener::accept`].
+    pub fn accept(&self) -> io::Result<(Self, SockAddr)> {
+        let listener = TcpListener(self.0.try_clone()?);
+        let (stream, client) = listener.accept()?;
+        Ok((Self(stream.0), SockAddr(client)))
+    }
+}
+
+fn unconnected(state: &mut State, file: FileId) -> io::Result<&mut Unconnected> {
+    match state.files.get_mut(file) {
+        Some(File { kind: Kind::Socket(socket), .. }) => Ok(socket),
+        _ => Err(errno(libc::EINVAL)),
+    }
+}
+
+fn set_reuse_port(socket: &Descriptor, reuse: bool) -> io::Result<()> {
+    socket.call("set option of", |state, file| {
+        if let Some(File { kind: Kind::Listener(listening), .. }) = state.files.get_mut(file) {
+            listening.reuses_port = reuse;
+        } else {
+            unconnected(state, file)?.reuses_port = reuse;
+        }
+        Ok(())
+    })
+}
+
+fn listen(socket: &Descriptor, backlog: i32) -> io::Result<()> {
+    let backlog = usize::try_from(backlog).unwrap_or(usize::MAX);
+    socket.call("listen", |state, file| {
+        if let Some(File { kind: Kind::Listener(listening), .. }) = state.files.get_mut(file) {
+            listening.backlog = backlog;
+            return Ok(());
+        }
+        let Unconnected { bound, reuses_port } = unconnected(state, file)?;
+        let (address, reuses_port) = (bound.ok_or_else(|| errno(libc::EINVAL))?, *reuses_port);
+        let listening = state.listen(address, reuses_port, backlog)?;
+        if let Some(file) = state.files.get_mut(file) {
+            file.kind = listening;
+        }
+        state.publish(file);
+        Ok(())
+    })
+}
+
+impl From<Socket> for TcpListener {
+    fn from(socket: Socket) -> Self {
+        Self(socket.0)
+    }
+}
+
+impl From<Socket> for TcpStream {
+    fn from(socket: Socket) -> Self {
+        Self(socket.0)
+    }
+}
+
+impl From<TcpStream> for Socket {
+    fn from(stream: TcpStream) -> Self {
+        Self(stream.0)
+    }
+}
+
+/// A socket that somebody else owns, for what the type of the standard library cannot do.
+#[derive(Debug, Clone, Copy)]
+pub struct SockRef<'a>(BorrowedFd<'a>);
+
+impl<'a, T: AsFd> From<&'a T> for SockRef<'a> {
+    fn from(socket: &'a T) -> Self {
+        Self(socket.as_fd())
+    }
+}
+
+impl SockRef<'_> {
+    /// Changes how many clients wait to be accepted.
+    ///
+    /// # Errors
+    ///
+    /// As [`Socket::listen`].
+    pub fn listen(&self, backlog: i32) -> io::Result<()> {
+        listen(self.0.0, backlog)
+    }
+
+    /// As [`Socket::set_reuse_port`].
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` once it is connected.
+    pub fn set_reuse_port(&self, reuse: bool) -> io::Result<()> {
+        set_reuse_port(self.0.0, reuse)
+    }
+
+    /// Has the close be a reset, with a linger of zero. No other has an effect: no close blocks.
+    ///
+    /// # Errors
+    ///
+    /// `NotConnected`.
+    pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
+        self.0.0.call("set linger of", |state, file| {
+            let end = state.stream(file)?;
+            state.set_linger_zero(end, linger == Some(Duration::ZERO));
+            Ok(())
+        })
+    }
+
+    /// Has calls fail with `WouldBlock` instead of blocking.
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        set_nonblocking(self.0.0, nonblocking)
+    }
+
+    /// Has no effect: nothing is held back here.
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub fn set_tcp_nodelay(&self, _nodelay: bool) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// As [`TcpStream::shutdown`].
+    ///
+    /// # Errors
+    ///
+    /// `NotConnected`.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.0.0.call("shut down", |state, file| {
+            let end = state.stream(file)?;
+            state.shut_down(end, how)
+        })
+    }
+
+    /// As a write.
+    ///
+    /// # Errors
+    ///
+    /// As a write.
+    pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        write(self.0.0, bytes)
+    }
+
+    /// The error that is pending, which is none afterwards.
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        take_error(self.0.0)
+    }
+}

@@ -1,0 +1,140 @@
+//! Sources of a simulated world, under the names of the crate's own.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
+
+use super::descriptor::Descriptor;
+use super::kernel::{File, Kind};
+use super::net::descriptor;
+use super::os::fd::{AsFd, BorrowedFd};
+use super::world::World;
+use crate::Readiness;
+use std::sync::atomic::{AtomicBool, Ordering::AcqRel};
+
+/// Ends a wait from another thread, in place of [`pollio::Waker`](crate::Waker).
+pub struct Waker(Descriptor, AtomicBool);
+
+/// A timer of virtual time, in place of [`pollio::Timer`](crate::Timer).
+pub struct Timer(Descriptor);
+
+descriptor!(Waker);
+descriptor!(Timer);
+
+impl Waker {
+    /// See [`pollio::Waker::new`](crate::Waker::new).
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub fn new() -> io::Result<Self> {
+        let descriptor = Descriptor::open(&World::current(), Kind::Waker(false));
+        Ok(Self(descriptor, AtomicBool::new(false)))
+    }
+
+    /// See [`pollio::Waker::wake`](crate::Waker::wake).
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub fn wake(&self) -> io::Result<()> {
+        if self.1.swap(true, AcqRel) {
+            return Ok(());
+        }
+        self.0.call("wake", |state, id| {
+            if let Some(File { kind: Kind::Waker(is_woken), .. }) = state.files.get_mut(id) {
+                *is_woken = true;
+            }
+            state.notify(id, Readiness::READABLE);
+            Ok(())
+        })
+    }
+
+    /// See [`pollio::Waker::clear`](crate::Waker::clear).
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub fn clear(&self) -> io::Result<()> {
+        let cleared = self.0.call("clear", |state, id| {
+            if let Some(File { kind: Kind::Waker(is_woken), .. }) = state.files.get_mut(id) {
+                *is_woken = false;
+            }
+            Ok(())
+        });
+        self.rearm();
+        cleared
+    }
+
+    /// See [`pollio::Waker::rearm`](crate::Waker::rearm).
+    pub fn rearm(&self) {
+        // No system call, and yet a place where another thread may come first.
+        drop(self.0.world.enter());
+        self.1.swap(false, AcqRel);
+    }
+}
+
+impl Timer {
+    /// See [`pollio::Timer::new`](crate::Timer::new).
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self(Descriptor::open(&World::current(), Kind::Timer(Default::default()))))
+    }
+
+    /// See [`pollio::Timer::set`](crate::Timer::set).
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub fn set(&self, after: Duration) -> io::Result<()> {
+        self.0.call("set timer", |state, id| {
+            state.set_timer(id, Some(after), None);
+            Ok(())
+        })
+    }
+
+    /// See [`pollio::Timer::set_interval`](crate::Timer::set_interval).
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for zero.
+    pub fn set_interval(&self, every: Duration) -> io::Result<()> {
+        if every.is_zero() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        self.0.call("set timer", |state, id| {
+            state.set_timer(id, Some(every), Some(every));
+            Ok(())
+        })
+    }
+
+    /// See [`pollio::Timer::disarm`](crate::Timer::disarm).
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub fn disarm(&self) -> io::Result<()> {
+        self.0.call("disarm timer", |state, id| {
+            state.set_timer(id, None, None);
+            Ok(())
+        })
+    }
+
+    /// See [`pollio::Timer::clear`](crate::Timer::clear).
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub fn clear(&self) -> io::Result<u64> {
+        self.0.call("clear timer", |state, id| match state.files.get_mut(id) {
+            Some(File { kind: Kind::Timer(timer), .. }) => {
+                Ok(std::mem::take(&mut timer.expirations))
+            }
+            _ => Ok(0),
+        })
+    }
+}

@@ -1,0 +1,78 @@
+//! Simulated threads, under the names of `std::thread`.
+
+use std::fmt;
+use std::io;
+use std::num::NonZero;
+use std::sync::{Arc, Mutex, PoisonError};
+pub use std::thread::{Result, ThreadId, current, panicking};
+use std::time::Duration;
+
+use super::kernel::FileId;
+use super::world::World;
+
+/// Starts a thread in the world that runs here; [`World::spawn`] gives it a name.
+pub fn spawn<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    World::current().spawn("thread", body)
+}
+
+/// Lets virtual time pass: it takes no real time.
+pub fn sleep(time: Duration) {
+    let world = World::current();
+    let mut state = world.enter();
+    state.call(|| format!("sleep for {time:?}"));
+    let end = state.now.checked_add(time);
+    let _ = world.block::<()>(state, None, "sleeps", end, |_| None);
+}
+
+/// Lets other threads run first, if the seed will have it.
+pub fn yield_now() {
+    drop(World::current().enter());
+}
+
+/// How many cores there are: two, on every machine.
+///
+/// # Errors
+///
+/// None.
+pub fn available_parallelism() -> io::Result<NonZero<usize>> {
+    Ok(NonZero::<usize>::MIN.saturating_add(1))
+}
+
+/// Waits for the end of a thread, in place of [`std::thread::JoinHandle`].
+pub struct JoinHandle<T> {
+    world: World,
+    exit: FileId,
+    result: Arc<Mutex<Option<T>>>,
+}
+
+impl<T> JoinHandle<T> {
+    pub(super) fn new(world: World, (exit, result): (FileId, Arc<Mutex<Option<T>>>)) -> Self {
+        Self { world, exit, result }
+    }
+
+    /// Waits for the end of the thread, and returns what it returned.
+    ///
+    /// # Errors
+    ///
+    /// None: a thread that panics fails the run, which ends the thread that joins as well.
+    pub fn join(self) -> Result<T> {
+        let state = self.world.enter();
+        let result = self.result;
+        let take = |_: &mut _| result.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (state, value) = self.world.block(state, Some(self.exit), "joins", None, take);
+        drop(state);
+        value.ok_or_else(|| Box::new("the world has ended") as _)
+    }
+
+    /// Whether the thread has returned, or would be found to.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.result.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+}
+
+impl<T> fmt::Debug for JoinHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinHandle").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,59 @@
+//! The contract over simulated sockets: the same cases as over real ones.
+
+use std::time::Duration;
+
+use pollio::sim::{Conditions, World};
+
+#[allow(clippy::all, reason = "the cases as they are")]
+mod cases {
+    use std::io::{self, ErrorKind, Read, Write};
+    use std::time::Duration;
+
+    use pollio::sim::net::{Shutdown, TcpListener, TcpStream};
+    use pollio::sim::os::fd::AsRawFd;
+    use pollio::sim::os::unix::net::UnixStream;
+    use pollio::sim::socket2::{Domain, SockRef, Socket, Type};
+    use pollio::{Event, EventKind, EventObject, Interest, Mode, Poller, Readiness};
+
+    use crate::descriptors::{drain, fill};
+    use crate::expect::Expect;
+
+    const BOTH: Interest = Interest::READABLE.union(Interest::WRITABLE);
+    const ONESHOTS: [Mode; 2] = [Mode::Oneshot, Mode::EdgeOneshot];
+    const MODES: [Mode; 4] = [Mode::Level, Mode::Edge, Mode::Oneshot, Mode::EdgeOneshot];
+
+    fn pair() -> (UnixStream, UnixStream) {
+        let (near, far) = UnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        far.set_nonblocking(true).unwrap();
+        (near, far)
+    }
+
+    fn tcp_pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (near, _) = listener.accept().unwrap();
+        near.set_nonblocking(true).unwrap();
+        far.set_nonblocking(true).unwrap();
+        (near, far)
+    }
+
+    include!(concat!(env!("OUT_DIR"), "/cases.rs"));
+}
+
+#[test]
+fn simulated_sockets_keep_the_contract() {
+    for (name, case) in cases::CASES {
+        for seed in 0..20 {
+            let outcome = World::run(seed, |world| {
+                // A case that expects silence waits for 20 ms.
+                let latency = Duration::ZERO..=Duration::from_millis(4);
+                world.set_conditions(Conditions { latency, ..Conditions::calm() });
+                world.set_batch(usize::MAX);
+                case();
+                Ok(())
+            });
+            assert_eq!(outcome.failure, None, "{name}, seed {seed}: {:#?}", outcome.trace);
+        }
+    }
+}

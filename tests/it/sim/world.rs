@@ -1,0 +1,302 @@
+//! What a simulated world does beyond what its sockets do.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
+use std::panic;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use pollio::sim::net::{TcpListener, TcpStream};
+use pollio::sim::sync::{Arc, Mutex, mpsc};
+use pollio::sim::time::Instant;
+use pollio::sim::{self, Conditions, SimPoller, Timer, Waker, World, thread};
+use pollio::{EventObject, Mode, Poller};
+
+const SECOND: Duration = Duration::from_secs(1);
+const ADDRESS: &str = "10.0.0.1:7";
+
+/// The failure of a run that has to fail.
+fn failure(seed: u64, body: impl FnOnce(&World) -> io::Result<()>) -> String {
+    World::run(seed, body).failure.expect("this fails")
+}
+
+/// Runs where nothing fails.
+fn run(seed: u64, body: impl FnOnce(&World) -> io::Result<()>) -> sim::Outcome {
+    let outcome = World::run(seed, body);
+    assert_eq!(outcome.failure, None, "seed {seed}: {:#?}", outcome.trace);
+    outcome
+}
+
+/// Serves one client after another, and blocks.
+fn echo() -> io::Result<()> {
+    for stream in TcpListener::bind(ADDRESS)?.incoming() {
+        // A fault: the client is still there.
+        let Ok(mut stream) = stream else { continue };
+        let mut buffer = [0; 100];
+        while let count @ 1.. = stream.read(&mut buffer)? {
+            stream.write_all(&buffer[..count])?;
+        }
+    }
+    Ok(())
+}
+
+fn ask() -> io::Result<()> {
+    let mut client = TcpStream::connect(ADDRESS)?;
+    for number in 0..10 {
+        client.write_all(&[number; 100])?;
+        let mut answer = [0; 100];
+        client.read_exact(&mut answer)?;
+        assert_eq!(answer, [number; 100]);
+    }
+    Ok(())
+}
+
+fn several_ask(world: &World) -> io::Result<()> {
+    world.spawn("server", || echo().unwrap());
+    thread::sleep(SECOND);
+    let clients: Vec<_> =
+        (0..3).map(|number| world.spawn(&format!("client {number}"), || ask().unwrap())).collect();
+    clients.into_iter().for_each(|client| client.join().unwrap());
+    Ok(())
+}
+
+#[test]
+fn a_seed_replays_exactly_and_another_does_not() {
+    for seed in 0..50 {
+        let (first, second) = (run(seed, several_ask), run(seed, several_ask));
+        assert!(first.trace.len() > 30);
+        assert_eq!(first, second);
+        assert_ne!(first.trace, run(seed + 1, several_ask).trace);
+    }
+}
+
+#[test]
+fn a_deadlock_says_who_waits_for_what() {
+    let why = failure(1, |world| {
+        world.spawn("server", || {
+            let mut poller = SimPoller::new().unwrap();
+            let listener = TcpListener::bind(ADDRESS).unwrap();
+            poller.add(EventObject::server(listener.as_raw_fd())).unwrap();
+            poller.wait(-1).unwrap();
+            poller.delete(listener.as_raw_fd()).unwrap();
+            poller.wait(-1).unwrap();
+        });
+        thread::sleep(SECOND);
+        TcpStream::connect(ADDRESS)?.read(&mut [0]).map(drop)
+    });
+    assert!(why.starts_with("deadlock"), "{why}");
+    assert!(why.contains("server: waits for events of a poller with nothing registered"), "{why}");
+    assert!(why.contains("main: read 10.0.0.1:49152 to 10.0.0.1:7"), "{why}");
+}
+
+#[test]
+fn a_panic_in_any_thread_fails_the_run() {
+    let in_thread = failure(1, |world| {
+        world.spawn("clumsy", || panic!("ouch"));
+        thread::sleep(SECOND);
+        Ok(())
+    });
+    let in_body = failure(1, |_| panic!("oh"));
+    let in_plan = failure(1, |world| {
+        world.after(SECOND, |_| panic!("oops"));
+        thread::sleep(2 * SECOND);
+        Ok(())
+    });
+    assert_eq!(in_thread, "thread `clumsy` panicked: ouch");
+    assert_eq!(in_body, "it panicked: oh");
+    assert_eq!(in_plan, "a plan panicked: oops");
+    let error = failure(1, |_| Err(ErrorKind::NotFound.into()));
+    assert!(error.contains("entity not found"), "{error}");
+}
+
+#[test]
+fn a_thread_that_spins_fails_the_run() {
+    let why = failure(1, |world| {
+        world.spawn("spinner", || {
+            let mut poller = SimPoller::new().unwrap();
+            while poller.wait(0).unwrap().is_empty() {}
+        });
+        world.set_conditions(Conditions::calm());
+        thread::sleep(SECOND);
+        Ok(())
+    });
+    assert!(why.contains("thread `spinner` spins"), "{why}");
+}
+
+#[test]
+fn a_forgotten_client_fails_the_run() {
+    fn forgetful(world: &World) -> io::Result<()> {
+        world.set_conditions(Conditions::calm());
+        world.set_patience(SECOND);
+        world.spawn("server", || {
+            let listener = TcpListener::bind(ADDRESS).unwrap();
+            let mut poller = SimPoller::new().unwrap();
+            let server = EventObject::server(listener.as_raw_fd());
+            poller.add(server.with_mode(Mode::Edge)).unwrap();
+            loop {
+                poller.wait(-1).unwrap();
+                // One for each edge, and two may have come.
+                listener.accept().unwrap();
+            }
+        });
+        thread::sleep(SECOND);
+        let _clients = [TcpStream::connect(ADDRESS)?, TcpStream::connect(ADDRESS)?];
+        thread::sleep(10 * SECOND);
+        Ok(())
+    }
+    // The clients are a round trip apart: only a server that is late meets both.
+    assert_eq!(World::run(0, forgetful).failure, None);
+    let why = failure(0, |world| {
+        world.after(SECOND, |world| world.set_patience(SECOND));
+        world.spawn("server", || {
+            let listener = TcpListener::bind(ADDRESS).unwrap();
+            listener.set_nonblocking(true).unwrap();
+            let mut poller = SimPoller::new().unwrap();
+            let server = EventObject::server(listener.as_raw_fd());
+            poller.add(server.with_mode(Mode::Edge)).unwrap();
+            poller.wait(-1).unwrap();
+            thread::sleep(SECOND);
+            let _ = listener.accept();
+            poller.wait(0).unwrap();
+            poller.wait(-1).unwrap();
+        });
+        thread::sleep(SECOND);
+        let _clients = [TcpStream::connect(ADDRESS)?, TcpStream::connect(ADDRESS)?];
+        thread::sleep(100 * SECOND);
+        Ok(())
+    });
+    assert!(why.contains("listener 10.0.0.1:7, 1 in its queue has waited"), "{why}");
+}
+
+#[test]
+fn time_passes_only_while_all_wait() {
+    let outcome = run(3, |world| {
+        world.set_conditions(Conditions::calm());
+        let begin = Instant::now();
+        let sleepers: Vec<_> = (1..=3)
+            .map(|seconds| world.spawn("sleeper", move || thread::sleep(seconds * SECOND)))
+            .collect();
+        sleepers.into_iter().for_each(|sleeper| sleeper.join().unwrap());
+        assert_eq!(begin.elapsed(), 3 * SECOND);
+        Ok(())
+    });
+    assert_eq!(outcome.elapsed, 3 * SECOND);
+}
+
+#[test]
+fn a_timer_and_a_waker_end_a_wait() {
+    for seed in 0..100 {
+        run(seed, |world| {
+            let (waker, timer) = (Arc::new(Waker::new()?), Timer::new()?);
+            let mut poller = SimPoller::new()?;
+            poller.add(EventObject::client(waker.as_raw_fd()).with_token(1))?;
+            poller.add(EventObject::client(timer.as_raw_fd()).with_token(2))?;
+            timer.set_interval(SECOND)?;
+            let begin = Instant::now();
+            assert_eq!(poller.wait(-1)?[0].token, 2);
+            assert!(begin.elapsed() >= SECOND - Duration::from_millis(11));
+            assert!(timer.clear()? >= 1);
+            timer.disarm()?;
+            let other = waker.clone();
+            world.spawn("waker", move || other.wake().unwrap());
+            assert_eq!(poller.wait(-1)?[0].token, 1);
+            waker.clear()?;
+            assert!(poller.wait(0)?.is_empty());
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn a_lock_and_a_queue_block_in_virtual_time() {
+    for seed in 0..100 {
+        run(seed, |world| {
+            let total = Arc::new(Mutex::new(0));
+            let (sender, receiver) = mpsc::channel();
+            for number in 0..3 {
+                let (total, sender) = (total.clone(), sender.clone());
+                world.spawn("adder", move || {
+                    let mut total = total.lock().unwrap();
+                    let before = *total;
+                    thread::sleep(SECOND);
+                    *total = before + 1;
+                    sender.send(number).unwrap();
+                });
+            }
+            drop(sender);
+            let mut numbers: Vec<_> = std::iter::from_fn(|| receiver.recv().ok()).collect();
+            numbers.sort_unstable();
+            assert_eq!((numbers, *total.lock().unwrap()), (vec![0, 1, 2], 3));
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn a_reset_and_a_stall_are_scripted() {
+    run(1, |world| {
+        world.set_conditions(Conditions::calm());
+        let listener = TcpListener::bind(ADDRESS)?;
+        let mut client = TcpStream::connect(ADDRESS)?;
+        let (mut server, _) = listener.accept()?;
+        let begin = Instant::now();
+        world.stall(&client, 10 * SECOND);
+        client.write_all(b"late")?;
+        server.read_exact(&mut [0; 4])?;
+        assert_eq!(begin.elapsed(), 10 * SECOND);
+        world.reset(&server);
+        assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        assert_eq!(server.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_full_queue_makes_clients_knock_again() {
+    let outcome = run(1, |world| {
+        world.set_conditions(Conditions::calm());
+        let listener = TcpListener::bind(ADDRESS)?;
+        sim::socket2::SockRef::from(&listener).listen(1)?;
+        let clients: Vec<_> = (0..4)
+            .map(|_| world.spawn("client", || TcpStream::connect(ADDRESS).map(drop).unwrap()))
+            .collect();
+        for _ in 0..4 {
+            thread::sleep(SECOND / 2);
+            listener.accept()?;
+        }
+        clients.into_iter().for_each(|client| client.join().unwrap());
+        Ok(())
+    });
+    assert!(outcome.elapsed > SECOND, "{:?}", outcome.elapsed);
+}
+
+#[test]
+fn a_check_names_the_first_seed_that_fails_and_replays_it() {
+    let ran = Arc::new(AtomicU64::new(0));
+    let count = ran.clone();
+    let result = panic::catch_unwind(move || {
+        sim::check(10_000, move |world| {
+            count.fetch_add(1, Ordering::Relaxed);
+            several_ask(world)?;
+            assert!(world.seed() < 77, "too large");
+            Ok(())
+        });
+    });
+    let why = *result.unwrap_err().downcast::<String>().unwrap();
+    assert!(why.starts_with("seed 77 fails: it panicked: too large"), "{why}");
+    assert!(why.contains("it replays exactly") && why.contains("POLLIO_SEED=77"), "{why}");
+    assert!(ran.load(Ordering::Relaxed) < 1_000);
+}
+
+#[test]
+fn a_check_notices_what_does_not_replay() {
+    let runs = Arc::new(AtomicU64::new(0));
+    let result = panic::catch_unwind(move || {
+        sim::check(1, move |_| {
+            thread::sleep(SECOND * u32::try_from(runs.fetch_add(1, Ordering::Relaxed)).unwrap());
+            Err(ErrorKind::Other.into())
+        });
+    });
+    let why = *result.unwrap_err().downcast::<String>().unwrap();
+    assert!(why.contains("does not replay"), "{why}");
+}

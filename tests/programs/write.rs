@@ -1,0 +1,223 @@
+//! Writes the examples over simulated sockets: the same text, with other `use` lines; then mutants of them,
+//! each with one change; and the cases of the contract that simulated sockets can be held to.
+
+use std::env;
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+#[path = "mutants.rs"]
+mod mutants;
+
+pub(crate) fn write_all() {
+    println!("cargo::rerun-if-changed=programs");
+    println!("cargo::rerun-if-changed=../examples");
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
+    let mut modules = String::new();
+    let mut table = String::new();
+    for program in PROGRAMS {
+        let mut text = source(program.path);
+        if program.name == "idle_server_before" {
+            text = text.replace(TIMEOUTS, include_str!("timeouts_before.rs"));
+        }
+        let timeouts = fs::read_to_string(out.join("timeouts.rs")).expect("it is written first");
+        let text = simulated(program, &text.replace(TIMEOUTS, &timeouts));
+        write_module(&out, &mut modules, program.name, &text);
+    }
+    for (number, mutant) in mutants::MUTANTS.iter().enumerate() {
+        let program = PROGRAMS.iter().find(|program| program.name == mutant.program);
+        let program = program.unwrap_or_else(|| panic!("no program {}", mutant.program));
+        let text = source(program.path);
+        let mutated = text.replacen(mutant.old, mutant.new, 1);
+        assert!(text != mutated, "{}: not found: {}", mutant.what, mutant.old);
+        let name = format!("mutant_{number}");
+        write_module(&out, &mut modules, &name, &simulated(program, &mutated));
+        let (what, program) = (mutant.what, mutant.program);
+        let _ = writeln!(table, "({program:?}, {what:?}, {name}::start),");
+    }
+    let kind = "(&'static str, &'static str, fn() -> std::io::Result<()>)";
+    let _ = writeln!(modules, "pub(super) const MUTANTS: &[{kind}] = &[{table}];");
+    fs::write(out.join("programs.rs"), modules).expect("the output folder is writable");
+    fs::write(out.join("cases.rs"), cases()).expect("the output folder is writable");
+}
+
+/// The cases of the contract that need nothing but sockets which are simulated, and a table of them.
+fn cases() -> String {
+    println!("cargo::rerun-if-changed=it/conformance");
+    let (mut text, mut table) = (String::new(), String::new());
+    for file in ["closing", "errors", "identity", "interest", "load", "mode"] {
+        let source =
+            fs::read_to_string(format!("it/conformance/{file}.rs")).expect("a file of cases");
+        for (start, _) in source.match_indices("pub(crate) fn ") {
+            let item = &source[start..];
+            let item = &item[..item.find("\n}\n").expect("the end of a function") + 3];
+            let name = item["pub(crate) fn ".len()..].split(['<', '(']).next().expect("a name");
+            let is_case = item.contains("<P: Poller>()");
+            if is_case && !NOT_SIMULATED.iter().any(|word| item.contains(word)) {
+                text += &format!("{item}\n");
+                let _ = writeln!(table, "({name:?}, {name}::<pollio::sim::SimPoller>),");
+            }
+        }
+    }
+    assert!(table.lines().count() > 30, "the cases are not where they were");
+    format!("{text}\npub(super) const CASES: &[(&str, fn())] = &[{table}];\n")
+}
+
+/// What a case mentions that needs a real kernel.
+const NOT_SIMULATED: &[&str] = &[
+    "pipe()",
+    "openpty",
+    "UnixDatagram",
+    "udp_pair",
+    "sockets()",
+    "for_each_listener",
+    "thread::",
+    "out_of_band",
+    "Errno",
+    "File",
+];
+
+/// What a program includes of the guide.
+const TIMEOUTS: &str = "include!(concat!(env!(\"OUT_DIR\"), \"/timeouts.rs\"));\n";
+
+struct Program {
+    name: &'static str,
+    /// Below the repository.
+    path: &'static str,
+    /// How a test starts it.
+    start: &'static str,
+}
+
+const PROGRAMS: &[Program] = &[
+    Program {
+        name: "echo_server",
+        path: "examples/echo_server.rs",
+        start: "serve(\"10.0.0.1:7\")",
+    },
+    Program {
+        name: "proxy",
+        path: "examples/proxy.rs",
+        start: "serve(&Arguments { listen: \"10.0.0.1:7\".into(), upstream: \"10.0.0.2:7\".into(), \
+                timeout: Duration::from_secs(5) })",
+    },
+    Program {
+        name: "http_server",
+        path: "examples/http_server/main.rs",
+        start: "serve(&Arguments { address: \"10.0.0.1:7\".into(), idle: Duration::from_secs(10), \
+                is_shared: false })",
+    },
+    Program {
+        name: "async_runtime",
+        path: "examples/async_runtime/main.rs",
+        start: "run(\"10.0.0.1:7\")",
+    },
+    Program {
+        name: "graceful_shutdown",
+        path: "examples/graceful_shutdown.rs",
+        start: "serve(\"10.0.0.1:7\")",
+    },
+    Program {
+        name: "idle_server",
+        path: "tests/programs/idle_server.rs",
+        start: "serve(\"10.0.0.1:7\")",
+    },
+    Program {
+        name: "idle_server_before",
+        path: "tests/programs/idle_server.rs",
+        start: "serve(\"10.0.0.1:7\")",
+    },
+    Program {
+        name: "proxy_before",
+        path: "tests/programs/proxy_before.rs",
+        start: "serve(\"10.0.0.1:7\", \"10.0.0.2:7\")",
+    },
+    Program {
+        name: "graceful_shutdown_before",
+        path: "tests/programs/graceful_shutdown_before.rs",
+        start: "serve(\"10.0.0.1:7\")",
+    },
+];
+
+/// The whole text of a program: its modules are written into it.
+fn source(path: &str) -> String {
+    let path = Path::new("..").join(path);
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+    let mut whole = String::new();
+    for line in text.lines().skip_while(|line| line.starts_with("//!")) {
+        let module = line.strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';'));
+        let Some(module) = module else {
+            whole += line;
+            whole += "\n";
+            continue;
+        };
+        let text = fs::read_to_string(path.with_file_name(format!("{module}.rs")));
+        let text = text.unwrap_or_else(|error| panic!("{module}: {error}"));
+        let text = text.replace("crate::", "super::");
+        let body = text.lines().skip_while(|line| line.starts_with("//!"));
+        let _ = writeln!(whole, "mod {module} {{");
+        body.for_each(|line| whole += &format!("{line}\n"));
+        whole += "}\n";
+    }
+    whole
+}
+
+/// The program over the simulation, and a function that starts it.
+fn simulated(program: &Program, text: &str) -> String {
+    let mut simulated = String::new();
+    for line in text.lines().filter(|line| !line.starts_with("//!")) {
+        let (indent, item) = line.split_at(line.len() - line.trim_start().len());
+        if let Some(items) = item.strip_prefix("use std::{").and_then(|i| i.strip_suffix("};")) {
+            for item in items.split(", ") {
+                simulated += &replaced(&format!("{indent}use std::{item};\n"));
+            }
+        } else {
+            simulated += &replaced(&format!("{line}\n"));
+        }
+    }
+    let simulated = simulated.replace("\nfn ", "\npub(super) fn ");
+    let start = program.start;
+    format!("{simulated}\npub(super) fn start() -> std::io::Result<()> {{ {start} }}\n")
+}
+
+fn replaced(line: &str) -> String {
+    let mut line = line.to_owned();
+    for (real, simulated) in [
+        ("std::net", "pollio::sim::net"),
+        ("std::os::", "pollio::sim::os::"),
+        ("std::time", "pollio::sim::time"),
+        ("std::thread", "pollio::sim::thread"),
+        ("std::sync", "pollio::sim::sync"),
+        ("socket2::", "pollio::sim::socket2::"),
+        ("signal_hook::", "pollio::sim::signal_hook::"),
+        ("pollio::Waker", "pollio::sim::Waker"),
+        ("io::stdout()", "io::sink()"),
+        ("io::stderr()", "io::sink()"),
+        // Its unit tests are run where it is.
+        ("#[cfg(test)]", "#[cfg(any())]"),
+        // One for all worlds, which holds nothing that a world depends on.
+        ("static REASONS: Mutex<", "static REASONS: std::sync::Mutex<"),
+        ("= Mutex::new(BTreeSet", "= std::sync::Mutex::new(BTreeSet"),
+        ("io::stdin()", "crate::sim::programs::stdin()"),
+        ("eprintln!(", "let _ = format!("),
+    ] {
+        line = line.replace(real, simulated);
+    }
+    if line.trim_start().starts_with("use pollio::{") {
+        line = line.replace("OsPoller", "sim::SimPoller as OsPoller");
+        line = line.replace(" Timer", " sim::Timer");
+        line = line.replace("Registered}", "sim::Registered}");
+    }
+    line
+}
+
+fn write_module(out: &Path, modules: &mut String, name: &str, text: &str) {
+    let file = out.join(format!("{name}.rs"));
+    fs::write(&file, text).expect("the output folder is writable");
+    let lints = "dead_code, private_interfaces, unused_imports, unused_variables, \
+                 unused_must_use, unreachable_patterns, unused_mut, clippy::all, \
+                 clippy::cast_possible_truncation";
+    let _ = writeln!(
+        modules,
+        "#[allow({lints}, reason = \"a program as it is\")]\nmod {name} {{ include!({file:?}); }}"
+    );
+}
