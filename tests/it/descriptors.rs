@@ -103,7 +103,8 @@ pub(crate) fn make_with_too_little_room_first<T>(mut make: impl FnMut() -> io::R
 }
 
 /// Makes room for `count` descriptors in this process.
-pub(crate) fn allow_descriptors(count: rlim_t) {
+pub(crate) fn allow_descriptors(count: u32) {
+    let count = rlim_t::from(count);
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     assert!(
         hard >= count,

@@ -318,7 +318,7 @@ fn clients_that_come_and_go_are_not_mistaken_for_each_other() {
     let mut pairs: Vec<_> = (0..50).map(|_| proxy.pair()).collect();
     let mut random = Random::new(3);
     for n in 0..1_000_u32 {
-        let which = usize::try_from(random.next()).unwrap() % pairs.len();
+        let which = random.below(pairs.len());
         // Both at once, so that their events come with one wait.
         let (client, upstream) = pairs.swap_remove(which);
         match n % 4 {

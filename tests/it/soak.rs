@@ -207,7 +207,7 @@ impl Clients {
     fn run(parameters: &str) {
         let [server, count, seed] = parameters.split(' ').collect::<Vec<_>>()[..] else { panic!() };
         let count = count.parse().unwrap();
-        allow_descriptors(count as u64 + 100);
+        allow_descriptors(u32::try_from(count + 100).unwrap());
         let mut poller = OsPoller::new().unwrap();
         let mut clients = Self {
             server: server.parse().unwrap(),

@@ -1,6 +1,7 @@
 //! What a poller asks of the kernel: every system call of a program is counted, by ptrace(2).
 
 use std::env;
+use std::ffi::c_long;
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::process::Stdio;
@@ -266,13 +267,13 @@ fn each_verb_of_a_timer_is_one_system_call() {
 }
 
 /// What `epoll_wait` is to the kernel: newer architectures have `epoll_pwait` alone.
-#[cfg(target_arch = "x86_64")]
-const WAIT: i64 = libc::SYS_epoll_wait;
-#[cfg(not(target_arch = "x86_64"))]
-const WAIT: i64 = libc::SYS_epoll_pwait;
+#[cfg(not(any(target_arch = "aarch64", target_arch = "loongarch64", target_arch = "riscv64")))]
+const WAIT: c_long = libc::SYS_epoll_wait;
+#[cfg(any(target_arch = "aarch64", target_arch = "loongarch64", target_arch = "riscv64"))]
+const WAIT: c_long = libc::SYS_epoll_pwait;
 
 /// A system call that nothing else here makes, to mark the part that counts.
-const MARK: i64 = libc::SYS_getppid;
+const MARK: c_long = libc::SYS_getppid;
 
 fn trace_from_here() {
     getppid();
@@ -285,7 +286,7 @@ fn trace_to_here() {
 /// Runs `program` in a process of its own, this binary again with the test `path` alone, and
 /// returns the system calls between its two marks.
 #[expect(clippy::zombie_processes, reason = "the tracer waits for it")]
-fn trace(path: &str, program: fn()) -> Vec<i64> {
+fn trace(path: &str, program: fn()) -> Vec<c_long> {
     if env::var_os(TRACED).is_some() {
         ptrace::traceme().expect("ptrace is refused here: leave `system_calls` out, with --skip");
         raise(Signal::SIGSTOP).unwrap();
@@ -301,7 +302,7 @@ fn trace(path: &str, program: fn()) -> Vec<i64> {
 }
 
 /// The system calls of the child of this thread that asked to be traced, to its successful end.
-fn calls_of_traced_child() -> Vec<i64> {
+fn calls_of_traced_child() -> Vec<c_long> {
     let mut calls = Vec::new();
     // Other threads have children too: they are none of ours.
     let ours = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
@@ -330,7 +331,7 @@ fn calls_of_traced_child() -> Vec<i64> {
 
 /// The number of the system call that `info` says was entered.
 #[expect(unsafe_code, reason = "the kernel's answer is a union")]
-fn entered(info: &libc::ptrace_syscall_info) -> i64 {
+fn entered(info: &libc::ptrace_syscall_info) -> c_long {
     // SAFETY: `op` is PTRACE_SYSCALL_INFO_ENTRY, for which the kernel fills `entry`.
     let number = unsafe { info.u.entry.nr };
     number.try_into().unwrap()

@@ -1,5 +1,6 @@
 //! The sources, as the descriptors that Linux has for them.
 
+use std::ffi::c_int;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -114,7 +115,7 @@ impl ChildFd {
         // SAFETY: the call takes no pointer.
         let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
         // A descriptor is an int, though libc has a long of it.
-        let fd = result(fd.try_into().unwrap_or(-1))?;
+        let fd = result(c_int::try_from(fd).unwrap_or(-1))?;
         // SAFETY: the kernel just made `fd` for us; nobody else owns it.
         Ok(Self { pidfd: unsafe { OwnedFd::from_raw_fd(fd) } })
     }
@@ -136,11 +137,12 @@ fn read_counter(mut counter: &File) -> io::Result<u64> {
 }
 
 /// `duration` for the kernel, to which what no clock reaches is infinite.
+#[allow(clippy::cast_possible_wrap, reason = "a billion fits, whatever the type is here")]
 fn timespec(duration: Duration) -> libc::timespec {
     let seconds = duration.as_secs().min(i64::MAX.unsigned_abs());
     libc::timespec {
         // Where the seconds have 32 bits, they end after 68 years.
-        tv_sec: seconds.try_into().unwrap_or(i32::MAX.into()),
+        tv_sec: seconds.try_into().unwrap_or(i32::MAX as _),
         tv_nsec: duration.subsec_nanos() as _,
     }
 }
