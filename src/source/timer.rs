@@ -11,7 +11,8 @@ use crate::sys::TimerFd;
 ///
 /// It is a descriptor, so it is registered with any poller, under any token, in any mode: on Linux
 /// a [timerfd](https://man7.org/linux/man-pages/man2/timerfd_create.2.html), elsewhere a kqueue with
-/// `EVFILT_TIMER`. It runs on the monotonic clock, to the nanosecond on Linux, Apple systems and
+/// `EVFILT_TIMER`. It runs on the monotonic clock, which stands still while the machine is suspended (see
+/// [`new_boottime`](Self::new_boottime) for one that does not), to the nanosecond on Linux, Apple systems and
 /// FreeBSD, and rounded up to milliseconds on the others. It can be set from another thread while a
 /// wait is blocked.
 ///
@@ -48,6 +49,22 @@ impl Timer {
     /// process or the system has too many descriptors, `ENOMEM`.
     pub fn new() -> io::Result<Self> {
         Ok(Self { fd: TimerFd::new()? })
+    }
+
+    /// Creates a timer that is not set, whose clock also counts the time that the machine is suspended.
+    ///
+    /// A timeout that ends while the machine is suspended is reported once it has resumed: the timer does not
+    /// wake the machine. Linux and Android have `CLOCK_BOOTTIME` of
+    /// [timerfd_create(2)](https://man7.org/linux/man-pages/man2/timerfd_create.2.html) for it, Apple systems
+    /// `NOTE_MACH_CONTINUOUS_TIME` of `EVFILT_TIMER` (`sys/event.h`). Nothing here was run over a suspension.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` on FreeBSD, NetBSD, OpenBSD and DragonFly BSD: `EVFILT_TIMER` of
+    /// [kqueue(2)](https://man.freebsd.org/cgi/man.cgi?query=kqueue) has no such clock there. `InvalidInput`
+    /// (`EINVAL`) before Linux 3.15. Otherwise see [`new`](Self::new).
+    pub fn new_boottime() -> io::Result<Self> {
+        Ok(Self { fd: TimerFd::new_boottime()? })
     }
 
     /// Goes off once, `after` this long; zero is at once, [`Duration::MAX`] never.

@@ -1,6 +1,6 @@
 //! The contract over epoll, and what epoll alone does.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use pollio::{EventObject, Interest, Mode, OsPoller, Poller, Registered, Waker};
+use pollio::{EventObject, Interest, Mode, OsPoller, Poller, Registered, Timer, Waker};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::alone::{Closing, alone};
@@ -307,4 +307,15 @@ pub(crate) fn shortest_wait(poller: &mut OsPoller, timeout: Duration) -> Duratio
         start.elapsed()
     };
     std::iter::repeat_with(wait).take(50).min().unwrap()
+}
+
+/// By the number of the clock in proc_pid_fdinfo(5): 1 is CLOCK_MONOTONIC, 7 CLOCK_BOOTTIME.
+#[test]
+fn each_timer_has_its_clock() {
+    for (timer, clock) in [(Timer::new(), "clockid: 1"), (Timer::new_boottime(), "clockid: 7")] {
+        let timer = timer.unwrap();
+        timer.set(Duration::from_secs(3_600)).unwrap();
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", timer.as_raw_fd())).unwrap();
+        assert!(info.lines().any(|line| line == clock), "{info}");
+    }
 }

@@ -62,6 +62,13 @@ pub(crate) const TIMER_UNIT: Duration = Duration::from_millis(1);
 #[cfg(not(any(target_vendor = "apple", target_os = "freebsd")))]
 pub(crate) const NOTE_TIMER_UNIT: u32 = 0;
 
+/// Has a timer run on while the machine is suspended, also one of an interval: `filt_timervalidate` in
+/// bsd/kern/kern_event.c. Only Apple has it.
+#[cfg(target_vendor = "apple")]
+pub(crate) const NOTE_MACH_CONTINUOUS_TIME: Option<u32> = Some(libc::NOTE_MACH_CONTINUOUS_TIME);
+#[cfg(not(target_vendor = "apple"))]
+pub(crate) const NOTE_MACH_CONTINUOUS_TIME: Option<u32> = None;
+
 /// One entry of a list of changes, or of events.
 #[derive(Debug, Clone, Copy)]
 #[repr(transparent)]

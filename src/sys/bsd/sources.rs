@@ -61,11 +61,22 @@ impl AsFd for WakerFd {
 #[derive(Debug)]
 pub(crate) struct TimerFd {
     kqueue: OwnedFd,
+    /// The unit, and which clock it is of.
+    notes: u32,
 }
 
 impl TimerFd {
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self { kqueue: kevent::kqueue()? })
+        Ok(Self { kqueue: kevent::kqueue()?, notes: kevent::NOTE_TIMER_UNIT })
+    }
+
+    pub(crate) fn new_boottime() -> io::Result<Self> {
+        let Some(continuous) = kevent::NOTE_MACH_CONTINUOUS_TIME else {
+            let why = "EVFILT_TIMER has no clock here that counts while the machine is suspended";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, why));
+        };
+        let timer = Self::new()?;
+        Ok(Self { notes: timer.notes | continuous, ..timer })
     }
 
     pub(crate) fn set(&self, after: Duration) -> io::Result<()> {
@@ -107,7 +118,7 @@ impl TimerFd {
         let units = period.as_nanos().div_ceil(kevent::TIMER_UNIT.as_nanos()).max(1);
         let flags = kevent::EV_ADD | kevent::EV_RECEIPT | flags;
         let start = Kevent::new(0, kevent::EVFILT_TIMER, flags)
-            .with_fflags(kevent::NOTE_TIMER_UNIT)
+            .with_fflags(self.notes)
             .with_data(i64::try_from(units).unwrap_or(i64::MAX));
         // Stopped first: starting it again would keep its count.
         let mut receipts = [Kevent::NONE; 2];
@@ -147,7 +158,7 @@ impl ChildFd {
             // It has ended already, or begun to. FreeBSD reports that, macOS and OpenBSD do not find
             // it any more, so that something else has to be readable in its place.
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {
-                let timer = TimerFd { kqueue };
+                let timer = TimerFd { kqueue, notes: kevent::NOTE_TIMER_UNIT };
                 timer.set(Duration::ZERO)?;
                 Ok(Self { kqueue: timer.kqueue })
             }

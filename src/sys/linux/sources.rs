@@ -55,9 +55,17 @@ pub(crate) struct TimerFd {
 
 impl TimerFd {
     pub(crate) fn new() -> io::Result<Self> {
+        Self::on(libc::CLOCK_MONOTONIC)
+    }
+
+    pub(crate) fn new_boottime() -> io::Result<Self> {
+        Self::on(libc::CLOCK_BOOTTIME)
+    }
+
+    fn on(clock: libc::clockid_t) -> io::Result<Self> {
         let flags = libc::TFD_CLOEXEC | libc::TFD_NONBLOCK;
         // SAFETY: the call takes no pointer.
-        let fd = result(unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, flags) })?;
+        let fd = result(unsafe { libc::timerfd_create(clock, flags) })?;
         // SAFETY: the kernel just made `fd` for us; nobody else owns it.
         let timerfd = unsafe { OwnedFd::from_raw_fd(fd) };
         Ok(Self { timerfd: File::from(timerfd) })

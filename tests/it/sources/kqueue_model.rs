@@ -2,6 +2,7 @@
 //! in a process each.
 
 use std::env;
+use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -108,5 +109,30 @@ fn a_timer_that_cannot_be_set_is_an_error() {
         assert_eq!(error.raw_os_error(), Some(Errno::EMFILE as i32));
         allow_descriptors(100);
         timer.set(HOUR).unwrap();
+    });
+}
+
+/// The model's timers are descriptors, of the clock that EVFILT_TIMER was asked for: 1 is CLOCK_MONOTONIC,
+/// 7 CLOCK_BOOTTIME, in place of Apple's continuous time.
+#[test]
+fn each_timer_asks_kqueue_for_its_clock() {
+    alone(concat!(module_path!(), "::each_timer_asks_kqueue_for_its_clock"), || {
+        const HOUR: Duration = Duration::from_secs(3_600);
+        let clocks = || {
+            let infos = fs::read_dir("/proc/self/fdinfo").unwrap();
+            // One of them was the folder itself.
+            let infos = infos.filter_map(|info| fs::read_to_string(info.unwrap().path()).ok());
+            let clocks = infos.filter_map(|info| {
+                info.lines().find_map(|line| line.strip_prefix("clockid: ").map(str::to_owned))
+            });
+            clocks.collect::<Vec<_>>()
+        };
+        for (timer, clock) in [(Timer::new(), "1"), (Timer::new_boottime(), "7")] {
+            let timer = timer.unwrap();
+            timer.set(HOUR).unwrap();
+            assert_eq!(clocks(), [clock]);
+            timer.set_interval(HOUR).unwrap();
+            assert_eq!(clocks(), [clock]);
+        }
     });
 }

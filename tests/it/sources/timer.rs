@@ -261,6 +261,44 @@ fn a_closed_timer_is_an_error() {
     });
 }
 
+/// No test here suspends the machine. That it asks for the other clock, is shown by
+/// `each_timer_has_its_clock` for Linux and `each_timer_asks_kqueue_for_its_clock` for kqueue.
+#[test]
+fn a_timer_of_the_boot_clock_goes_off_like_the_other() {
+    let timer = match Timer::new_boottime() {
+        Ok(timer) => timer,
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Unsupported);
+            let has_clock = cfg!(any(target_os = "linux", target_os = "android"))
+                || cfg!(target_vendor = "apple");
+            assert!(!has_clock, "{error}");
+            return;
+        }
+    };
+    let mut poller = AnyPoller::new().unwrap();
+    poller.add(EventObject::client(timer.as_raw_fd())).unwrap();
+    poller.expect_none();
+    for after in [Duration::ZERO, Duration::from_nanos(1_500_001), 20 * MS] {
+        let start = Instant::now();
+        timer.set(after).unwrap();
+        poller.expect_one();
+        assert!(start.elapsed() >= after);
+        assert_eq!(timer.clear().unwrap(), 1);
+        poller.expect_none();
+    }
+
+    timer.set_interval(5 * MS).unwrap();
+    thread::sleep(52 * MS);
+    poller.expect_one();
+    assert!(timer.clear().unwrap() >= 10);
+    timer.set(Duration::MAX).unwrap();
+    poller.expect_none();
+    timer.set(MS).unwrap();
+    timer.disarm().unwrap();
+    poller.expect_none();
+    assert_eq!(timer.clear().unwrap(), 0);
+}
+
 #[test]
 fn a_timer_is_send_and_sync() {
     fn is_send_and_sync<T: Send + Sync>() {}

@@ -80,6 +80,9 @@ pub(crate) const NOTE_OOB: u32 = 0x0000_0002;
 pub(crate) const NOTE_EXIT: u32 = 0x8000_0000;
 pub(crate) const NOTE_NSECONDS: u32 = 0x0000_0004;
 pub(crate) const NOTE_TIMER_UNIT: u32 = NOTE_NSECONDS;
+/// Only Apple has it. The model takes it on every system, since it is chosen when the crate is compiled.
+pub(crate) const NOTE_MACH_CONTINUOUS_TIME: Option<u32> = Some(CONTINUOUS);
+const CONTINUOUS: u32 = 0x0000_0080;
 pub(crate) const TIMER_UNIT: Duration = Duration::from_nanos(1);
 
 /// The longest timeout that is not EINVAL: that of macOS before 10.15. Newer ones take 2³¹ - 1 seconds,
@@ -858,7 +861,7 @@ fn eventfd(is_ready: bool) -> io::Result<File> {
 /// The time of a timer that was accepted.
 fn period(timer: &Kevent) -> Duration {
     let data = timer.data.unsigned_abs().max(1);
-    if timer.fflags == NOTE_NSECONDS {
+    if timer.fflags & NOTE_NSECONDS != 0 {
         Duration::from_nanos(data)
     } else {
         Duration::from_millis(data)
@@ -867,12 +870,15 @@ fn period(timer: &Kevent) -> Duration {
 
 /// A timer that goes off every `data` milliseconds or nanoseconds, or once.
 fn timer(change: &Kevent) -> io::Result<File> {
-    if change.data < 0 || ![0, NOTE_NSECONDS].contains(&change.fflags) {
+    if change.data < 0 || ![0, NOTE_NSECONDS].contains(&(change.fflags & !CONTINUOUS)) {
         return Err(Errno::EINVAL.into());
     }
     let time = period(change);
-    let timer =
-        TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
+    let clock = match change.fflags & CONTINUOUS {
+        0 => ClockId::CLOCK_MONOTONIC,
+        _ => ClockId::CLOCK_BOOTTIME,
+    };
+    let timer = TimerFd::new(clock, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
     let expiration =
         if change.has(EV_ONESHOT) { Expiration::OneShot } else { Expiration::Interval };
     timer.set(expiration(time.into()), TimerSetTimeFlags::empty())?;
