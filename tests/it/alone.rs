@@ -16,9 +16,20 @@ const ALONE: &str = "POLLIO_TEST_ALONE";
 /// How long a test may take there before `SIGALRM` ends it.
 const LIMIT_S: u32 = 60;
 
+/// Runs the body of the test that calls this in a process of its own.
+macro_rules! alone {
+    ($body:expr $(,)?) => {{
+        // A function's type is named by its path.
+        fn here() {}
+        let path = std::any::type_name_of_val(&here).strip_suffix("::here").unwrap();
+        $crate::alone::run_alone(path, $body)
+    }};
+}
+pub(crate) use alone;
+
 /// Runs `body` in a process of its own: this program again, told to run the test `path` and
 /// nothing else.
-pub(crate) fn alone(path: &str, body: fn()) {
+pub(crate) fn run_alone(path: &str, body: fn()) {
     if env::var_os(ALONE).is_some() {
         alarm::set(LIMIT_S);
         return body();

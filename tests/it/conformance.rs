@@ -172,7 +172,7 @@ macro_rules! conformance {
         $(#[test]
         fn $case() {
             let path = concat!(module_path!(), "::", stringify!($case));
-            $crate::alone::alone(path, $crate::conformance::$file::$case::<$poller>);
+            $crate::alone::run_alone(path, $crate::conformance::$file::$case::<$poller>);
         })*
     };
 }

@@ -147,7 +147,7 @@ fn a_closed_descriptor_is_told_while_a_duplicate_lives() {
 /// C16
 #[test]
 fn a_closed_number_cannot_be_deleted() {
-    alone(concat!(module_path!(), "::a_closed_number_cannot_be_deleted"), || {
+    alone!(|| {
         let (near, _far) = pair();
         let fd = near.as_raw_fd();
         let poller = OsPoller::new().unwrap();

@@ -62,7 +62,7 @@ fn refused<T: Send>(call: libc::c_long, error: Errno, body: impl FnOnce() -> T +
 /// C8: a kernel or a sandbox without `epoll_pwait2` makes timeouts longer, never shorter.
 #[test]
 fn without_nanoseconds_a_timeout_is_rounded_up() {
-    alone(concat!(module_path!(), "::without_nanoseconds_a_timeout_is_rounded_up"), || {
+    alone!(|| {
         for error in [Errno::ENOSYS, Errno::EPERM, Errno::EOPNOTSUPP, Errno::EACCES] {
             let shortest = refused(libc::SYS_epoll_pwait2, error, || {
                 shortest_wait(&mut OsPoller::new().unwrap(), SHORT)
@@ -74,7 +74,7 @@ fn without_nanoseconds_a_timeout_is_rounded_up() {
 
 #[test]
 fn without_pidfd_open_a_child_is_refused() {
-    alone(concat!(module_path!(), "::without_pidfd_open_a_child_is_refused"), || {
+    alone!(|| {
         let mut process = Command::new("true").spawn().unwrap();
         for (error, kind) in
             [(Errno::ENOSYS, ErrorKind::Unsupported), (Errno::EPERM, ErrorKind::PermissionDenied)]
@@ -90,11 +90,7 @@ fn without_pidfd_open_a_child_is_refused() {
 /// can bring a whole system there for a test, so a filter says it.
 #[test]
 fn a_system_without_room_is_the_error_of_whatever_opens_a_descriptor() {
-    let path = concat!(
-        module_path!(),
-        "::a_system_without_room_is_the_error_of_whatever_opens_a_descriptor"
-    );
-    alone(path, || {
+    alone!(|| {
         let mut process = Command::new("true").spawn().unwrap();
         let before = open();
         type Make<'a> = &'a (dyn Fn() -> io::Result<()> + Sync);
@@ -119,7 +115,7 @@ fn a_system_without_room_is_the_error_of_whatever_opens_a_descriptor() {
 /// C10: so says a filter, since the kernel's own memory cannot be had.
 #[test]
 fn a_kernel_without_memory_is_the_error_of_an_add() {
-    alone(concat!(module_path!(), "::a_kernel_without_memory_is_the_error_of_an_add"), || {
+    alone!(|| {
         let (near, mut far) = pair();
         let object = EventObject::client(near.as_raw_fd());
         let mut poller = OsPoller::new().unwrap();
@@ -160,7 +156,7 @@ impl Drop for FewerWatches {
 #[test]
 #[ignore = "it lowers a limit of the whole machine for a second: root runs it, with --ignored"]
 fn too_many_registrations_are_enospc() {
-    alone(concat!(module_path!(), "::too_many_registrations_are_enospc"), || {
+    alone!(|| {
         const LIMIT: u32 = 200_000;
         allow_descriptors(1_500);
         let _fewer = FewerWatches::new(LIMIT);
@@ -228,8 +224,7 @@ impl Drop for NoMemory {
 /// C11
 #[test]
 fn without_memory_for_its_buffer_no_poller_is_half_made() {
-    let path = concat!(module_path!(), "::without_memory_for_its_buffer_no_poller_is_half_made");
-    alone(path, || {
+    alone!(|| {
         let before = open();
         let no_memory = NoMemory::new();
         let poller = OsPoller::with_capacity(1_000);
@@ -242,8 +237,7 @@ fn without_memory_for_its_buffer_no_poller_is_half_made() {
 /// C9
 #[test]
 fn without_memory_to_grow_the_rest_comes_at_the_next_waits() {
-    let path = concat!(module_path!(), "::without_memory_to_grow_the_rest_comes_at_the_next_waits");
-    alone(path, || {
+    alone!(|| {
         let pairs: Vec<_> = (0..200).map(|_| pair()).collect();
         let mut poller = OsPoller::with_capacity(100).unwrap();
         for (token, (near, _)) in (0..).zip(&pairs) {
@@ -268,7 +262,7 @@ fn without_memory_to_grow_the_rest_comes_at_the_next_waits() {
 /// The number of a poller's descriptor may be somebody else's by now.
 #[test]
 fn a_poller_whose_number_is_used_again_is_invalid() {
-    alone(concat!(module_path!(), "::a_poller_whose_number_is_used_again_is_invalid"), || {
+    alone!(|| {
         let (near, _far) = pair();
         let mut poller = OsPoller::new().unwrap();
         close(poller.as_raw_fd()).unwrap();
@@ -288,9 +282,7 @@ fn a_poller_whose_number_is_used_again_is_invalid() {
 /// The kernel holds on to what it waits for, until the wait has ended.
 #[test]
 fn a_poller_that_is_closed_while_it_waits_is_bad_at_the_next_wait() {
-    let path =
-        concat!(module_path!(), "::a_poller_that_is_closed_while_it_waits_is_bad_at_the_next_wait");
-    alone(path, || {
+    alone!(|| {
         for spin in [Duration::ZERO, Duration::from_millis(1)] {
             let (near, far) = pair();
             let mut poller = OsPoller::new().unwrap();
@@ -319,7 +311,7 @@ fn a_poller_that_is_closed_while_it_waits_is_bad_at_the_next_wait() {
 /// Forks a child that runs `body` and ends, well if that returned true.
 ///
 /// A child has this thread alone. What another one was doing stays half done in it, such as a lock,
-/// so the test must be [alone](alone()): then the only other one sleeps until the test is over.
+/// so the test must be [alone](alone!): then the only other one sleeps until the test is over.
 #[expect(unsafe_code, reason = "a fork is safe beside sleeping threads alone, which no type says")]
 fn forked(body: impl FnOnce() -> bool) -> Pid {
     // SAFETY: no other thread of this process is in the middle of anything.
@@ -348,7 +340,7 @@ fn expect_to_end_well(child: Pid) {
 
 #[test]
 fn a_forked_child_adds_and_deletes_for_both() {
-    alone(concat!(module_path!(), "::a_forked_child_adds_and_deletes_for_both"), || {
+    alone!(|| {
         let [(first, mut to_first), (second, mut to_second)] = [pair(), pair()];
         let mut poller = OsPoller::new().unwrap();
         poller.add(EventObject::client(first.as_raw_fd()).with_token(1)).unwrap();
@@ -365,9 +357,7 @@ fn a_forked_child_adds_and_deletes_for_both() {
 
 #[test]
 fn what_a_forked_child_opens_and_adds_is_told_to_its_parent() {
-    let path =
-        concat!(module_path!(), "::what_a_forked_child_opens_and_adds_is_told_to_its_parent");
-    alone(path, || {
+    alone!(|| {
         let (mut gate, mut open_gate) = gate();
         let mut poller = OsPoller::new().unwrap();
         let child = forked(|| {
@@ -387,7 +377,7 @@ fn what_a_forked_child_opens_and_adds_is_told_to_its_parent() {
 
 #[test]
 fn an_edge_is_told_to_a_forked_child_or_to_its_parent() {
-    alone(concat!(module_path!(), "::an_edge_is_told_to_a_forked_child_or_to_its_parent"), || {
+    alone!(|| {
         for (mode, is_told_to_both) in
             [(Mode::Level, true), (Mode::Edge, false), (Mode::Oneshot, false)]
         {
@@ -403,7 +393,7 @@ fn an_edge_is_told_to_a_forked_child_or_to_its_parent() {
 
 #[test]
 fn a_forked_child_drops_its_poller_and_makes_its_own() {
-    alone(concat!(module_path!(), "::a_forked_child_drops_its_poller_and_makes_its_own"), || {
+    alone!(|| {
         let (near, mut far) = pair();
         let object = EventObject::client(near.as_raw_fd());
         let mut poller = Some(OsPoller::new().unwrap());
@@ -424,8 +414,7 @@ fn a_forked_child_drops_its_poller_and_makes_its_own() {
 /// C16
 #[test]
 fn a_closed_descriptor_is_told_while_a_forked_child_has_it() {
-    let path = concat!(module_path!(), "::a_closed_descriptor_is_told_while_a_forked_child_has_it");
-    alone(path, || {
+    alone!(|| {
         let (mut gate, mut open_gate) = gate();
         let (near, mut far) = pair();
         let mut poller = OsPoller::new().unwrap();
@@ -445,8 +434,7 @@ fn a_closed_descriptor_is_told_while_a_forked_child_has_it() {
 /// C15: it has a copy of the mark that the waker is woken, and the same eventfd.
 #[test]
 fn a_forked_child_wakes_its_parent_once_at_the_most() {
-    let path = concat!(module_path!(), "::a_forked_child_wakes_its_parent_once_at_the_most");
-    alone(path, || {
+    alone!(|| {
         let (mut gate, mut open_gate) = gate();
         let waker = Waker::new().unwrap();
         let mut poller = OsPoller::new().unwrap();
@@ -467,9 +455,7 @@ fn a_forked_child_wakes_its_parent_once_at_the_most() {
 /// C15
 #[test]
 fn a_forked_child_that_clears_silences_the_waker_of_its_parent() {
-    let path =
-        concat!(module_path!(), "::a_forked_child_that_clears_silences_the_waker_of_its_parent");
-    alone(path, || {
+    alone!(|| {
         let waker = Waker::new().unwrap();
         let mut poller = OsPoller::new().unwrap();
         poller.add(EventObject::client(waker.as_raw_fd())).unwrap();
@@ -486,7 +472,7 @@ fn a_forked_child_that_clears_silences_the_waker_of_its_parent() {
 
 #[test]
 fn a_forked_child_sets_the_timer_of_its_parent() {
-    alone(concat!(module_path!(), "::a_forked_child_sets_the_timer_of_its_parent"), || {
+    alone!(|| {
         let timer = Timer::new().unwrap();
         let mut poller = OsPoller::new().unwrap();
         poller.add(EventObject::client(timer.as_raw_fd())).unwrap();

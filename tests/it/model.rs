@@ -38,15 +38,13 @@ const EPOLL: WithCapacity<OsPoller> = OsPoller::with_capacity;
 /// C1, C2, C3, C4, C5, C6, C9, C10, C16
 #[test]
 fn epoll_tells_what_poll_says_and_the_modes_allow() {
-    let path = concat!(module_path!(), "::epoll_tells_what_poll_says_and_the_modes_allow");
-    alone(path, || run_all(1, |number| run(number, Kernel::Epoll, EPOLL)));
+    alone!(|| run_all(1, |number| run(number, Kernel::Epoll, EPOLL)));
 }
 
 /// C1, C2, C3, C4, C9, C12
 #[test]
 fn epoll_tells_a_thread_what_others_do() {
-    let path = concat!(module_path!(), "::epoll_tells_a_thread_what_others_do");
-    alone(path, || run_all(16, |number| run_threads(number, Kernel::Epoll, EPOLL)));
+    alone!(|| run_all(16, |number| run_threads(number, Kernel::Epoll, EPOLL)));
 }
 
 /// Makes the two tests over each system's kqueue, which share the sequences out.
@@ -64,15 +62,13 @@ macro_rules! systems {
                 /// C1, C2, C3, C4, C5, C6, C9, C10, C16
                 #[test]
                 fn it_reports_what_poll_says_and_the_modes_allow() {
-                    let path = concat!(module_path!(), "::it_reports_what_poll_says_and_the_modes_allow");
-                    alone(path, || run_all(5, |number| run(number, KERNEL, KQUEUE)));
+                    alone!(|| run_all(5, |number| run(number, KERNEL, KQUEUE)));
                 }
 
                 /// C1, C2, C3, C4, C9, C12
                 #[test]
                 fn it_reports_to_a_thread_what_others_do() {
-                    let path = concat!(module_path!(), "::it_reports_to_a_thread_what_others_do");
-                    alone(path, || run_all(5 * 16, |number| run_threads(number, KERNEL, KQUEUE)));
+                    alone!(|| run_all(5 * 16, |number| run_threads(number, KERNEL, KQUEUE)));
                 }
             }
         )*}

@@ -90,8 +90,7 @@ fn a_pipe_that_is_writable_takes_4096_bytes() {
 
 #[test]
 fn a_line_in_the_buffer_of_stdin_is_not_reported() {
-    let path = concat!(module_path!(), "::a_line_in_the_buffer_of_stdin_is_not_reported");
-    alone(path, || {
+    alone!(|| {
         let (reader, mut writer) = pipe();
         dup2_stdin(reader).unwrap();
         let mut poller = OsPoller::new().unwrap();
@@ -109,8 +108,7 @@ fn a_line_in_the_buffer_of_stdin_is_not_reported() {
 /// By a descriptor of one's own, there is no such buffer.
 #[test]
 fn a_duplicate_of_stdin_has_no_buffer() {
-    let path = concat!(module_path!(), "::a_duplicate_of_stdin_has_no_buffer");
-    alone(path, || {
+    alone!(|| {
         let (reader, mut writer) = pipe();
         dup2_stdin(reader).unwrap();
         let mut stdin = File::from(io::stdin().as_fd().try_clone_to_owned().unwrap());

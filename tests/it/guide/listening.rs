@@ -20,11 +20,7 @@ const WAITS: usize = 1_000;
 
 #[test]
 fn a_listener_without_room_for_a_descriptor_is_reported_at_every_wait() {
-    let path = concat!(
-        module_path!(),
-        "::a_listener_without_room_for_a_descriptor_is_reported_at_every_wait"
-    );
-    alone(path, || {
+    alone!(|| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let object = EventObject::server(listener.as_raw_fd());
         let mut poller = OsPoller::new().unwrap();

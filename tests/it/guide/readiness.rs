@@ -145,8 +145,7 @@ fn a_fifo_without_a_writer_may_get_another() {
 
 #[test]
 fn a_terminal_that_nobody_has_open_may_be_opened_again() {
-    let path = concat!(module_path!(), "::a_terminal_that_nobody_has_open_may_be_opened_again");
-    alone(path, || {
+    alone!(|| {
         let pty = openpty(None, None).unwrap();
         let path = ttyname(&pty.slave).unwrap();
         let mut user = File::from(pty.master);
@@ -198,8 +197,7 @@ fn a_datagram_socket_that_is_not_connected_hears_of_no_room() {
 
 #[test]
 fn a_descriptor_that_was_sent_away_is_still_reported() {
-    let path = concat!(module_path!(), "::a_descriptor_that_was_sent_away_is_still_reported");
-    alone(path, || {
+    alone!(|| {
         let (near, mut far) = pair();
         let (sender, receiver) = UnixStream::pair().unwrap();
         let fd = near.as_raw_fd();

@@ -391,7 +391,7 @@ fn the_last_drop_of_many_threads_is_reported() {
 /// C11
 #[test]
 fn both_ends_close_the_descriptors_together() {
-    alone(concat!(module_path!(), "::both_ends_close_the_descriptors_together"), || {
+    alone!(|| {
         let before = open();
         let (sender, receiver) = channel::<u8>().unwrap();
         let other = sender.clone();
@@ -405,7 +405,7 @@ fn both_ends_close_the_descriptors_together() {
 /// C11
 #[test]
 fn an_exec_closes_a_channels_descriptors() {
-    alone(concat!(module_path!(), "::an_exec_closes_a_channels_descriptors"), || {
+    alone!(|| {
         let inherited = || Command::new("ls").arg("/dev/fd").output().unwrap().stdout;
         let before = inherited();
         let _channel = channel::<u8>().unwrap();
@@ -416,9 +416,7 @@ fn an_exec_closes_a_channels_descriptors() {
 /// C11
 #[test]
 fn without_room_for_its_descriptors_no_channel_is_half_made() {
-    let path =
-        concat!(module_path!(), "::without_room_for_its_descriptors_no_channel_is_half_made");
-    alone(path, || {
+    alone!(|| {
         let (sender, receiver) = make_with_too_little_room_first(channel);
         sender.send(1).unwrap();
         assert_eq!(taken(&receiver), [1]);

@@ -154,7 +154,7 @@ fn it_leaves_the_process_alone_when_it_is_dropped() {
 /// C11
 #[test]
 fn an_exec_closes_the_descriptors_of_sources() {
-    alone(concat!(module_path!(), "::an_exec_closes_the_descriptors_of_sources"), || {
+    alone!(|| {
         let inherited = || Command::new("ls").arg("/dev/fd").output().unwrap().stdout;
         let mut process = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let before = inherited();
@@ -169,8 +169,7 @@ fn an_exec_closes_the_descriptors_of_sources() {
 /// C11: of a process that runs, and of one that has ended.
 #[test]
 fn without_room_for_its_descriptors_no_child_is_half_made() {
-    let path = concat!(module_path!(), "::without_room_for_its_descriptors_no_child_is_half_made");
-    alone(path, || {
+    alone!(|| {
         let mut process = spawn(0);
         let running = make_with_too_little_room_first(|| ChildExit::new(&process));
         end(&mut process);

@@ -101,7 +101,7 @@ fn a_wake_of_a_full_connection_does_not_block() {
 /// The model's timers are descriptors.
 #[test]
 fn a_timer_that_cannot_be_set_is_an_error() {
-    alone(concat!(module_path!(), "::a_timer_that_cannot_be_set_is_an_error"), || {
+    alone!(|| {
         const HOUR: Duration = Duration::from_secs(3_600);
         let timer = Timer::new().unwrap();
         allow_descriptors(0);
@@ -116,7 +116,7 @@ fn a_timer_that_cannot_be_set_is_an_error() {
 /// 7 CLOCK_BOOTTIME, in place of Apple's continuous time.
 #[test]
 fn each_timer_asks_kqueue_for_its_clock() {
-    alone(concat!(module_path!(), "::each_timer_asks_kqueue_for_its_clock"), || {
+    alone!(|| {
         const HOUR: Duration = Duration::from_secs(3_600);
         let clocks = || {
             let infos = fs::read_dir("/proc/self/fdinfo").unwrap();

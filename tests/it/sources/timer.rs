@@ -233,8 +233,7 @@ fn timers_go_off_in_their_own_time() {
 /// C11: on kqueue, a timer that runs is more to the kernel than one that does not.
 #[test]
 fn without_room_for_its_descriptors_no_timer_is_half_made() {
-    let path = concat!(module_path!(), "::without_room_for_its_descriptors_no_timer_is_half_made");
-    alone(path, || {
+    alone!(|| {
         let timer = make_with_too_little_room_first(|| {
             let timer = Timer::new()?;
             timer.set(MS)?;
@@ -249,7 +248,7 @@ fn without_room_for_its_descriptors_no_timer_is_half_made() {
 /// What closes its descriptor behind its back makes an error of it.
 #[test]
 fn a_closed_timer_is_an_error() {
-    alone(concat!(module_path!(), "::a_closed_timer_is_an_error"), || {
+    alone!(|| {
         let timer = Timer::new().unwrap();
         close(timer.as_raw_fd()).unwrap();
         for done in [timer.set(MS), timer.set_interval(MS), timer.disarm(), timer.clear().map(drop)]

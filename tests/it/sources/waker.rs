@@ -176,7 +176,7 @@ fn a_waker_serves_any_poller() {
 /// C11
 #[test]
 fn a_dropped_waker_closes_its_descriptors() {
-    alone(concat!(module_path!(), "::a_dropped_waker_closes_its_descriptors"), || {
+    alone!(|| {
         let before = open();
         let waker = Waker::new().unwrap();
         assert!(open() > before);
@@ -188,7 +188,7 @@ fn a_dropped_waker_closes_its_descriptors() {
 /// C11
 #[test]
 fn an_exec_closes_a_wakers_descriptors() {
-    alone(concat!(module_path!(), "::an_exec_closes_a_wakers_descriptors"), || {
+    alone!(|| {
         let inherited = || Command::new("ls").arg("/dev/fd").output().unwrap().stdout;
         let before = inherited();
         let _waker = Waker::new().unwrap();
@@ -199,8 +199,7 @@ fn an_exec_closes_a_wakers_descriptors() {
 /// C11
 #[test]
 fn without_room_for_its_descriptors_no_waker_is_half_made() {
-    let path = concat!(module_path!(), "::without_room_for_its_descriptors_no_waker_is_half_made");
-    alone(path, || {
+    alone!(|| {
         let waker = make_with_too_little_room_first(Waker::new);
         let mut poller = AnyPoller::new().unwrap();
         poller.add(EventObject::client(waker.as_raw_fd())).unwrap();
@@ -213,7 +212,7 @@ fn without_room_for_its_descriptors_no_waker_is_half_made() {
 /// on the first, which came to nothing.
 #[test]
 fn a_closed_waker_is_an_error() {
-    alone(concat!(module_path!(), "::a_closed_waker_is_an_error"), || {
+    alone!(|| {
         let waker = Waker::new().unwrap();
         close(waker.as_raw_fd()).unwrap();
         for _ in 0..2 {

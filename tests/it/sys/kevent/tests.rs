@@ -447,27 +447,24 @@ fn a_null_timeout_waits_for_what_another_thread_does() {
 
 #[test]
 fn a_signal_is_an_interruption_with_all_changes_applied() {
-    alone(
-        concat!(module_path!(), "::a_signal_is_an_interruption_with_all_changes_applied"),
-        || {
-            let caught = Arc::new(AtomicBool::new(false));
-            signal_hook::flag::register(SIGUSR1, Arc::clone(&caught)).unwrap();
-            let (near, mut far) = pair();
-            let kq = Kq::new();
-            let changes = [read(&near, EV_ADD)];
-            let waiting = thread::spawn(move || {
-                let interrupted = kevent(kq.0.as_fd(), &changes, &mut [Kevent::NONE], None);
-                (kq, interrupted)
-            });
-            thread::sleep(50 * MS);
-            signal(&waiting);
-            let (kq, interrupted) = waiting.join().unwrap();
-            assert_eq!(errno(&interrupted.unwrap_err()), Errno::EINTR);
-            assert!(caught.load(Ordering::Relaxed));
-            far.write_all(b"x").unwrap();
-            assert_eq!(kq.one().ident(), ident(&near));
-        },
-    );
+    alone!(|| {
+        let caught = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(SIGUSR1, Arc::clone(&caught)).unwrap();
+        let (near, mut far) = pair();
+        let kq = Kq::new();
+        let changes = [read(&near, EV_ADD)];
+        let waiting = thread::spawn(move || {
+            let interrupted = kevent(kq.0.as_fd(), &changes, &mut [Kevent::NONE], None);
+            (kq, interrupted)
+        });
+        thread::sleep(50 * MS);
+        signal(&waiting);
+        let (kq, interrupted) = waiting.join().unwrap();
+        assert_eq!(errno(&interrupted.unwrap_err()), Errno::EINTR);
+        assert!(caught.load(Ordering::Relaxed));
+        far.write_all(b"x").unwrap();
+        assert_eq!(kq.one().ident(), ident(&near));
+    },);
 }
 
 #[test]
@@ -540,28 +537,22 @@ fn what_a_close_removed_takes_no_room() {
 /// All eventfds have one inode, so that the second is like the first.
 #[test]
 fn a_change_of_a_closed_descriptor_finds_out_that_its_events_are_gone() {
-    alone(
-        concat!(
-            module_path!(),
-            "::a_change_of_a_closed_descriptor_finds_out_that_its_events_are_gone"
-        ),
-        || {
-            let (kq, first) = (Kq::new(), eventfd(true).unwrap());
-            let delete = read(&first, EV_DELETE);
-            kq.change(read(&first, EV_ADD));
-            drop(first);
-            assert_eq!(kq.try_change(delete), Err(Errno::EBADF));
-            let second = eventfd(true).unwrap();
-            assert_eq!(ident(&second), delete.ident());
-            assert_eq!(kq.try_change(delete), Err(Errno::ENOENT));
-            kq.expect_none();
-        },
-    );
+    alone!(|| {
+        let (kq, first) = (Kq::new(), eventfd(true).unwrap());
+        let delete = read(&first, EV_DELETE);
+        kq.change(read(&first, EV_ADD));
+        drop(first);
+        assert_eq!(kq.try_change(delete), Err(Errno::EBADF));
+        let second = eventfd(true).unwrap();
+        assert_eq!(ident(&second), delete.ident());
+        assert_eq!(kq.try_change(delete), Err(Errno::ENOENT));
+        kq.expect_none();
+    },);
 }
 
 #[test]
 fn closing_a_kqueue_frees_what_it_held() {
-    alone(concat!(module_path!(), "::closing_a_kqueue_frees_what_it_held"), || {
+    alone!(|| {
         let before = open();
         let (kq, near, far) = ready();
         kq.change(read(&near, EV_ADD));
