@@ -44,10 +44,10 @@ pub(crate) enum Next {
 }
 
 /// How many limits can be saved up: so many spins without an event, one after the other, are the last.
-const MOST: u64 = 8;
+const MAX_SAVED_SPINS: u64 = 8;
 
 /// The part of a sleep beyond the limit that pays for spins.
-const PART: u64 = 256;
+const SLEEP_PER_SPIN: u64 = 256;
 
 /// What took less was no sleep, which takes two switches of the core: the event was pending.
 const SHORTEST_SLEEP: u64 = 1_000;
@@ -68,7 +68,7 @@ impl Spin {
     /// Spins for up to `limit`; not at all, if it is zero.
     pub(crate) fn up_to(limit: Duration) -> Option<Self> {
         // So that one more than can be saved up is still a number.
-        let limit = nanoseconds(limit).min(u64::MAX / (MOST + 1));
+        let limit = nanoseconds(limit).min(u64::MAX / (MAX_SAVED_SPINS + 1));
         (limit > 0).then_some(Self { limit, balance: limit, probe: 0, failed: 0, sleeps: 0 })
     }
 
@@ -101,7 +101,7 @@ impl Spin {
             // Another thread had the core. A sleeper would have got it back at once.
             return self.missed(spun, Duration::ZERO);
         }
-        self.balance = (self.balance + self.limit).min(MOST * self.limit);
+        self.balance = (self.balance + self.limit).min(MAX_SAVED_SPINS * self.limit);
         (self.probe, self.failed, self.sleeps) = (0, 0, 0);
     }
 
@@ -122,7 +122,7 @@ impl Spin {
     /// Adds to the account for a sleep beyond the limit, but never more than for one spin.
     fn earn(&mut self, slept: u64) {
         if self.balance < self.limit {
-            self.balance = (self.balance + slept / PART).min(self.limit);
+            self.balance = (self.balance + slept / SLEEP_PER_SPIN).min(self.limit);
         }
     }
 }

@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn for_ever_goes_on_after_an_interruption() {
+    fn without_a_timeout_it_goes_on_after_an_interruption() {
         assert_eq!(asked(None, &[interrupted, || Ok(0), || Ok(1)]), [None; 3]);
         assert_eq!(asked(Some(Duration::MAX), &[interrupted, || Ok(1)]), [Some(Duration::MAX); 2]);
     }
@@ -187,7 +187,7 @@ mod tests {
     fn a_spin_never_sleeps_and_ends_with_the_first_event() {
         let mut spin = Spin::up_to(Duration::MAX);
         let mut asked = 0;
-        let told = wait_until(None, &mut spin, |time_left| {
+        let reported = wait_until(None, &mut spin, |time_left| {
             assert_eq!(time_left, Some(Duration::ZERO));
             asked += 1;
             match asked {
@@ -196,16 +196,16 @@ mod tests {
                 _ => Ok(2),
             }
         });
-        assert_eq!((told.unwrap(), asked), (2, 6));
+        assert_eq!((reported.unwrap(), asked), (2, 6));
     }
 
     #[test]
-    fn a_spin_in_vain_sleeps_for_the_time_that_is_left() {
+    fn a_spin_without_an_event_sleeps_for_the_time_that_is_left() {
         let (hour, limit) = (Duration::from_secs(3_600), Duration::from_micros(100));
         for timeout in [None, Some(hour)] {
             let mut spin = Spin::up_to(limit);
             let start = Instant::now();
-            let told = wait_until(timeout, &mut spin, |time_left| match time_left {
+            let reported = wait_until(timeout, &mut spin, |time_left| match time_left {
                 Some(Duration::ZERO) => Ok(0),
                 time_left => {
                     assert!(start.elapsed() >= limit);
@@ -214,7 +214,7 @@ mod tests {
                     Ok(1)
                 }
             });
-            assert_eq!(told.unwrap(), 1);
+            assert_eq!(reported.unwrap(), 1);
             assert_eq!(spin.unwrap().next_wait(), Next::TimedSleep);
         }
     }
@@ -223,11 +223,11 @@ mod tests {
     fn a_timeout_within_the_limit_is_spun_to_its_end() {
         let timeout = Duration::from_micros(100);
         let start = Instant::now();
-        let told = wait_until(Some(timeout), &mut Spin::up_to(Duration::MAX), |time_left| {
+        let reported = wait_until(Some(timeout), &mut Spin::up_to(Duration::MAX), |time_left| {
             assert_eq!(time_left, Some(Duration::ZERO));
             Ok(0)
         });
-        assert_eq!(told.unwrap(), 0);
+        assert_eq!(reported.unwrap(), 0);
         assert!(start.elapsed() >= timeout);
     }
 
@@ -236,11 +236,11 @@ mod tests {
         let mut spin = Spin::up_to(Duration::from_secs(1));
         let mut asked = 0;
         for _ in 0..10 {
-            let told = wait_until(Some(Duration::ZERO), &mut spin, |_| {
+            let reported = wait_until(Some(Duration::ZERO), &mut spin, |_| {
                 asked += 1;
                 Ok(0)
             });
-            assert_eq!(told.unwrap(), 0);
+            assert_eq!(reported.unwrap(), 0);
         }
         assert_eq!(asked, 10);
         assert_eq!(spin.unwrap().next_wait(), Next::Spin(Duration::from_secs(1)));

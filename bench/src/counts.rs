@@ -12,7 +12,7 @@ use std::{env, fs};
 use indicatif::ProgressBar;
 use socket2::Socket;
 
-use crate::method::{Cell, Row, Spread, Told};
+use crate::method::{Cell, Outcome, Row, Spread};
 use crate::peer::{Asked, BASE, Mode, Peer, TimesOut, Wakes, all};
 use crate::sockets::{Pairs, idle};
 use crate::workload::Plan;
@@ -95,7 +95,7 @@ pub(crate) fn run(plan: Plan, progress: &ProgressBar) -> io::Result<Vec<Row>> {
             }
             progress.inc(1);
             let base = cells.iter().find(|(peer, _)| *peer == BASE).map(|(_, count)| *count);
-            let cell = |(peer, count)| Cell { peer, told: told(count, base) };
+            let cell = |(peer, count)| Cell { peer, reported: reported(count, base) };
             rows.push(Row {
                 workload: "counts",
                 case: name.to_owned(),
@@ -107,9 +107,9 @@ pub(crate) fn run(plan: Plan, progress: &ProgressBar) -> io::Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn told(count: f64, base: Option<f64>) -> Told {
+fn reported(count: f64, base: Option<f64>) -> Outcome {
     let exact = |value| Spread { low: value, median: value, high: value };
-    Told::Figure { over_rounds: exact(count), ratio: base.map(|base| exact(count / base)) }
+    Outcome::Figure { over_rounds: exact(count), ratio: base.map(|base| exact(count / base)) }
 }
 
 /// Counts what a run of an operation takes: by whom, which, how many times.

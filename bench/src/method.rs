@@ -31,12 +31,12 @@ pub(crate) struct Row {
 #[derive(Debug, Serialize)]
 pub(crate) struct Cell {
     pub(crate) peer: &'static str,
-    pub(crate) told: Told,
+    pub(crate) reported: Outcome,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Told {
+pub(crate) enum Outcome {
     Figure {
         over_rounds: Spread,
         /// Divided by the base of the same round.
@@ -64,17 +64,17 @@ impl Spread {
 
 impl Row {
     pub(crate) fn cell(&self, peer: &str) -> Option<Spread> {
-        self.told(peer).map(|(figure, _)| figure)
+        self.reported(peer).map(|(figure, _)| figure)
     }
 
     pub(crate) fn ratio(&self, peer: &str) -> Option<Spread> {
-        self.told(peer).and_then(|(_, ratio)| ratio)
+        self.reported(peer).and_then(|(_, ratio)| ratio)
     }
 
-    fn told(&self, peer: &str) -> Option<(Spread, Option<Spread>)> {
-        self.cells.iter().find(|cell| cell.peer == peer).and_then(|cell| match cell.told {
-            Told::Figure { over_rounds, ratio } => Some((over_rounds, ratio)),
-            Told::Absent(_) => None,
+    fn reported(&self, peer: &str) -> Option<(Spread, Option<Spread>)> {
+        self.cells.iter().find(|cell| cell.peer == peer).and_then(|cell| match cell.reported {
+            Outcome::Figure { over_rounds, ratio } => Some((over_rounds, ratio)),
+            Outcome::Absent(_) => None,
         })
     }
 }
@@ -113,7 +113,7 @@ pub(crate) fn compare_with(
         }
     }
     progress.inc(1);
-    let told: Vec<_> = turns
+    let reported: Vec<_> = turns
         .iter()
         .zip(&rounds)
         .zip(failures)
@@ -123,17 +123,20 @@ pub(crate) fn compare_with(
             (None, Some(why)) => (turn.peer, Err((*why).to_owned())),
         })
         .collect();
-    rows(base, &case, &told)
+    rows(base, &case, &reported)
 }
 
 /// A peer, and what its rounds gave or why they gave nothing.
 type Measured<'a> = (&'static str, Result<&'a Vec<Figures>, String>);
 
-fn rows(base: &str, case: &Case, told: &[Measured<'_>]) -> Vec<Row> {
+fn rows(base: &str, case: &Case, reported: &[Measured<'_>]) -> Vec<Row> {
     let of = |peer: &str| {
-        told.iter().find(|(name, _)| *name == peer).and_then(|(_, told)| told.as_ref().ok())
+        reported
+            .iter()
+            .find(|(name, _)| *name == peer)
+            .and_then(|(_, reported)| reported.as_ref().ok())
     };
-    let Some(first) = told.iter().find_map(|(_, told)| told.as_ref().ok()) else {
+    let Some(first) = reported.iter().find_map(|(_, reported)| reported.as_ref().ok()) else {
         return Vec::new();
     };
     let mut rows = Vec::new();
@@ -143,12 +146,12 @@ fn rows(base: &str, case: &Case, told: &[Measured<'_>]) -> Vec<Row> {
             let figure = |rounds: &[Figures], round| {
                 value(rounds, round) - less.map_or(0.0, |less| value(less, round))
             };
-            let cells = told.iter().filter(|(peer, _)| less.is_none() || *peer != NO_POLLER);
-            let cells = cells.map(|(peer, told)| Cell {
+            let cells = reported.iter().filter(|(peer, _)| less.is_none() || *peer != NO_POLLER);
+            let cells = cells.map(|(peer, reported)| Cell {
                 peer,
-                told: match told {
-                    Err(why) => Told::Absent(why.clone()),
-                    Ok(rounds) => Told::Figure {
+                reported: match reported {
+                    Err(why) => Outcome::Absent(why.clone()),
+                    Ok(rounds) => Outcome::Figure {
                         over_rounds: Spread::of(
                             (0..case.rounds).map(|round| figure(rounds, round)).collect(),
                         ),
@@ -230,15 +233,16 @@ mod tests {
     }
 
     #[test]
-    fn whoever_cannot_or_fails_is_absent_and_says_why() {
+    fn who_cannot_or_fails_is_absent_and_says_why() {
         let fails =
             Turn { peer: "fails", run: Ok(Box::new(|| Err(io::ErrorKind::Unsupported.into()))) };
         let cannot = Turn { peer: "cannot", run: Err("has no such thing") };
         let rows = compared(vec![turn(BASE, &[1.0; 3]), fails, cannot]);
-        let why = |peer| match &rows[0].cells.iter().find(|cell| cell.peer == peer).unwrap().told {
-            Told::Absent(why) => why.clone(),
-            Told::Figure { .. } => panic!("{peer} has a figure"),
-        };
+        let why =
+            |peer| match &rows[0].cells.iter().find(|cell| cell.peer == peer).unwrap().reported {
+                Outcome::Absent(why) => why.clone(),
+                Outcome::Figure { .. } => panic!("{peer} has a figure"),
+            };
         assert_eq!(why("fails"), "failed: unsupported");
         assert_eq!(why("cannot"), "has no such thing");
     }

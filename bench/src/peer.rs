@@ -37,7 +37,7 @@ pub(crate) trait Peer: Sized {
     fn delete(&mut self, fd: RawFd) -> io::Result<()>;
 
     /// Waits until something is ready, and calls `told` with each such descriptor.
-    fn wait(&mut self, told: impl FnMut(RawFd)) -> io::Result<()>;
+    fn wait(&mut self, reported: impl FnMut(RawFd)) -> io::Result<()>;
 }
 
 /// A peer whose wait another thread can end.

@@ -137,16 +137,16 @@ impl World {
 
     /// What the next waits tell, all together: a buffer of one grows to hold everything meanwhile.
     fn wait(&mut self) {
-        let mut told = BTreeMap::new();
+        let mut reported = BTreeMap::new();
         for _ in 0..4 {
             let mut descriptors = BTreeSet::new();
             for event in self.poller.wait(0).unwrap() {
                 assert!(descriptors.insert(event.fd), "told twice in one wait: {event:?}");
-                told.entry(event.fd).or_insert_with(Vec::new).push(*event);
+                reported.entry(event.fd).or_insert_with(Vec::new).push(*event);
             }
         }
         for Watched { what, registered } in &mut self.watched {
-            let events = told.remove(&what.as_fd().as_raw_fd()).unwrap_or_default();
+            let events = reported.remove(&what.as_fd().as_raw_fd()).unwrap_or_default();
             let Some(registered) = registered else {
                 assert!(events.is_empty(), "not registered: {events:?}");
                 continue;
@@ -172,7 +172,7 @@ impl World {
             }
             (*must, *may) = (false, false);
         }
-        assert!(told.is_empty(), "nobody's: {told:?}");
+        assert!(reported.is_empty(), "nobody's: {reported:?}");
     }
 }
 

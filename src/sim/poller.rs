@@ -94,9 +94,8 @@ impl SimPoller {
                 let why = "this wait has no timeout, and the world has no plan that could end it";
                 return Err(deadlock(why, state.seed));
             };
-            if deadline.is_none() && happened >= MOST_PLANS {
-                let why =
-                    format!("this wait has no timeout, and {MOST_PLANS} plans did not end it");
+            if deadline.is_none() && happened >= MAX_PLANS {
+                let why = format!("this wait has no timeout, and {MAX_PLANS} plans did not end it");
                 return Err(deadlock(&why, state.seed));
             }
             state.now = next;
@@ -105,7 +104,7 @@ impl SimPoller {
 }
 
 /// As many plans may happen in a wait without a timeout.
-const MOST_PLANS: usize = 1_000_000;
+const MAX_PLANS: usize = 1_000_000;
 
 fn deadlock(why: &str, seed: u64) -> io::Error {
     io::Error::new(io::ErrorKind::Deadlock, format!("deadlock: {why} (seed {seed})"))

@@ -52,7 +52,7 @@ fn a_second_registration_leaves_the_first() {
 
 /// C4, C10
 #[test]
-fn a_oneshot_that_was_told_still_exists() {
+fn a_oneshot_that_was_reported_still_exists() {
     let (near, mut far) = pair();
     let object = EventObject::client(near.as_raw_fd()).with_mode(Mode::Oneshot);
     let mut poller = OsPoller::new().unwrap();
@@ -116,7 +116,7 @@ fn a_socket_that_was_never_connected_looks_hung_up() {
 
 /// C6
 #[test]
-fn a_half_close_is_told_to_readers_alone() {
+fn a_half_close_is_reported_only_to_readers() {
     let (near, far) = tcp_pair();
     let object = EventObject::client(near.as_raw_fd());
     let mut poller = OsPoller::new().unwrap();
@@ -129,7 +129,7 @@ fn a_half_close_is_told_to_readers_alone() {
 
 /// C16
 #[test]
-fn a_closed_descriptor_is_told_while_a_duplicate_lives() {
+fn a_closed_descriptor_is_reported_while_a_duplicate_lives() {
     let _closing = Closing::new();
     let (near, mut far) = pair();
     let fd = near.as_raw_fd();
@@ -205,7 +205,7 @@ fn exclusive_refuses_what_the_kernel_does() {
 }
 
 #[test]
-fn exclusive_tells_a_half_close_as_readable() {
+fn exclusive_reports_a_half_close_as_readable() {
     let (near, far) = tcp_pair();
     let mut poller = OsPoller::new().unwrap();
     poller.add(EventObject::client(near.as_raw_fd()).exclusive()).unwrap();
@@ -227,16 +227,16 @@ fn any_capacity_is_enough_to_begin_with() {
         }
         let first = poller.wait(0).unwrap().len();
         assert_eq!(first, capacity.clamp(1, pairs.len()));
-        let mut told = first;
+        let mut reported = first;
         while let events @ [_, ..] = poller.wait(0).unwrap() {
-            told += events.len();
+            reported += events.len();
         }
-        assert_eq!(told, pairs.len());
+        assert_eq!(reported, pairs.len());
     }
 }
 
 #[test]
-fn a_poller_shows_what_the_last_wait_told() {
+fn a_poller_shows_what_the_last_wait_reported() {
     let (near, mut far) = pair();
     let mut poller = OsPoller::new().unwrap();
     poller.add(EventObject::client(near.as_raw_fd())).unwrap();

@@ -102,8 +102,8 @@ fn a_system_without_room_is_the_error_of_whatever_opens_a_descriptor() {
         ];
         for (call, make) in opens {
             for error in [Errno::ENFILE, Errno::ENOMEM] {
-                let told = refused(call, error, make).unwrap_err();
-                assert_eq!(told.raw_os_error(), Some(error as i32));
+                let reported = refused(call, error, make).unwrap_err();
+                assert_eq!(reported.raw_os_error(), Some(error as i32));
                 make().unwrap();
             }
         }
@@ -121,8 +121,9 @@ fn a_kernel_without_memory_is_the_error_of_an_add() {
         let mut poller = OsPoller::new().unwrap();
         let registry = poller.registry().clone();
         for error in [Errno::ENOMEM, Errno::ENOSPC] {
-            let told = refused(libc::SYS_epoll_ctl, error, || registry.add(object)).unwrap_err();
-            assert_eq!(told.raw_os_error(), Some(error as i32));
+            let reported =
+                refused(libc::SYS_epoll_ctl, error, || registry.add(object)).unwrap_err();
+            assert_eq!(reported.raw_os_error(), Some(error as i32));
         }
         poller.add(object).unwrap();
         far.write_all(b"x").unwrap();
@@ -245,16 +246,16 @@ fn without_memory_to_grow_the_rest_comes_at_the_next_waits() {
             poller.add(object.with_interest(Interest::WRITABLE)).unwrap();
         }
         let no_memory = NoMemory::new();
-        let mut told = [0; 200];
+        let mut reported = [0; 200];
         // A panic would ask for memory, so that nothing is asserted meanwhile.
         let waits: [Result<usize, ErrorKind>; 4] = array::from_fn(|_| {
             let events = poller.wait(0).map_err(|error| error.kind())?;
-            events.iter().for_each(|event| told[event.token as usize] += 1);
+            events.iter().for_each(|event| reported[event.token as usize] += 1);
             Ok(events.len())
         });
         drop(no_memory);
         assert_eq!(waits, [Ok(100); 4]);
-        assert_eq!(told, [2; 200]);
+        assert_eq!(reported, [2; 200]);
         assert_eq!(poller.wait(0).unwrap().len(), 200);
     });
 }
@@ -356,7 +357,7 @@ fn a_forked_child_adds_and_deletes_for_both() {
 }
 
 #[test]
-fn what_a_forked_child_opens_and_adds_is_told_to_its_parent() {
+fn what_a_forked_child_opens_and_adds_is_reported_to_its_parent() {
     alone!(|| {
         let (mut gate, mut open_gate) = gate();
         let mut poller = OsPoller::new().unwrap();
@@ -376,9 +377,9 @@ fn what_a_forked_child_opens_and_adds_is_told_to_its_parent() {
 }
 
 #[test]
-fn an_edge_is_told_to_a_forked_child_or_to_its_parent() {
+fn an_edge_is_reported_to_a_forked_child_or_to_its_parent() {
     alone!(|| {
-        for (mode, is_told_to_both) in
+        for (mode, is_reported_to_both) in
             [(Mode::Level, true), (Mode::Edge, false), (Mode::Oneshot, false)]
         {
             let (near, mut far) = pair();
@@ -386,7 +387,7 @@ fn an_edge_is_told_to_a_forked_child_or_to_its_parent() {
             poller.add(EventObject::client(near.as_raw_fd()).with_mode(mode)).unwrap();
             far.write_all(b"x").unwrap();
             expect_to_end_well(forked(|| poller.wait(0).is_ok_and(|events| events.len() == 1)));
-            assert_eq!(poller.wait(0).unwrap().len() == 1, is_told_to_both, "{mode:?}");
+            assert_eq!(poller.wait(0).unwrap().len() == 1, is_reported_to_both, "{mode:?}");
         }
     });
 }
@@ -413,7 +414,7 @@ fn a_forked_child_drops_its_poller_and_makes_its_own() {
 
 /// C16
 #[test]
-fn a_closed_descriptor_is_told_while_a_forked_child_has_it() {
+fn a_closed_descriptor_is_reported_while_a_forked_child_has_it() {
     alone!(|| {
         let (mut gate, mut open_gate) = gate();
         let (near, mut far) = pair();

@@ -152,7 +152,7 @@ fn what_was_sent_before_the_signal_is_answered() {
 }
 
 #[test]
-fn sighup_tells_how_many_clients_there_are() {
+fn sighup_prints_how_many_clients_there_are() {
     let server = start();
     let mut clients = Vec::new();
     for count in 0..5 {

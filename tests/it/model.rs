@@ -37,13 +37,13 @@ type WithCapacity<P> = fn(usize) -> io::Result<P>;
 const EPOLL: WithCapacity<OsPoller> = OsPoller::with_capacity;
 /// C1, C2, C3, C4, C5, C6, C9, C10, C16
 #[test]
-fn epoll_tells_what_poll_says_and_the_modes_allow() {
+fn epoll_reports_what_poll_says_and_the_modes_allow() {
     alone!(|| run_all(1, |number| run(number, Kernel::Epoll, EPOLL)));
 }
 
 /// C1, C2, C3, C4, C9, C12
 #[test]
-fn epoll_tells_a_thread_what_others_do() {
+fn epoll_reports_a_thread_what_others_do() {
     alone!(|| run_all(16, |number| run_threads(number, Kernel::Epoll, EPOLL)));
 }
 
@@ -198,12 +198,12 @@ fn run_threads<P: Poller>(number: u64, kernel: Kernel, with_capacity: WithCapaci
 fn operate(world: &mut World, sequence: &Sequence) -> Result<(), String> {
     for (step, operation) in sequence.operations.iter().enumerate() {
         let done = match operation {
-            Operation::Wait | Operation::WaitForAll => world.await_told(),
+            Operation::Wait | Operation::WaitForAll => world.await_reported(),
             operation => world.operate(*operation),
         };
         done.map_err(|error| format!("step {step}: {error}"))?;
     }
-    world.await_told().map_err(|error| format!("at the end: {error}"))
+    world.await_reported().map_err(|error| format!("at the end: {error}"))
 }
 
 /// The sequences of two threads.

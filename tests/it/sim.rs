@@ -48,13 +48,13 @@ fn watching(seed: u64, count: RawFd) -> (SimPoller, World) {
     (poller, world)
 }
 
-fn told(poller: &mut SimPoller) -> Vec<RawFd> {
+fn reported(poller: &mut SimPoller) -> Vec<RawFd> {
     poller.wait(0).unwrap().iter().map(|event| event.fd).collect()
 }
 
 /// C2, C3, C4, C5, C6: whatever happens to connections, and whatever is asked of them.
 #[test]
-fn the_simulation_tells_what_the_kernel_tells() {
+fn the_simulation_reports_what_the_kernel_tells() {
     let _closing = Closing::new();
     const MODES: [Mode; 4] = [Mode::Level, Mode::Edge, Mode::Oneshot, Mode::EdgeOneshot];
     // Without PRIORITY: data counts as its arrival on Linux, which tells a standing WRITABLE anew.
@@ -92,8 +92,9 @@ fn the_simulation_tells_what_the_kernel_tells() {
                 events.sort_by_key(|event| event.fd);
                 events
             };
-            let (told, expected) = (sorted(sim.wait(0).unwrap()), sorted(real.wait(0).unwrap()));
-            assert_eq!(told, expected, "seed {seed}, step {step}");
+            let (reported, expected) =
+                (sorted(sim.wait(0).unwrap()), sorted(real.wait(0).unwrap()));
+            assert_eq!(reported, expected, "seed {seed}, step {step}");
         }
     }
 }
@@ -132,9 +133,9 @@ fn a_registered_source_is_simulated_by_its_number() {
     world.open(fd);
     let near = Registered::new(poller.registry(), near, EventObject::client).unwrap();
     world.ready(fd, Readiness::READABLE);
-    assert_eq!(told(&mut poller), [fd]);
+    assert_eq!(reported(&mut poller), [fd]);
     drop(near);
-    assert_eq!(told(&mut poller), []);
+    assert_eq!(reported(&mut poller), []);
     world.fail_add(Errno::ENOSPC.into());
     let (near, mut far) = pair();
     world.open(near.as_raw_fd());
@@ -188,7 +189,7 @@ fn what_is_planned_for_the_same_time_happens_in_the_order_of_the_plans() {
 }
 
 #[test]
-fn what_happens_as_the_time_is_up_is_told() {
+fn what_happens_as_the_time_is_up_is_reported() {
     let (mut poller, world) = watching(0, 1);
     world.after(SECOND, |world| world.ready(0, Readiness::READABLE));
     world.after(SECOND, |world| world.unready(0, Readiness::READABLE));
@@ -262,7 +263,7 @@ fn time_passes_in_a_slow_handler() {
     world.advance(HOUR);
     world.advance(Duration::MAX);
     assert_eq!(world.elapsed(), HOUR);
-    assert_eq!(told(&mut poller), [0]);
+    assert_eq!(reported(&mut poller), [0]);
     assert_eq!(world.elapsed(), HOUR);
 }
 
@@ -282,14 +283,14 @@ fn a_close_deletes() {
     let (mut poller, world) = watching(0, 1);
     world.ready(0, Readiness::READABLE);
     world.close(0);
-    assert!(told(&mut poller).is_empty());
+    assert!(reported(&mut poller).is_empty());
     let bad = Some(Errno::EBADF as i32);
     assert_eq!(poller.delete(0).unwrap_err().raw_os_error(), bad);
     world.ready(0, Readiness::READABLE);
     world.open(0);
     assert_eq!(poller.delete(0).unwrap_err().kind(), ErrorKind::NotFound);
     poller.add(EventObject::client(0)).unwrap();
-    assert!(told(&mut poller).is_empty());
+    assert!(reported(&mut poller).is_empty());
     world.open(-1);
     assert_eq!(poller.add(EventObject::client(-1)).unwrap_err().raw_os_error(), bad);
 }
@@ -297,7 +298,7 @@ fn a_close_deletes() {
 /// C5, C6
 #[test]
 fn hang_ups_and_errors_need_no_interest() {
-    for (readiness, is_told) in [
+    for (readiness, is_reported) in [
         (Readiness::READ_CLOSED, false),
         (Readiness::WRITE_CLOSED, true),
         (Readiness::ERROR, true),
@@ -309,9 +310,9 @@ fn hang_ups_and_errors_need_no_interest() {
             poller.modify(object).unwrap();
             world.ready(0, readiness);
             let event = poller.wait(0).unwrap().first().copied();
-            assert_eq!(event.is_some(), is_told, "{readiness:?}");
+            assert_eq!(event.is_some(), is_reported, "{readiness:?}");
             assert!(event.is_none_or(|event| event.readiness().contains(readiness)));
-            assert_eq!(!told(&mut poller).is_empty(), is_told && mode == Mode::Level);
+            assert_eq!(!reported(&mut poller).is_empty(), is_reported && mode == Mode::Level);
         }
     }
 }
@@ -323,11 +324,11 @@ fn an_edge_needs_an_arrival_that_was_asked_for() {
     let object = EventObject::client(0).with_mode(Mode::Edge);
     poller.modify(object.with_interest(Interest::WRITABLE)).unwrap();
     world.ready(0, Readiness::WRITABLE);
-    assert_eq!(told(&mut poller), [0]);
+    assert_eq!(reported(&mut poller), [0]);
     world.ready(0, Readiness::READABLE);
-    assert!(told(&mut poller).is_empty());
+    assert!(reported(&mut poller).is_empty());
     poller.modify(object.with_interest(BOTH)).unwrap();
-    assert_eq!(told(&mut poller), [0]);
+    assert_eq!(reported(&mut poller), [0]);
     world.ready(0, Readiness::READABLE);
     let event = poller.expect_one();
     assert!(event.is_readable() && event.is_writable(), "what stands is told with what comes");
@@ -343,10 +344,10 @@ fn an_error_of_add_registers_nothing() {
     for errno in [Errno::EMFILE, Errno::ENOSPC] {
         let error = poller.add(EventObject::client(0)).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(errno as i32));
-        assert!(told(&mut poller).is_empty());
+        assert!(reported(&mut poller).is_empty());
     }
     poller.add(EventObject::client(0)).unwrap();
-    assert_eq!(told(&mut poller), [0]);
+    assert_eq!(reported(&mut poller), [0]);
 }
 
 #[test]
@@ -356,24 +357,24 @@ fn an_error_of_wait_loses_nothing() {
     world.ready(0, Readiness::READABLE);
     world.fail_wait(ErrorKind::Interrupted.into());
     assert_eq!(poller.wait(-1).unwrap_err().kind(), ErrorKind::Interrupted);
-    assert_eq!(told(&mut poller), [0]);
+    assert_eq!(reported(&mut poller), [0]);
 
     world.after(SECOND, |world| world.fail_wait(io::Error::other("out of the blue")));
     assert_eq!(poller.wait(-1).unwrap_err().to_string(), "out of the blue");
     assert_eq!(world.elapsed(), SECOND);
-    assert!(told(&mut poller).is_empty());
+    assert!(reported(&mut poller).is_empty());
 }
 
 #[test]
-fn spurious_readiness_is_told_once() {
+fn spurious_readiness_is_reported_once() {
     for mode in [Mode::Level, Mode::Edge, Mode::Oneshot, Mode::EdgeOneshot] {
         let (mut poller, world) = watching(0, 1);
         poller.modify(EventObject::client(0).with_mode(mode)).unwrap();
         world.spurious(0, Readiness::READABLE);
         assert_eq!(poller.expect_one().readiness(), Readiness::READABLE);
-        assert!(told(&mut poller).is_empty());
+        assert!(reported(&mut poller).is_empty());
         world.spurious(0, Readiness::WRITABLE);
-        assert!(told(&mut poller).is_empty(), "nobody asked");
+        assert!(reported(&mut poller).is_empty(), "nobody asked");
     }
 }
 
@@ -386,13 +387,13 @@ fn spurious_readiness_takes_none_away_that_is_true() {
 }
 
 #[test]
-fn what_nobody_asked_for_is_never_told_as_spurious() {
+fn what_nobody_asked_for_is_never_reported_as_spurious() {
     let (mut poller, world) = watching(0, 1);
     world.spurious(0, Readiness::WRITABLE);
     world.ready(0, Readiness::READABLE);
     assert_eq!(poller.expect_one().readiness(), Readiness::READABLE);
     poller.modify(EventObject::client(0).with_interest(Interest::WRITABLE)).unwrap();
-    assert!(told(&mut poller).is_empty());
+    assert!(reported(&mut poller).is_empty());
 }
 
 #[test]
@@ -403,7 +404,7 @@ fn spurious_readiness_of_what_is_not_registered_comes_to_nothing() {
         world.spurious(fd, Readiness::READABLE);
     }
     poller.add(EventObject::client(1)).unwrap();
-    assert!(told(&mut poller).is_empty());
+    assert!(reported(&mut poller).is_empty());
 }
 
 /// C9
@@ -413,7 +414,7 @@ fn a_batch_of_one_starves_nobody() {
     world.set_batch(0);
     (0..10).for_each(|fd| world.ready(fd, Readiness::READABLE));
     for _ in 0..10 {
-        let mut round: Vec<_> = (0..10).flat_map(|_| told(&mut poller)).collect();
+        let mut round: Vec<_> = (0..10).flat_map(|_| reported(&mut poller)).collect();
         assert_eq!(round.len(), 10);
         round.sort_unstable();
         assert_eq!(round, Vec::from_iter(0..10));
@@ -422,8 +423,8 @@ fn a_batch_of_one_starves_nobody() {
 
 /// C9, C3
 #[test]
-fn every_edge_is_told_once_in_batches_of_one() {
-    load::every_edge_is_told_once_beyond_the_first_buffer::<Following<1>>();
+fn every_edge_is_reported_once_in_batches_of_one() {
+    load::every_edge_is_reported_once_beyond_the_first_buffer::<Following<1>>();
 }
 
 /// C4, C9
@@ -438,13 +439,13 @@ fn who_was_left_out_comes_before_who_came_later() {
     for seed in 0..1_000 {
         let (mut poller, world) = watching(seed, 8);
         (0..4).for_each(|fd| world.ready(fd, Readiness::READABLE));
-        let first = told(&mut poller);
+        let first = reported(&mut poller);
         // Those of before come again, too, and keep their place.
         (0..8).for_each(|fd| world.ready(fd, Readiness::READABLE));
         let left_out: BTreeSet<_> = (0..4).filter(|fd| !first.contains(fd)).collect();
         let mut later = Vec::new();
         while later.len() < left_out.len() {
-            later.extend(told(&mut poller));
+            later.extend(reported(&mut poller));
         }
         later.truncate(left_out.len());
         assert_eq!(BTreeSet::from_iter(later), left_out, "seed {seed}");
@@ -459,12 +460,12 @@ fn seeds_bring_about_every_order_in_every_batch() {
         // What was ready earlier has no older right.
         for fd in [0, 1] {
             world.ready(fd, Readiness::READABLE);
-            assert_eq!(told(&mut poller), [fd]);
+            assert_eq!(reported(&mut poller), [fd]);
             world.unready(fd, Readiness::READABLE);
-            assert!(told(&mut poller).is_empty());
+            assert!(reported(&mut poller).is_empty());
         }
         (0..3).for_each(|fd| world.ready(fd, Readiness::READABLE));
-        let events = told(&mut poller);
+        let events = reported(&mut poller);
         assert!(!events.is_empty());
         seen.insert(events);
     }
@@ -473,7 +474,7 @@ fn seeds_bring_about_every_order_in_every_batch() {
 }
 
 #[test]
-fn the_same_seed_tells_the_same() {
+fn the_same_seed_reports_the_same() {
     let run = |mut poller: SimPoller| {
         let world = poller.world().clone();
         let mut all = Vec::new();
@@ -481,7 +482,7 @@ fn the_same_seed_tells_the_same() {
             world.open(fd);
             poller.add(EventObject::client(fd)).unwrap();
             world.ready(fd, Readiness::READABLE);
-            all.push(told(&mut poller));
+            all.push(reported(&mut poller));
         }
         all
     };

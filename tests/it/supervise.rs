@@ -58,7 +58,7 @@ fn it_goes_on_where_it_inherits_that_sigchld_is_ignored() {
 }
 
 #[test]
-fn it_tells_how_a_command_ended() {
+fn it_prints_how_a_command_ended() {
     let commands = [
         ("exit 0", "exit status: 0"),
         ("exit 7", "exit status: 7"),
@@ -140,7 +140,7 @@ fn a_command_ends_with_all_that_it_started() {
 }
 
 #[test]
-fn told_to_end_it_waits_for_the_last_and_starts_nothing_again() {
+fn asked_to_end_it_waits_for_the_last_and_starts_nothing_again() {
     let slow = "trap 'sleep 0.3; exit 3' TERM; echo ready; while :; do sleep 0.01; done";
     let supervise = Running::start("supervise", &["0.1", "exec sleep 60", slow, "echo short"]);
     next_with(&supervise, "ready");
@@ -165,7 +165,7 @@ fn a_second_ctrl_c_kills_what_does_not_want_to_end() {
 }
 
 #[test]
-fn nothing_is_started_once_it_is_told_to_end() {
+fn nothing_is_started_once_it_is_asked_to_end() {
     // From the first line on, it is ready to be told.
     for n in 1..20 {
         let supervise = Running::start("supervise", &["0", "exit 0", "exit 1"]);

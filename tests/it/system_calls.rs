@@ -94,8 +94,8 @@ fn a_kernel_without_nanoseconds_is_asked_once() {
 
 /// C17, C14: a spin is made of polls, and one in vain is for once.
 #[test]
-fn a_poller_spins_until_it_was_in_vain() {
-    let calls = trace(concat!(module_path!(), "::a_poller_spins_until_it_was_in_vain"), || {
+fn a_poller_spins_until_it_catches_nothing() {
+    let calls = trace(concat!(module_path!(), "::a_poller_spins_until_it_catches_nothing"), || {
         let mut poller = OsPoller::new().unwrap();
         poller.set_spin(Duration::MAX);
         trace_from_here();

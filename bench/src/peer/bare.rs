@@ -34,11 +34,11 @@ impl<const SPINS: bool> Bare<SPINS> {
     pub(crate) fn tell(
         &mut self,
         timeout_ms: c_int,
-        mut told: impl FnMut(RawFd),
+        mut reported: impl FnMut(RawFd),
     ) -> io::Result<()> {
         let count = self.ask(timeout_ms)?;
         for event in &self.events[..count] {
-            told(fd_from(event.u64));
+            reported(fd_from(event.u64));
         }
         Ok(())
     }
@@ -71,8 +71,8 @@ impl<const SPINS: bool> Peer for Bare<SPINS> {
         self.ctl(libc::EPOLL_CTL_DEL, fd, 0)
     }
 
-    fn wait(&mut self, told: impl FnMut(RawFd)) -> io::Result<()> {
-        self.tell(-1, told)
+    fn wait(&mut self, reported: impl FnMut(RawFd)) -> io::Result<()> {
+        self.tell(-1, reported)
     }
 }
 
@@ -121,7 +121,7 @@ impl TimesOut for Bare {
                 let ms = timeout.as_nanos().div_ceil(1_000_000);
                 self.ask(c_int::try_from(ms).unwrap_or(c_int::MAX)).map(drop)
             }
-            told => told.map(drop),
+            reported => reported.map(drop),
         }
     }
 }

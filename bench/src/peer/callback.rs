@@ -9,10 +9,10 @@ thread_local! {
 
 /// Something is ready: called from within the peer's loop.
 pub(crate) fn tell(fd: RawFd) {
-    TOLD.with_borrow_mut(|told| told.push(fd));
+    TOLD.with_borrow_mut(|reported| reported.push(fd));
 }
 
 /// Calls `told` with all that became ready in the turn of the loop that is over.
-pub(crate) fn take(told: impl FnMut(RawFd)) {
-    TOLD.with_borrow_mut(|all| all.drain(..).for_each(told));
+pub(crate) fn take(reported: impl FnMut(RawFd)) {
+    TOLD.with_borrow_mut(|all| all.drain(..).for_each(reported));
 }

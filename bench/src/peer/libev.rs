@@ -65,10 +65,10 @@ impl Peer for Libev {
         Ok(())
     }
 
-    fn wait(&mut self, told: impl FnMut(RawFd)) -> io::Result<()> {
+    fn wait(&mut self, reported: impl FnMut(RawFd)) -> io::Result<()> {
         // SAFETY: the loop lives, and so do the watchers in it.
         unsafe { ev_run(self.ev_loop, EVRUN_ONCE) };
-        callback::take(told);
+        callback::take(reported);
         Ok(())
     }
 }

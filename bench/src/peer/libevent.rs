@@ -66,12 +66,12 @@ impl Peer for Libevent {
         Ok(())
     }
 
-    fn wait(&mut self, told: impl FnMut(RawFd)) -> io::Result<()> {
+    fn wait(&mut self, reported: impl FnMut(RawFd)) -> io::Result<()> {
         // SAFETY: the base lives, and so do the events in it.
         if unsafe { event_base_loop(self.base, EVLOOP_ONCE) } == -1 {
             return Err(io::Error::last_os_error());
         }
-        callback::take(told);
+        callback::take(reported);
         Ok(())
     }
 }

@@ -74,11 +74,11 @@ impl Peer for Libuv {
         Ok(())
     }
 
-    fn wait(&mut self, told: impl FnMut(RawFd)) -> io::Result<()> {
+    fn wait(&mut self, reported: impl FnMut(RawFd)) -> io::Result<()> {
         // SAFETY: the loop lives, and so do the handles in it.
         unsafe { uv_run(self.uv_loop(), UV_RUN_ONCE) };
         self.closing.clear();
-        callback::take(told);
+        callback::take(reported);
         Ok(())
     }
 }

@@ -37,10 +37,10 @@ impl Peer for Mio {
         self.poll.registry().deregister(&mut SourceFd(&fd))
     }
 
-    fn wait(&mut self, mut told: impl FnMut(RawFd)) -> io::Result<()> {
+    fn wait(&mut self, mut reported: impl FnMut(RawFd)) -> io::Result<()> {
         self.poll.poll(&mut self.events, None)?;
         for event in &self.events {
-            told(RawFd::try_from(event.token().0).expect("a descriptor went in"));
+            reported(RawFd::try_from(event.token().0).expect("a descriptor went in"));
         }
         Ok(())
     }

@@ -39,11 +39,11 @@ impl Peer for Polling {
         self.poller.delete(borrowed(fd))
     }
 
-    fn wait(&mut self, mut told: impl FnMut(RawFd)) -> io::Result<()> {
+    fn wait(&mut self, mut reported: impl FnMut(RawFd)) -> io::Result<()> {
         self.events.clear();
         self.poller.wait(&mut self.events, None)?;
         for event in self.events.iter() {
-            told(RawFd::try_from(event.key).expect("a descriptor went in"));
+            reported(RawFd::try_from(event.key).expect("a descriptor went in"));
         }
         Ok(())
     }

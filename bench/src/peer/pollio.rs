@@ -43,9 +43,9 @@ impl<const SPIN: u64> Peer for Pollio<SPIN> {
         self.poller.delete(fd)
     }
 
-    fn wait(&mut self, mut told: impl FnMut(RawFd)) -> io::Result<()> {
+    fn wait(&mut self, mut reported: impl FnMut(RawFd)) -> io::Result<()> {
         for event in self.poller.wait(-1)? {
-            told(event.fd);
+            reported(event.fd);
         }
         Ok(())
     }

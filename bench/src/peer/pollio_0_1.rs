@@ -36,9 +36,9 @@ impl Peer for Pollio01 {
         self.0.delete(fd)
     }
 
-    fn wait(&mut self, mut told: impl FnMut(RawFd)) -> io::Result<()> {
+    fn wait(&mut self, mut reported: impl FnMut(RawFd)) -> io::Result<()> {
         for event in self.0.wait(-1)? {
-            told(event.fd);
+            reported(event.fd);
         }
         Ok(())
     }

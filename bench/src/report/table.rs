@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::{NOISY, Report};
 use crate::counts;
-use crate::method::{Row, Spread, Told};
+use crate::method::{Outcome, Row, Spread};
 use crate::peer::{BASE, US, US_SPINNING};
 use crate::workload::ALL;
 
@@ -76,13 +76,13 @@ fn table(text: &mut String, rows: &[&Row]) -> std::fmt::Result {
     for row in rows {
         write!(text, "| {}: {} |", row.case, row.metric)?;
         for peer in &peers {
-            match row.cells.iter().find(|cell| cell.peer == *peer).map(|cell| &cell.told) {
+            match row.cells.iter().find(|cell| cell.peer == *peer).map(|cell| &cell.reported) {
                 None => write!(text, " |")?,
-                Some(Told::Absent(why)) => {
+                Some(Outcome::Absent(why)) => {
                     absent.insert((peer, why), ());
                     write!(text, " – |")?;
                 }
-                Some(Told::Figure { over_rounds, ratio }) => {
+                Some(Outcome::Figure { over_rounds, ratio }) => {
                     write!(text, " {}{} |", digits(over_rounds.median), times(ratio.as_ref()))?;
                 }
             }

@@ -13,7 +13,7 @@ use crate::peer::{Asked, Mode, Peer, of_each_peer};
 use crate::sockets::{Pairs, read, write};
 
 pub(crate) const COUNTS: &str = "A of N registered Unix sockets are sent a byte each, the poller is \
-    waited on until it has told of all A, and each is read when it is told (and armed again, if \
+    waited on until it has reported of all A, and each is read when it is reported (and armed again, if \
     oneshot). Counted: the time for each event, in all, and net of the same writes and reads \
     without a poller.";
 
@@ -69,7 +69,7 @@ pub(crate) struct Batches<P> {
     poller: P,
     asked: Asked,
     far: Vec<RawFd>,
-    told: Vec<RawFd>,
+    reported: Vec<RawFd>,
 }
 
 impl<P: Peer> Batches<P> {
@@ -78,24 +78,24 @@ impl<P: Peer> Batches<P> {
         let mut poller = P::new()?;
         pairs.near().try_for_each(|fd| poller.add(fd, asked))?;
         let (_, far) = pairs.spread(active);
-        Ok(Self { poller, asked, far, told: Vec::new() })
+        Ok(Self { poller, asked, far, reported: Vec::new() })
     }
 
     pub(crate) fn handle(&mut self, count: usize) -> io::Result<()> {
         let oneshot = self.asked.mode == Mode::Oneshot;
         for _ in 0..count {
             self.far.iter().try_for_each(|fd| write(*fd, b"x"))?;
-            let mut told = 0;
-            while told < self.far.len() {
+            let mut reported = 0;
+            while reported < self.far.len() {
                 let mut byte = [0];
                 self.poller.wait(|fd| {
                     // A spurious event would find nothing, and would not count.
-                    told += usize::from(read(fd, &mut byte).is_ok());
+                    reported += usize::from(read(fd, &mut byte).is_ok());
                     if oneshot {
-                        self.told.push(fd);
+                        self.reported.push(fd);
                     }
                 })?;
-                for fd in self.told.drain(..) {
+                for fd in self.reported.drain(..) {
                     self.poller.modify(fd, self.asked)?;
                 }
             }

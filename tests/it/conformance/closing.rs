@@ -41,8 +41,8 @@ pub(crate) fn a_half_close_is_read_closed_and_readable<P: Poller>() {
 }
 
 /// C3, C6
-pub(crate) fn edge_tells_of_the_end_as_an_arrival<P: Poller>() {
-    fn is_told<P: Poller>(near: impl AsRawFd, interest: Interest, end: impl FnOnce()) {
+pub(crate) fn edge_reports_the_end_as_an_arrival<P: Poller>() {
+    fn is_reported<P: Poller>(near: impl AsRawFd, interest: Interest, end: impl FnOnce()) {
         let object = EventObject::client(near.as_raw_fd()).with_interest(interest);
         let mut poller = P::new().unwrap();
         poller.add(object.with_mode(Mode::Edge)).unwrap();
@@ -55,13 +55,13 @@ pub(crate) fn edge_tells_of_the_end_as_an_arrival<P: Poller>() {
     }
 
     let (near, far) = tcp_pair();
-    is_told::<P>(near, BOTH, || far.shutdown(Shutdown::Write).unwrap());
+    is_reported::<P>(near, BOTH, || far.shutdown(Shutdown::Write).unwrap());
     let (near, far) = pair();
-    is_told::<P>(near, BOTH, || far.shutdown(Shutdown::Write).unwrap());
+    is_reported::<P>(near, BOTH, || far.shutdown(Shutdown::Write).unwrap());
     let (near, far) = pair();
-    is_told::<P>(near, BOTH, || drop(far));
+    is_reported::<P>(near, BOTH, || drop(far));
     let (reader, writer) = pipe();
-    is_told::<P>(reader, Interest::READABLE, || drop(writer));
+    is_reported::<P>(reader, Interest::READABLE, || drop(writer));
 }
 
 /// C6
@@ -113,7 +113,7 @@ pub(crate) fn a_refused_connection_is_an_error<P: Poller>() {
 
 /// C6: whether it is added before the reset or after.
 pub(crate) fn a_reset_connection_is_an_error<P: Poller>() {
-    let is_told = |poller: &mut P| {
+    let is_reported = |poller: &mut P| {
         let event = poller.expect_one();
         assert!(event.is_error() && event.is_readable() && event.is_read_closed(), "{event:?}");
     };
@@ -122,11 +122,11 @@ pub(crate) fn a_reset_connection_is_an_error<P: Poller>() {
     poller.add(EventObject::client(near.as_raw_fd())).unwrap();
     SockRef::from(&far).set_linger(Some(Duration::ZERO)).unwrap();
     drop(far);
-    is_told(&mut poller);
+    is_reported(&mut poller);
     for mode in MODES {
         let mut poller = P::new().unwrap();
         poller.add(EventObject::client(near.as_raw_fd()).with_mode(mode)).unwrap();
-        is_told(&mut poller);
+        is_reported(&mut poller);
     }
 
     let both = Interest::READABLE | Interest::WRITABLE;
@@ -261,7 +261,7 @@ pub(crate) fn a_pty_that_hung_up_is_read_closed<P: Poller + On>() {
 }
 
 /// C16: and leaves the descriptor as it was, and others alone.
-pub(crate) fn delete_takes_back_what_was_not_yet_told<P: Poller>() {
+pub(crate) fn delete_takes_back_what_was_not_yet_reported<P: Poller>() {
     for mode in MODES {
         let (near, mut far) = pair();
         let (other, mut other_far) = pair();
@@ -311,7 +311,7 @@ pub(crate) fn a_closed_descriptor_is_silent<P: Poller>() {
 
 /// C16: the handler of one event closes the descriptor of another one in the same slice, and is
 /// given its number for a new connection.
-pub(crate) fn a_token_tells_a_stale_event_from_a_fresh_one<P: Poller>() {
+pub(crate) fn a_token_distinguishes_a_stale_event_from_a_fresh_one<P: Poller>() {
     let mut poller = P::new().unwrap();
     let registry = poller.registry().clone();
     let mut connections: Vec<_> = (0..2).map(|_| Some(pair())).collect();
@@ -332,6 +332,6 @@ pub(crate) fn a_token_tells_a_stale_event_from_a_fresh_one<P: Poller>() {
     registry.add(EventObject::client(fresh.as_raw_fd()).with_token(2)).unwrap();
 
     far.write_all(b"x").unwrap();
-    let told: Vec<_> = poller.wait(1_000).unwrap().iter().map(|event| event.token).collect();
-    assert!(told.contains(&2) && !told.contains(&stale.token), "{told:?}");
+    let reported: Vec<_> = poller.wait(1_000).unwrap().iter().map(|event| event.token).collect();
+    assert!(reported.contains(&2) && !reported.contains(&stale.token), "{reported:?}");
 }

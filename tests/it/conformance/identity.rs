@@ -40,7 +40,7 @@ pub(crate) fn modify_replaces_kind_and_token<P: Poller>() {
 }
 
 /// C1
-pub(crate) fn what_arrives_after_modify_is_told_as_modified<P: Poller>() {
+pub(crate) fn what_arrives_after_modify_is_reported_as_modified<P: Poller>() {
     for mode in MODES {
         let (near, mut far) = pair();
         let fd = near.as_raw_fd();
@@ -56,7 +56,7 @@ pub(crate) fn what_arrives_after_modify_is_told_as_modified<P: Poller>() {
 }
 
 /// C1
-pub(crate) fn a_datagram_socket_that_connects_anew_is_still_told<P: Poller>() {
+pub(crate) fn a_datagram_socket_that_connects_again_is_still_reported<P: Poller>() {
     let (near, far) = udp_pair();
     let (other, _) = udp_pair();
     let mut poller = P::new().unwrap();
@@ -71,7 +71,7 @@ pub(crate) fn a_datagram_socket_that_connects_anew_is_still_told<P: Poller>() {
 }
 
 /// C1
-pub(crate) fn descriptors_are_told_apart<P: Poller>() {
+pub(crate) fn descriptors_are_distinguished<P: Poller>() {
     let mut pairs: Vec<_> = (0..100).map(|_| pair()).collect();
     let mut poller = P::new().unwrap();
     for (token, (near, _)) in (0..).zip(&pairs) {

@@ -14,7 +14,7 @@ use crate::expect::Expect;
 use crate::kernel::{Kernel, On};
 
 /// C2
-pub(crate) fn readable_is_told_to_those_who_asked<P: Poller>() {
+pub(crate) fn readable_is_reported_to_those_who_asked<P: Poller>() {
     let (near, mut far) = pair();
     let object = EventObject::client(near.as_raw_fd());
     let mut poller = P::new().unwrap();
@@ -27,7 +27,7 @@ pub(crate) fn readable_is_told_to_those_who_asked<P: Poller>() {
 }
 
 /// C2
-pub(crate) fn writable_is_told_to_those_who_asked<P: Poller>() {
+pub(crate) fn writable_is_reported_to_those_who_asked<P: Poller>() {
     let (near, _far) = pair();
     let object = EventObject::client(near.as_raw_fd());
     let mut poller = P::new().unwrap();
@@ -38,7 +38,7 @@ pub(crate) fn writable_is_told_to_those_who_asked<P: Poller>() {
 }
 
 /// C2
-pub(crate) fn both_directions_are_told_together<P: Poller>() {
+pub(crate) fn both_directions_are_reported_together<P: Poller>() {
     let (near, mut far) = pair();
     let both = Interest::READABLE | Interest::WRITABLE;
     let mut poller = P::new().unwrap();
@@ -142,7 +142,7 @@ pub(crate) fn out_of_band_data_is_priority<P: Poller + On>() {
 }
 
 /// C6
-pub(crate) fn out_of_band_data_is_told_beside_data<P: Poller + On>() {
+pub(crate) fn out_of_band_data_is_reported_next_to_data<P: Poller + On>() {
     let (near, far) = tcp_pair();
     let both = Interest::READABLE | Interest::PRIORITY;
     let mut poller = P::new().unwrap();
@@ -212,18 +212,18 @@ pub(crate) fn every_interest_can_become_every_other<P: Poller>() {
     poller.add(object).unwrap();
     far.write_all(b"x").unwrap();
     for (from, _) in all {
-        for (to, told) in all {
+        for (to, reported) in all {
             poller.modify(object.with_interest(from)).unwrap();
             poller.modify(object.with_interest(to)).unwrap();
             let event = poller.wait(0).unwrap().first().copied();
-            assert_eq!(event.map(|event| event.readiness()), told, "{from:?} to {to:?}");
+            assert_eq!(event.map(|event| event.readiness()), reported, "{from:?} to {to:?}");
         }
     }
     drain(&near);
 }
 
 /// C1, C2
-pub(crate) fn modify_takes_back_what_was_not_yet_told<P: Poller>() {
+pub(crate) fn modify_takes_back_what_was_not_yet_reported<P: Poller>() {
     for mode in MODES {
         let (near, mut far) = pair();
         let object = EventObject::client(near.as_raw_fd()).with_mode(mode);

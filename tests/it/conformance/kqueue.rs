@@ -29,7 +29,7 @@ pub(crate) fn adding_twice_replaces<P: Poller>() {
 }
 
 /// C5: a disabled filter hears of nothing.
-pub(crate) fn hang_ups_are_not_told_without_interest<P: Poller>() {
+pub(crate) fn hang_ups_are_not_reported_without_interest<P: Poller>() {
     let (near, far) = pair();
     let object = EventObject::client(near.as_raw_fd());
     let mut poller = P::new().unwrap();
@@ -52,7 +52,7 @@ pub(crate) fn a_closed_descriptor_is_silent_though_a_duplicate_lives<P: Poller>(
 }
 
 /// C6: macOS takes the writing end of a pipe without a reader, FreeBSD and NetBSD do not.
-pub(crate) fn a_broken_pipe_is_refused_or_told<P: Poller + On>() {
+pub(crate) fn a_broken_pipe_is_refused_or_reported<P: Poller + On>() {
     let (reader, writer) = pipe();
     let object = EventObject::client(writer.as_raw_fd()).with_interest(Interest::WRITABLE);
     let mut poller = P::new().unwrap();
@@ -87,7 +87,7 @@ pub(crate) fn a_refused_add_leaves_nothing_registered<P: Poller + AsRawFd + On>(
 
 /// C6: the filter for out-of-band data tells of the end as well, which must neither be lost nor
 /// keep a wait busy.
-pub(crate) fn the_end_is_told_to_those_who_asked_for_priority<P: Poller + On>() {
+pub(crate) fn the_end_is_reported_to_those_who_asked_for_priority<P: Poller + On>() {
     let (near, far) = tcp_pair();
     let object = EventObject::client(near.as_raw_fd()).with_interest(Interest::PRIORITY);
     let mut poller = P::new().unwrap();

@@ -14,7 +14,7 @@ use crate::expect::Expect;
 ///
 /// Beside the 19,000 there are those of the test itself, within a limit of 20,000 that many
 /// systems have.
-pub(crate) fn thousands_ready_at_once_are_all_told<P: Poller>() {
+pub(crate) fn thousands_ready_at_once_are_all_reported<P: Poller>() {
     const COUNT: usize = 19_000;
     allow_descriptors(19_500);
     let sockets: Vec<_> = (0..COUNT).map(|_| UnixDatagram::unbound().unwrap()).collect();
@@ -25,15 +25,15 @@ pub(crate) fn thousands_ready_at_once_are_all_told<P: Poller>() {
         poller.add(object.with_interest(Interest::WRITABLE).with_token(token)).unwrap();
     }
 
-    let mut told = HashSet::new();
+    let mut reported = HashSet::new();
     let mut waits = 0;
-    while told.len() < COUNT {
+    while reported.len() < COUNT {
         for event in poller.wait(0).unwrap() {
             assert_eq!(event.fd, sockets[event.token as usize].as_raw_fd());
-            told.insert(event.token);
+            reported.insert(event.token);
         }
         waits += 1;
-        assert!(waits < 100, "only {} were told in {waits} waits", told.len());
+        assert!(waits < 100, "only {} were told in {waits} waits", reported.len());
     }
     while poller.wait(0).unwrap().len() < COUNT {
         waits += 1;
@@ -42,7 +42,7 @@ pub(crate) fn thousands_ready_at_once_are_all_told<P: Poller>() {
 }
 
 /// C9, C3: nothing is told twice, and nothing is lost between two waits.
-pub(crate) fn every_edge_is_told_once_beyond_the_first_buffer<P: Poller>() {
+pub(crate) fn every_edge_is_reported_once_beyond_the_first_buffer<P: Poller>() {
     const COUNT: u32 = 300;
     for mode in [Mode::Edge, Mode::Oneshot] {
         let pairs: Vec<_> = (0..COUNT).map(|_| pair()).collect();
@@ -52,12 +52,12 @@ pub(crate) fn every_edge_is_told_once_beyond_the_first_buffer<P: Poller>() {
             poller.add(object.with_mode(mode).with_token(token)).unwrap();
             (&*far).write_all(b"x").unwrap();
         }
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         while let events @ [_, ..] = poller.wait(100).unwrap() {
-            told.extend(events.iter().map(|event| event.token));
+            reported.extend(events.iter().map(|event| event.token));
         }
-        told.sort_unstable();
-        assert_eq!(told, Vec::from_iter(0..COUNT));
+        reported.sort_unstable();
+        assert_eq!(reported, Vec::from_iter(0..COUNT));
     }
 }
 
@@ -78,9 +78,9 @@ pub(crate) fn every_descriptor_is_one_event<P: Poller>() {
     }
     let events = poller.wait(0).unwrap();
     assert!(events.iter().all(|event| event.is_readable() && event.is_writable()));
-    let mut told: Vec<_> = events.iter().map(|event| event.token).collect();
-    told.sort_unstable();
-    assert_eq!(told, Vec::from_iter(0..COUNT));
+    let mut reported: Vec<_> = events.iter().map(|event| event.token).collect();
+    reported.sort_unstable();
+    assert_eq!(reported, Vec::from_iter(0..COUNT));
 }
 
 /// C4: many at once, each of which is ready in one direction, and then in the other.
@@ -92,11 +92,11 @@ pub(crate) fn every_oneshot_is_silenced_in_both_directions<P: Poller>() {
         let object = EventObject::client(near.as_raw_fd()).with_interest(both);
         poller.add(object.with_mode(Mode::Oneshot)).unwrap();
     }
-    let mut told = 0;
+    let mut reported = 0;
     while let events @ [_, ..] = poller.wait(20).unwrap() {
-        told += events.len();
+        reported += events.len();
     }
-    assert_eq!(told, pairs.len());
+    assert_eq!(reported, pairs.len());
     for (_, far) in &pairs {
         (&*far).write_all(b"x").unwrap();
     }

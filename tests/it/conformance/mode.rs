@@ -30,7 +30,7 @@ pub(crate) fn level_repeats_until_drained<P: Poller>() {
 }
 
 /// C2
-pub(crate) fn level_tells_of_room_until_it_is_filled<P: Poller>() {
+pub(crate) fn level_reports_room_until_it_is_filled<P: Poller>() {
     let (near, far) = pair();
     let mut poller = P::new().unwrap();
     poller.add(EventObject::client(near.as_raw_fd()).with_interest(Interest::WRITABLE)).unwrap();
@@ -44,7 +44,7 @@ pub(crate) fn level_tells_of_room_until_it_is_filled<P: Poller>() {
 }
 
 /// C3
-pub(crate) fn edge_is_told_once_for_each_arrival<P: Poller>() {
+pub(crate) fn edge_is_reported_once_for_each_arrival<P: Poller>() {
     let (near, mut far) = pair();
     let mut poller = P::new().unwrap();
     poller.add(EventObject::client(near.as_raw_fd()).with_mode(Mode::Edge)).unwrap();
@@ -58,7 +58,7 @@ pub(crate) fn edge_is_told_once_for_each_arrival<P: Poller>() {
 }
 
 /// C3
-pub(crate) fn edge_tells_of_new_data_behind_unread_data<P: Poller>() {
+pub(crate) fn edge_reports_new_data_behind_unread_data<P: Poller>() {
     let (near, mut far) = pair();
     let mut poller = P::new().unwrap();
     poller.add(EventObject::client(near.as_raw_fd()).with_mode(Mode::Edge)).unwrap();
@@ -71,7 +71,7 @@ pub(crate) fn edge_tells_of_new_data_behind_unread_data<P: Poller>() {
 }
 
 /// C3: also for one without a byte.
-pub(crate) fn edge_is_told_once_for_each_datagram<P: Poller>() {
+pub(crate) fn edge_is_reported_once_for_each_datagram<P: Poller>() {
     let (near, far) = udp_pair();
     let mut poller = P::new().unwrap();
     poller.add(EventObject::client(near.as_raw_fd()).with_mode(Mode::Edge)).unwrap();
@@ -88,7 +88,7 @@ pub(crate) fn edge_is_told_once_for_each_datagram<P: Poller>() {
 
 /// C2, C3: what only looks at the data leaves it there.
 pub(crate) fn a_peek_takes_no_readiness_away<P: Poller>() {
-    for (mode, is_told_again) in [(Mode::Level, true), (Mode::Edge, false)] {
+    for (mode, is_reported_again) in [(Mode::Level, true), (Mode::Edge, false)] {
         let (near, mut far) = tcp_pair();
         let mut poller = P::new().unwrap();
         poller.add(EventObject::client(near.as_raw_fd()).with_mode(mode)).unwrap();
@@ -96,7 +96,7 @@ pub(crate) fn a_peek_takes_no_readiness_away<P: Poller>() {
             far.write_all(b"x").unwrap();
             poller.expect_one();
             assert_eq!(near.peek(&mut [0]).unwrap(), 1);
-            assert_eq!(poller.wait(0).unwrap().len(), usize::from(is_told_again), "{mode:?}");
+            assert_eq!(poller.wait(0).unwrap().len(), usize::from(is_reported_again), "{mode:?}");
             drain(&near);
             assert_eq!(near.peek(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
             poller.expect_none();
@@ -142,7 +142,7 @@ pub(crate) fn no_arrival_of_a_stream_is_lost<P: Poller>() {
 }
 
 /// C2, C3, C4
-pub(crate) fn each_of_two_pollers_tells_in_its_own_mode<P: Poller>() {
+pub(crate) fn each_of_two_pollers_reports_in_its_own_mode<P: Poller>() {
     for mode in MODES {
         let (near, mut far) = pair();
         let object = EventObject::client(near.as_raw_fd());
@@ -160,8 +160,8 @@ pub(crate) fn each_of_two_pollers_tells_in_its_own_mode<P: Poller>() {
 
         far.write_all(b"x").unwrap();
         assert_eq!(level.expect_one().token, 1);
-        let is_told_again = !ONESHOTS.contains(&mode);
-        assert_eq!(other.wait(0).unwrap().len(), usize::from(is_told_again), "{mode:?}");
+        let is_reported_again = !ONESHOTS.contains(&mode);
+        assert_eq!(other.wait(0).unwrap().len(), usize::from(is_reported_again), "{mode:?}");
 
         other.delete(object.fd).unwrap();
         other.expect_none();
@@ -172,7 +172,7 @@ pub(crate) fn each_of_two_pollers_tells_in_its_own_mode<P: Poller>() {
 }
 
 /// C3
-pub(crate) fn edge_tells_of_room_once_it_comes_back<P: Poller>() {
+pub(crate) fn edge_reports_room_once_it_comes_back<P: Poller>() {
     let (near, far) = pair();
     let object = EventObject::client(near.as_raw_fd())
         .with_interest(Interest::WRITABLE)
@@ -191,7 +191,7 @@ pub(crate) fn edge_tells_of_room_once_it_comes_back<P: Poller>() {
 }
 
 /// C3
-pub(crate) fn edge_tells_what_add_and_modify_find<P: Poller>() {
+pub(crate) fn edge_reports_what_add_and_modify_find<P: Poller>() {
     let (near, mut far) = pair();
     let object = EventObject::client(near.as_raw_fd()).with_mode(Mode::Edge);
     let mut poller = P::new().unwrap();
@@ -206,7 +206,7 @@ pub(crate) fn edge_tells_what_add_and_modify_find<P: Poller>() {
 }
 
 /// C4
-pub(crate) fn oneshot_is_told_once<P: Poller>() {
+pub(crate) fn oneshot_is_reported_once<P: Poller>() {
     for mode in ONESHOTS {
         let (near, mut far) = pair();
         let mut poller = P::new().unwrap();
@@ -261,7 +261,7 @@ pub(crate) fn oneshot_stays_registered<P: Poller>() {
 }
 
 /// C4
-pub(crate) fn oneshot_tells_of_both_directions_in_one_event<P: Poller>() {
+pub(crate) fn oneshot_reports_both_directions_in_one_event<P: Poller>() {
     for mode in ONESHOTS {
         let (near, mut far) = pair();
         let mut poller = P::new().unwrap();
@@ -276,7 +276,7 @@ pub(crate) fn oneshot_tells_of_both_directions_in_one_event<P: Poller>() {
 }
 
 /// C3, C4
-pub(crate) fn oneshot_tells_what_modify_finds<P: Poller>() {
+pub(crate) fn oneshot_reports_what_modify_finds<P: Poller>() {
     for mode in ONESHOTS {
         let (near, mut far) = pair();
         let object = EventObject::client(near.as_raw_fd()).with_mode(mode);

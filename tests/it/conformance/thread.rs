@@ -102,7 +102,7 @@ pub(crate) fn many_threads_register_at_once<P: Poller>() {
 }
 
 /// C12
-pub(crate) fn what_each_thread_registered_last_is_told<P: Poller>() {
+pub(crate) fn what_each_thread_registered_last_is_reported<P: Poller>() {
     let pairs: Vec<_> = (0..4).map(|_| pair()).collect();
     let mut poller = P::new().unwrap();
     let registry = poller.registry();
@@ -121,13 +121,13 @@ pub(crate) fn what_each_thread_registered_last_is_told<P: Poller>() {
             });
         }
     });
-    let mut told = BTreeSet::new();
-    while told.len() < pairs.len() {
+    let mut reported = BTreeSet::new();
+    while reported.len() < pairs.len() {
         let events = poller.wait(LONG_MS).unwrap();
         assert!(!events.is_empty() && events.iter().all(Event::is_writable));
-        told.extend(events.iter().map(|event| event.token));
+        reported.extend(events.iter().map(|event| event.token));
     }
-    assert!(told.into_iter().eq(0..4));
+    assert!(reported.into_iter().eq(0..4));
 }
 
 /// C11

@@ -66,14 +66,14 @@ pub(crate) fn a_wait_ends_when_an_event_comes<P: Poller>() {
 }
 
 /// C7, C8
-pub(crate) fn any_negative_timeout_is_for_ever<P: Poller>() {
+pub(crate) fn any_negative_timeout_is_infinite<P: Poller>() {
     for timeout_ms in [-1, -2, i32::MIN] {
         outlasts(|poller: &mut P| poller.wait(timeout_ms).unwrap().len());
     }
 }
 
 /// C8
-pub(crate) fn a_timeout_beyond_every_clock_is_for_ever<P: Poller>() {
+pub(crate) fn a_timeout_beyond_every_clock_is_infinite<P: Poller>() {
     let ms_overflow = Duration::from_millis(u64::from(u32::MAX));
     for timeout in [
         Duration::MAX,

@@ -28,7 +28,7 @@ struct Pages {
 struct Entry {
     object: EventObject,
     /// How often it was told.
-    told: u64,
+    reported: u64,
     /// When it was deleted or modified, which had returned by then.
     end: Option<u64>,
 }
@@ -58,8 +58,8 @@ impl Ledger {
     }
 
     /// How often a registration was told.
-    pub(super) fn told(&self, token: u32) -> u64 {
-        self.pages().entries.get(&token).map_or(0, |entry| entry.told)
+    pub(super) fn reported(&self, token: u32) -> u64 {
+        self.pages().entries.get(&token).map_or(0, |entry| entry.reported)
     }
 
     /// Whether a wait that began at `now` may have told of this.
@@ -78,9 +78,9 @@ impl Ledger {
         if event.readiness() == Readiness::empty() {
             return Err(format!("{event:?} was told, and nothing of it"));
         }
-        entry.told += 1;
+        entry.reported += 1;
         let is_oneshot = matches!(object.mode(), Mode::Oneshot | Mode::EdgeOneshot);
-        if is_oneshot && entry.told > 1 {
+        if is_oneshot && entry.reported > 1 {
             return Err(format!("{event:?} was told again, though it is a oneshot"));
         }
         Ok(())
@@ -103,7 +103,7 @@ impl Ledger {
         object: EventObject,
         register: fn(&Registry, EventObject) -> io::Result<()>,
     ) -> io::Result<()> {
-        let entry = Entry { object, told: 0, end: None };
+        let entry = Entry { object, reported: 0, end: None };
         self.pages().entries.insert(object.token, entry);
         let outcome = register(&self.registry, object);
         let mut pages = self.pages();

@@ -45,27 +45,27 @@ impl Kernel {
 
 /// All that was asked for, and unasked the hang-ups and errors, which are readable and writable.
 fn epoll_readiness(interest: Interest, bits: PollFlags) -> Readiness {
-    let mut told = NOTHING;
+    let mut reported = NOTHING;
     if interest.contains(Interest::READABLE) {
-        told |= if bits.contains(IN) { Readiness::READABLE } else { NOTHING };
-        told |= if bits.contains(RDHUP) { Readiness::READ_CLOSED } else { NOTHING };
+        reported |= if bits.contains(IN) { Readiness::READABLE } else { NOTHING };
+        reported |= if bits.contains(RDHUP) { Readiness::READ_CLOSED } else { NOTHING };
     }
     if interest.contains(Interest::WRITABLE) && bits.contains(OUT) {
-        told |= Readiness::WRITABLE;
+        reported |= Readiness::WRITABLE;
     }
     if interest.contains(Interest::PRIORITY) && bits.contains(PRI) {
-        told |= Readiness::PRIORITY;
+        reported |= Readiness::PRIORITY;
     }
     if bits.contains(HUP) {
-        told |= Readiness::READ_CLOSED | Readiness::WRITE_CLOSED;
+        reported |= Readiness::READ_CLOSED | Readiness::WRITE_CLOSED;
     }
     if bits.contains(ERR) {
-        told |= Readiness::ERROR;
+        reported |= Readiness::ERROR;
     }
     if bits.intersects(HUP | ERR) {
-        told |= Readiness::READABLE | Readiness::WRITABLE;
+        reported |= Readiness::READABLE | Readiness::WRITABLE;
     }
-    told
+    reported
 }
 
 /// What the filter of one interest tells: nothing that was not asked for.
@@ -106,9 +106,9 @@ pub(super) struct Registration {
     /// Oneshot: whether it was not told since it was added or modified.
     is_armed: bool,
     /// The wait that told of it last.
-    pub(super) told_in: u32,
+    pub(super) reported_in: u32,
     /// With several threads: how often it was told, as far as is known.
-    told: u64,
+    reported: u64,
 }
 
 /// What poll(2) said of a descriptor before a wait, and after it.
@@ -129,8 +129,8 @@ impl Registration {
             hang_up_is_due: true,
             is_touched: true,
             is_armed: true,
-            told_in: 0,
-            told: 0,
+            reported_in: 0,
+            reported: 0,
         }
     }
 
@@ -188,18 +188,18 @@ impl Registration {
         if (event.fd, event.kind, event.token) != (object.fd, object.kind, object.token) {
             return Err(format!("{event:?} was told of {object:?}"));
         }
-        let told = event.readiness();
+        let reported = event.readiness();
         let can = |bits| kernel.readiness(object.interest(), bits, is_socket);
         let (can_before, can_after) = (can(before), can(after));
-        if told == NOTHING || !(can_before | can_after).contains(told) {
+        if reported == NOTHING || !(can_before | can_after).contains(reported) {
             return Err(format!("{event:?} was told, while poll(2) says {before:?}, {after:?}"));
         }
         let is_exact = kernel == Kernel::Epoll || (is_all && object.mode() != Mode::Edge);
-        if is_exact && can_before == can_after && told != can_before {
+        if is_exact && can_before == can_after && reported != can_before {
             return Err(format!("{event:?} was told, and not all of {can_before:?}"));
         }
         let must = self.lost(kernel, polled);
-        if is_all && !told.contains(must) && !takes_its_time {
+        if is_all && !reported.contains(must) && !takes_its_time {
             return Err(format!("{event:?} was told, and not all of {must:?}"));
         }
         if self.is_oneshot() && !self.is_armed {
@@ -218,17 +218,17 @@ impl Registration {
             self.due -= self
                 .due
                 .iter()
-                .filter(|one| told.contains(kernel.readiness(*one, before, is_socket)))
+                .filter(|one| reported.contains(kernel.readiness(*one, before, is_socket)))
                 .fold(Interest::NONE, Interest::union);
         }
         Ok(())
     }
 
     /// Learns how often it was told by now, of whatever was due, and says whether that is news.
-    pub(super) fn learn(&mut self, told: u64) -> bool {
-        let is_news = told > self.told;
+    pub(super) fn learn(&mut self, reported: u64) -> bool {
+        let is_news = reported > self.reported;
         if is_news {
-            self.told = told;
+            self.reported = reported;
             self.is_armed = false;
             self.forget_arrivals();
         }

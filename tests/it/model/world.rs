@@ -131,7 +131,7 @@ impl World {
         if let Some(ledger) = &self.ledger {
             // What is told from here on may be told of what happens now.
             for registration in &mut thing.registrations {
-                registration.learn(ledger.told(registration.object.token));
+                registration.learn(ledger.reported(registration.object.token));
             }
         }
         let before = thing.bits();
@@ -263,11 +263,11 @@ impl World {
         let start = Instant::now();
         loop {
             let before = self.bits();
-            let told = poller.wait(0).unwrap().to_vec();
+            let reported = poller.wait(0).unwrap().to_vec();
             let after = self.bits();
             // On kqueue there is one kevent for each interest.
-            let is_all = is_all || told.len() * 3 < self.capacity;
-            match self.check_told(&told, &before, &after, is_all)? {
+            let is_all = is_all || reported.len() * 3 < self.capacity;
+            match self.check_reported(&reported, &before, &after, is_all)? {
                 Some(lost) if start.elapsed() > LONG => return Err(lost),
                 Some(_) => thread::sleep(Duration::from_micros(50)),
                 None => return Ok(is_all),
@@ -276,10 +276,10 @@ impl World {
     }
 
     /// Waits until the other thread was told what it must be.
-    pub(super) fn await_told(&mut self) -> Result<(), String> {
+    pub(super) fn await_reported(&mut self) -> Result<(), String> {
         let Some(ledger) = self.ledger.clone() else { return Ok(()) };
         let start = Instant::now();
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         loop {
             if let Some(failure) = ledger.failure() {
                 return Err(failure);
@@ -291,12 +291,12 @@ impl World {
                 let polled = thing.polled(bits, bits);
                 for registration in &mut thing.registrations {
                     let object = registration.object;
-                    if registration.learn(ledger.told(object.token)) {
-                        told.push(object.token);
+                    if registration.learn(ledger.reported(object.token)) {
+                        reported.push(object.token);
                     }
                     // Level goes on, so that once is enough.
                     if registration.lost(self.kernel, polled) != Readiness::empty()
-                        && !told.contains(&object.token)
+                        && !reported.contains(&object.token)
                     {
                         lost = Some(format!("{object:?} is not told"));
                     }
@@ -321,9 +321,9 @@ impl World {
     }
 
     /// Checks what a wait told. Returns what may still be on its way.
-    fn check_told(
+    fn check_reported(
         &mut self,
-        told: &[Event],
+        reported: &[Event],
         before: &[PollFlags],
         after: &[PollFlags],
         is_all: bool,
@@ -336,22 +336,22 @@ impl World {
             let polled = thing.polled(*before, *after);
             registrations.extend(thing.registrations.iter_mut().map(|one| (one, polled)));
         }
-        for event in told {
+        for event in reported {
             let registration = registrations
                 .iter_mut()
                 .find(|(registration, _)| registration.object.token == event.token);
             let Some((registration, polled)) = registration else {
                 return Err(format!("{event:?} was told, which is not registered"));
             };
-            if registration.told_in == waits {
+            if registration.reported_in == waits {
                 return Err(format!("{event:?} was told twice in a wait"));
             }
-            registration.told_in = waits;
+            registration.reported_in = waits;
             registration.tell(kernel, event, *polled, is_all)?;
         }
         let mut late = None;
         for (registration, polled) in registrations {
-            if registration.told_in == waits || !is_all {
+            if registration.reported_in == waits || !is_all {
                 continue;
             }
             let lost = registration.lost(kernel, polled);

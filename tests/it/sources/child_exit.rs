@@ -55,7 +55,7 @@ fn it_stays_readable_until_the_process_is_reaped() {
 }
 
 #[test]
-fn a_process_that_has_ended_already_is_told() {
+fn a_process_that_has_ended_already_is_reported() {
     let mut process = spawn(3);
     let watch = ChildExit::new(&process).unwrap();
     let mut poller = AnyPoller::new().unwrap();
@@ -73,7 +73,7 @@ fn a_process_that_has_ended_already_is_told() {
 }
 
 #[test]
-fn a_process_that_was_killed_is_told() {
+fn a_process_that_was_killed_is_reported() {
     let mut process = spawn(0);
     let child = ChildExit::new(&process).unwrap();
     let mut poller = AnyPoller::new().unwrap();
@@ -112,7 +112,7 @@ fn a_reaped_process_is_an_error() {
 }
 
 #[test]
-fn children_are_told_apart() {
+fn children_are_distinguished() {
     let mut processes: Vec<_> = (0..10).map(spawn).collect();
     let children: Vec<_> = processes.iter().map(|child| ChildExit::new(child).unwrap()).collect();
     let mut poller = AnyPoller::new().unwrap();

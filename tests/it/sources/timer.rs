@@ -88,7 +88,7 @@ fn an_interval_goes_off_again_and_again() {
 }
 
 #[test]
-fn clear_tells_how_often_it_went_off() {
+fn clear_returns_how_often_it_went_off() {
     let (mut poller, timer) = watched(Mode::Level);
     timer.set_interval(5 * MS).unwrap();
     thread::sleep(52 * MS);
@@ -161,7 +161,7 @@ fn disarming_silences_it() {
 }
 
 #[test]
-fn for_ever_is_never_over() {
+fn an_infinite_timeout_is_never_over() {
     let (mut poller, timer) = watched(Mode::Level);
     for for_ever in [
         Duration::MAX,
@@ -219,15 +219,15 @@ fn timers_go_off_in_their_own_time() {
         poller.add(object.with_token(token).with_mode(Mode::Edge)).unwrap();
         timer.set(after(token)).unwrap();
     }
-    let mut told = Vec::new();
-    while told.len() < timers.len() {
+    let mut reported = Vec::new();
+    while reported.len() < timers.len() {
         for event in poller.wait(20_000).unwrap() {
             assert!(start.elapsed() >= after(event.token));
-            told.push(event.token);
+            reported.push(event.token);
         }
     }
-    told.sort_unstable();
-    assert_eq!(told, [0, 1, 2, 3, 4]);
+    reported.sort_unstable();
+    assert_eq!(reported, [0, 1, 2, 3, 4]);
 }
 
 /// C11: on kqueue, a timer that runs is more to the kernel than one that does not.

@@ -19,7 +19,7 @@ use crate::expect::Expect;
 
 /// C15
 #[test]
-fn a_wake_before_the_wait_is_told() {
+fn a_wake_before_the_wait_is_reported() {
     let waker = Waker::new().unwrap();
     let mut poller = AnyPoller::new().unwrap();
     waker.wake().unwrap();
@@ -93,7 +93,7 @@ fn a_wake_never_blocks() {
 
 /// C15: an edge-triggered registration needs no read, not even to make room.
 #[test]
-fn a_rearmed_waker_is_told_by_each_edge() {
+fn a_rearmed_waker_is_reported_by_each_edge() {
     let waker = Waker::new().unwrap();
     let mut poller = AnyPoller::new().unwrap();
     poller.add(EventObject::client(waker.as_raw_fd()).with_mode(Mode::Edge)).unwrap();
@@ -144,7 +144,7 @@ fn no_wake_of_many_threads_is_lost() {
 
 /// C15, C1
 #[test]
-fn several_wakers_are_told_apart() {
+fn several_wakers_are_distinguished() {
     let wakers = [0; 3].map(|_| Waker::new().unwrap());
     let mut poller = AnyPoller::new().unwrap();
     for (token, waker) in (0..).zip(&wakers) {

@@ -183,7 +183,7 @@ fn adding_again_replaces_udata() {
 }
 
 #[test]
-fn adding_again_tells_again_of_what_is_ready() {
+fn adding_again_reports_again_what_is_ready() {
     let (kq, near, _far) = ready();
     for _ in 0..3 {
         kq.change(read(&near, EV_ADD | EV_CLEAR));
@@ -477,12 +477,12 @@ fn a_small_eventlist_starves_nobody() {
         kq.change(write(near, EV_ADD));
     }
     for room in 1..4 {
-        let mut told = std::collections::BTreeSet::new();
+        let mut reported = std::collections::BTreeSet::new();
         for _ in 0..200 {
             let events = kq.events_up_to(room, LONG);
-            told.extend(events.iter().map(|event| (event.ident(), event.filter())));
+            reported.extend(events.iter().map(|event| (event.ident(), event.filter())));
         }
-        assert_eq!(told.len(), 20, "with room for {room}");
+        assert_eq!(reported.len(), 20, "with room for {room}");
     }
 }
 
@@ -783,7 +783,7 @@ fn a_oneshot_timer_expires_once() {
 }
 
 #[test]
-fn a_timer_is_in_nanoseconds_if_it_is_told_so() {
+fn a_timer_is_in_nanoseconds_if_its_note_says_so() {
     let kq = Kq::new();
     let start = Instant::now();
     kq.change(timer_of(1_500_000, EV_ONESHOT).with_fflags(NOTE_NSECONDS));
