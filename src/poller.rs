@@ -98,6 +98,24 @@ use crate::registry::Registry;
 /// each registration a [`token`](EventObject::token) that counts up, and drop an event whose `fd` and
 /// `token` are not those of a live connection.
 ///
+/// # I/O safety
+///
+/// [`add`](Self::add) takes a number, and the kernel looks up the file behind it. If you pass a number that
+/// is not yours, or close the descriptor while it is registered, you can get
+///
+/// - an event of a file that belongs to another part of the program;
+/// - a stale event, [as above](#closing): of a file that is gone, or of the one that now has the number;
+/// - an error: `EBADF` if nothing has the number, `AlreadyExists` if another part registered it with this
+///   poller;
+/// - a change, by your `modify` or `delete`, to a registration of another part.
+///
+/// Memory is never at risk: pollio reads, writes and closes nothing under that number, and follows no
+/// pointer. So `add` is not `unsafe`. The standard library's [I/O safety](std::io#io-safety) asks for more:
+/// only the owner or a borrower of a descriptor uses it. [`Registered`](crate::Registered) keeps that rule: it
+/// holds a source that is [`AsFd`](std::os::fd::AsFd) for as long as it is registered, and deletes it before
+/// it closes it. If you register only with `Registered`, each event is of a file of yours, and the only stale
+/// ones are those that a wait returned before the drop.
+///
 /// # Forking
 ///
 /// An exec closes all descriptors of pollio. A child that was forked and goes on without an exec must create

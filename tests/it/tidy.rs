@@ -151,6 +151,38 @@ fn every_link_leads_somewhere() {
     }
 }
 
+/// Rustdoc checks that the page of a link exists, not that its section does.
+#[test]
+fn every_link_to_a_section_has_its_heading() {
+    let texts = texts(&["."]);
+    let prose = |line: &str| line.trim_start().trim_start_matches(['/', '!']).trim().to_string();
+    let anchor = |heading: &str| -> String {
+        let kept = |c: &char| c.is_alphanumeric() || [' ', '-', '_'].contains(c);
+        heading.to_lowercase().chars().filter(kept).collect::<String>().trim().replace(' ', "-")
+    };
+    let headings: BTreeSet<_> = texts
+        .iter()
+        .flat_map(|(_, text)| text.lines().map(prose))
+        .filter(|line| line.starts_with('#') && line.contains("# "))
+        .map(|line| anchor(line.trim_start_matches('#')))
+        .collect();
+    let mut count = 0;
+    for (path, text) in &texts {
+        for line in text.lines().filter(|line| is_prose(path, line)) {
+            let links = line.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+            for (page, section) in links.filter_map(|link| link.split_once('#')) {
+                let is_elsewhere = page.starts_with("http") && !page.contains("docs.rs/pollio/");
+                if is_elsewhere || page.starts_with("std::") || section.starts_with("method.") {
+                    continue;
+                }
+                assert!(headings.contains(section), "{}: {page}#{section}", path.display());
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 40, "the links to sections are not found: {count}");
+}
+
 /// The docs say it in the field's words, which a reader of epoll(7) knows.
 #[test]
 fn the_docs_use_the_words_of_the_field() {
