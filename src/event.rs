@@ -7,15 +7,15 @@ use crate::readiness::Readiness;
 
 /// What a wait returns: a descriptor that is ready, and for what.
 ///
-/// `fd`, `kind` and `token` are those that were last added or modified.
+/// `fd`, `kind` and `token` are those of the last `add` or `modify`.
 ///
 /// An error or a full hang-up counts as readable and as writable too, since neither a read nor a write
 /// would block. So a loop that checks only [`is_readable`](Self::is_readable) and
-/// [`is_writable`](Self::is_writable) finds every one of them in its next call.
+/// [`is_writable`](Self::is_writable) learns of each of them from its next read or write.
 ///
-/// An event is not an [`EventObject`](crate::EventObject): the kernel does not return interest and mode,
-/// and a registration without them would silently lose both. Registering an event does not compile;
-/// keep the `EventObject` and register that, or build it again.
+/// An event is not an [`EventObject`](crate::EventObject): the kernel does not return interest and mode.
+/// Registering an event would lose both, so it does not compile. Keep the `EventObject` that you added, or
+/// build it again:
 ///
 /// ```
 /// # use pollio::{EventObject, Interest, Mode, OsPoller, Poller};
@@ -24,21 +24,12 @@ use crate::readiness::Readiness;
 /// # let mut poller = OsPoller::new()?;
 /// # let registry = poller.registry().clone();
 /// let object = EventObject::client(stream.as_raw_fd())
-///     .with_interest(Interest::READABLE | Interest::WRITABLE)
+///     .with_interest(Interest::WRITABLE)
 ///     .with_mode(Mode::Oneshot);
 /// registry.add(object)?;
 /// for event in poller.wait(-1)? {
 ///     if event.is_writable() { /* write */ }
-///     registry.modify(object)?; // all of the registration, and armed again
-/// }
-/// # Ok::<(), std::io::Error>(())
-/// ```
-/// ```compile_fail,E0308
-/// # use pollio::{OsPoller, Poller};
-/// # let mut poller = OsPoller::new()?;
-/// # let registry = poller.registry().clone();
-/// for event in poller.wait(0)? {
-///     registry.modify(*event)?; // expected `EventObject`, found `Event`
+///     registry.modify(object)?; // and armed again
 /// }
 /// # Ok::<(), std::io::Error>(())
 /// ```
@@ -54,6 +45,20 @@ pub struct Event {
     readiness: Readiness,
 }
 
+/// Where the docs don't show it:
+///
+/// ```compile_fail,E0308
+/// # use pollio::{OsPoller, Poller};
+/// # let mut poller = OsPoller::new()?;
+/// # let registry = poller.registry().clone();
+/// for event in poller.wait(0)? {
+///     registry.modify(*event)?; // expected `EventObject`, found `Event`
+/// }
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[cfg(doctest)]
+struct RegisteringAnEventDoesNotCompile;
+
 // A wait writes one of these for each event: five to a cache line.
 const _: () = assert!(size_of::<Event>() == 12);
 
@@ -64,13 +69,13 @@ impl Event {
         Self { fd, token, kind, readiness }
     }
 
-    /// A read would not block: it gives data, a connection, the end, or the error.
+    /// A read would not block: it returns data, a connection, the end, or the error.
     #[must_use]
     pub const fn is_readable(&self) -> bool {
         self.readiness.contains(Readiness::READABLE)
     }
 
-    /// A write would not block: there is room, or it gives the error.
+    /// A write would not block: there is room, or it returns the error.
     #[must_use]
     pub const fn is_writable(&self) -> bool {
         self.readiness.contains(Readiness::WRITABLE)
@@ -83,23 +88,23 @@ impl Event {
         self.readiness.contains(Readiness::PRIORITY)
     }
 
-    /// The peer will send no more, or the program has shut its own reading down. What was sent before
-    /// can still be read, up to a read of zero bytes. A half-close needs the interest `READABLE`.
+    /// The peer will send no more, or the program has shut down its own reading. You can still read what was
+    /// sent before, until a read returns zero bytes. A half-close needs the interest `READABLE`.
     #[must_use]
     pub const fn is_read_closed(&self) -> bool {
         self.readiness.contains(Readiness::READ_CLOSED)
     }
 
-    /// Nothing more can be sent: both directions are shut, or were never open, as on a socket that
-    /// epoll watches before it is connected.
+    /// Nothing more can be sent: both directions are shut down. Epoll reports this also for a socket that
+    /// is not yet connected.
     #[must_use]
     pub const fn is_write_closed(&self) -> bool {
         self.readiness.contains(Readiness::WRITE_CLOSED)
     }
 
-    /// An error is pending, which the next call returns: a refused or reset connection, and on epoll
-    /// a pipe whose reader is gone. For a socket, `SO_ERROR` says which
-    /// ([`TcpStream::take_error`](std::net::TcpStream::take_error)). On epoll it may also be a message in the
+    /// An error is pending, which the next call returns: the connection was refused or reset, or, on epoll,
+    /// the reader of a pipe is gone. For a socket,
+    /// [`TcpStream::take_error`](std::net::TcpStream::take_error) says which (`SO_ERROR`). On epoll it may also be a message in the
     /// socket's [error queue](crate::guide#what-readiness-does-not-mean), which no read returns.
     #[must_use]
     pub const fn is_error(&self) -> bool {

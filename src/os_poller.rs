@@ -17,21 +17,25 @@ use crate::{Event, EventKind, Poller, Readiness, Register, Registry};
 /// [epoll(7)](https://man7.org/linux/man-pages/man7/epoll.7.html) on Linux and Android, over
 /// [kqueue(2)](https://man.freebsd.org/cgi/man.cgi?query=kqueue) on Apple systems and the BSDs.
 ///
-/// It moves to another thread, yet only one thread at a time can wait on it: it is `Send`, not
+/// ```
+/// use std::{net::TcpListener, os::fd::AsRawFd};
+/// use pollio::{EventObject, OsPoller, Poller};
+///
+/// let listener = TcpListener::bind("127.0.0.1:0")?;
+/// let mut poller = OsPoller::new()?;
+/// let fd = listener.as_raw_fd();
+/// poller.add(EventObject::server(fd))?;
+/// // No client in 10 ms.
+/// assert!(poller.wait(10)?.is_empty());
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// You can move it to another thread, but only one thread at a time can wait on it: it is `Send`, not
 /// `Sync`. Its [`registry`](Poller::registry) is both, and [`try_clone`](Self::try_clone) creates
 /// another handle for another thread.
 ///
-/// It is itself a descriptor that is readable while one of its own is ready, so that it can be
-/// registered with another poller.
-///
-/// ```
-/// # fn is_send<T: Send>() {}
-/// is_send::<pollio::OsPoller>();
-/// ```
-/// ```compile_fail,E0277
-/// # fn is_sync<T: Sync>() {}
-/// is_sync::<pollio::OsPoller>();
-/// ```
+/// It is itself a descriptor, which is readable while one of those that it watches is ready. So you can
+/// register it with another poller.
 pub struct OsPoller {
     selector: OsSelector,
     /// As many as the kernel can write.
@@ -40,6 +44,14 @@ pub struct OsPoller {
     returned: usize,
     registry: Registry,
     spin: Option<Spin>,
+    /// ```
+    /// # fn is_send<T: Send>() {}
+    /// is_send::<pollio::OsPoller>();
+    /// ```
+    /// ```compile_fail,E0277
+    /// # fn is_sync<T: Sync>() {}
+    /// is_sync::<pollio::OsPoller>();
+    /// ```
     not_sync: PhantomData<Cell<()>>,
 }
 
@@ -77,15 +89,17 @@ pub(crate) trait Selector: AsFd + Sized {
 impl OsPoller {
     /// Creates a poller whose first wait takes up to `capacity` events.
     ///
-    /// The buffer doubles whenever a wait has filled it, so this only spares a program that knows its
-    /// load the first steps. It never shrinks, and takes 24 or 28 bytes an event on epoll, by the
-    /// architecture, and up to 108 on kqueue. [`new`](Poller::new) begins with 128, on kqueue with 32.
-    /// 0 counts as 1, and more than 1,048,576 as that: there the buffer grows no further, and what
-    /// else is ready comes at the next wait.
+    /// The buffer doubles whenever a wait has filled it, so this only saves the first of these steps, if
+    /// you know your load. It never shrinks. An event takes 24 or 28 bytes on epoll, depending on the
+    /// architecture, and up to 108 on kqueue. [`new`](Poller::new) begins with 128 events, on kqueue with
+    /// 32.
+    ///
+    /// A capacity of 0 counts as 1. The most is 1,048,576: the buffer grows no further, and what else is
+    /// ready is reported by the next wait.
     ///
     /// # Errors
     ///
-    /// See [`Poller::new`]; and `OutOfMemory` where there is no room for the buffer.
+    /// See [`Poller::new`]; and `OutOfMemory` if there is no memory for the buffer.
     pub fn with_capacity(capacity: usize) -> io::Result<Self> {
         let selector = OsSelector::create()?;
         let registry = Registry::new(selector.register());
@@ -95,10 +109,10 @@ impl OsPoller {
     /// Creates another handle on the same registrations, so that another thread can wait for them too:
     /// [clause C18](Poller#the-contract).
     ///
-    /// It has a buffer of its own, with the capacity that this one has now, and does not spin before
-    /// its own [`set_spin`](Self::set_spin). The registrations live until the last handle and the last
-    /// [`Registry`] are dropped. The guide shows
-    /// [several threads on one poller](crate::guide#several-threads-on-one-poller).
+    /// It has a buffer of its own, with the capacity that this one has now, and does not spin until you
+    /// call [`set_spin`](Self::set_spin) on it. The registrations live until the last handle and the last
+    /// [`Registry`] are dropped. The guide shows [several threads on one
+    /// poller](crate::guide#several-threads-on-one-poller).
     ///
     /// ```
     /// # use pollio::{EventObject, Interest, Mode, OsPoller, Poller};
@@ -106,9 +120,13 @@ impl OsPoller {
     /// # let (stream, _peer) = UnixStream::pair()?;
     /// let mut poller = OsPoller::new()?;
     /// let mut other = poller.try_clone()?;
-    /// let oneshot = EventObject::client(stream.as_raw_fd()).with_mode(Mode::Oneshot);
-    /// poller.add(oneshot.with_interest(Interest::WRITABLE))?;
-    /// let thread = std::thread::spawn(move || other.wait(100).map(<[_]>::len));
+    /// let object = EventObject::client(stream.as_raw_fd())
+    ///     .with_interest(Interest::WRITABLE)
+    ///     .with_mode(Mode::Oneshot);
+    /// poller.add(object)?;
+    /// let thread = std::thread::spawn(move || {
+    ///     other.wait(100).map(<[_]>::len)
+    /// });
     /// // One of the two waits returns the event.
     /// let here = poller.wait(100)?.len();
     /// assert_eq!(here + thread.join().unwrap()?, 1);
@@ -117,7 +135,7 @@ impl OsPoller {
     ///
     /// # Errors
     ///
-    /// `OutOfMemory` where there is no room for the buffer.
+    /// `OutOfMemory` if there is no memory for the buffer.
     pub fn try_clone(&self) -> io::Result<Self> {
         Self::of(self.selector.share(), self.registry.clone(), self.events.len())
     }
@@ -135,14 +153,14 @@ impl OsPoller {
         Ok(poller)
     }
 
-    /// Polls the kernel without sleeping, for up to `limit`, before a wait blocks: [clause
-    /// C17](Poller#the-contract). Zero, as at first, turns it off.
+    /// Lets each wait poll for up to `limit` before it blocks:
+    /// [clause C17](Poller#the-contract). Zero turns it off, and is the default.
     ///
-    /// An event that arrives in that time costs no sleep and no wake-up, which take tens of
-    /// microseconds where a core falls idle in between. The guide says
+    /// An event that arrives in that time costs no sleep and no wake-up. These take tens of microseconds
+    /// if the core falls idle in between. The guide says
     /// [when to spin](crate::guide#when-to-spin), and for how long.
     ///
-    /// Every call starts over: the next wait spins.
+    /// Each call resets what the poller has learned: the next wait spins.
     pub fn set_spin(&mut self, limit: Duration) {
         self.spin = Spin::up_to(limit);
     }
