@@ -4,8 +4,8 @@ use crate::bits::bit_set;
 
 /// The readiness that a registration asks for, joined by `|`.
 ///
-/// Epoll reports errors and hang-ups whatever the interest is, kqueue with the directions that were
-/// asked for.
+/// Epoll reports errors and hang-ups with any interest; kqueue reports them only for the directions
+/// that the interest has.
 ///
 /// ```
 /// use pollio::Interest;
@@ -24,12 +24,13 @@ impl Interest {
     pub const READABLE: Self = Self(1 << 0);
     /// A write would not block: there is room, or a connection was made or refused.
     pub const WRITABLE: Self = Self(1 << 1);
-    /// Exceptional data can be read: out-of-band data on a TCP socket, a packet from a
-    /// pseudo-terminal in packet mode, a changed file in cgroupfs. `POLLPRI` in
-    /// [poll(2)](https://man7.org/linux/man-pages/man2/poll.2.html) lists them all. Kqueue knows only
-    /// out-of-band data, and on FreeBSD and NetBSD nothing. On Apple systems, use [`Mode::Edge`] with it: as
-    /// a level, out-of-band data is reported until ordinary data follows, and while the receive buffer is
-    /// full a wait polls instead of sleeping.
+    /// Exceptional data can be read: out-of-band data on a TCP socket, a packet from a pseudo-terminal in
+    /// packet mode, a changed file in cgroupfs. `POLLPRI` in
+    /// [poll(2)](https://man7.org/linux/man-pages/man2/poll.2.html) lists them all. Kqueue reports only
+    /// out-of-band data, and on FreeBSD and NetBSD nothing.
+    ///
+    /// On Apple systems, use [`Mode::Edge`] with it. As a level, out-of-band data is reported until ordinary
+    /// data follows; and while the receive buffer is full, a wait polls instead of sleeping.
     pub const PRIORITY: Self = Self(1 << 2);
 }
 
@@ -41,7 +42,8 @@ pub enum Mode {
     /// By every wait, while the condition holds.
     #[default]
     Level,
-    /// Once for each new arrival. What is pending when the descriptor is added or modified counts as one.
+    /// Once for each new arrival. If the descriptor is ready when it is added or modified, that counts as
+    /// an arrival.
     ///
     /// Read or write until `WouldBlock`, or there may be no further event. To stop earlier, so that
     /// others have their turn, `modify` the registration: what is left is then reported again.
@@ -50,6 +52,6 @@ pub enum Mode {
     ///
     /// After a `modify`, the next wait reports what is still pending, so nothing needs to be drained.
     Oneshot,
-    /// [`Edge`](Self::Edge) and [`Oneshot`](Self::Oneshot) together. It does the same as `Oneshot`.
+    /// [`Edge`](Self::Edge) and [`Oneshot`](Self::Oneshot) together, which is the same as `Oneshot`.
     EdgeOneshot,
 }

@@ -10,14 +10,15 @@ use crate::interest::{Interest, Mode};
 /// with token 0; the `with_…` methods refine it. Then [`add`](crate::Poller::add) it.
 ///
 /// [`modify`](crate::Poller::modify) replaces all of a registration. So keep the `EventObject` that you
-/// added, or build it again: an [`Event`](crate::Event) has neither interest nor mode, since the kernel
-/// does not return them, and cannot be registered.
+/// added, or build it again. An [`Event`](crate::Event) cannot be registered: it has neither interest nor
+/// mode, since the kernel does not return them.
 ///
 /// ```
 /// use pollio::{EventObject, Interest, Mode};
 ///
+/// let both = Interest::READABLE | Interest::WRITABLE;
 /// let object = EventObject::client(5)
-///     .with_interest(Interest::READABLE | Interest::WRITABLE)
+///     .with_interest(both)
 ///     .with_mode(Mode::Edge)
 ///     .with_token(42);
 /// assert_eq!((object.fd, object.token), (5, 42));
@@ -90,16 +91,15 @@ impl EventObject {
         Self { token, ..self }
     }
 
-    /// The same registration, sharing its wake-ups: of several pollers that wait for one descriptor,
-    /// each of which added it as exclusive, the kernel wakes one or a few instead of all.
+    /// The same registration, sharing its wake-ups: if several pollers add one descriptor as exclusive,
+    /// the kernel wakes one or a few of them instead of all.
     ///
     /// Linux only (`EPOLLEXCLUSIVE` in
-    /// [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html), 4.5): kqueue wakes all
-    /// of them. It is meant for listening sockets. The kernel accepts it only with `READABLE` and
-    /// `WRITABLE`, level or edge: priority and the oneshot modes are `InvalidInput`, and so is a later
-    /// `modify`. A half-close is reported as readable, without
-    /// [`is_read_closed`](crate::Event::is_read_closed). It does not balance the load; see the
-    /// [guide](crate::guide#listening-sockets).
+    /// [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html), 4.5): kqueue wakes all of
+    /// them. It is meant for listening sockets. The kernel accepts it only with `READABLE` and `WRITABLE`,
+    /// level or edge. With priority or a oneshot mode, `add` is `InvalidInput`; a later `modify` always is.
+    /// A half-close is reported as readable, without [`is_read_closed`](crate::Event::is_read_closed). It
+    /// does not balance the load; see the [guide](crate::guide#listening-sockets).
     #[must_use]
     pub const fn exclusive(self) -> Self {
         Self { exclusive: true, ..self }

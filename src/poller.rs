@@ -10,9 +10,9 @@ use crate::registry::Registry;
 
 /// Waits for registered descriptors to become ready.
 ///
-/// [`OsPoller`](crate::OsPoller) is the one for the system that the program is built for. The
-/// trait is object-safe, so a loop can be written over `&mut dyn Poller`. A backend provides
-/// [`new`](Self::new), [`registry`](Self::registry) and [`wait_timeout`](Self::wait_timeout).
+/// [`OsPoller`](crate::OsPoller) is the one of the operating system. The trait is object-safe, so a loop
+/// can be written over `&mut dyn Poller`. A backend provides [`new`](Self::new),
+/// [`registry`](Self::registry) and [`wait_timeout`](Self::wait_timeout).
 ///
 /// # The contract
 ///
@@ -43,20 +43,19 @@ use crate::registry::Registry;
 ///
 /// - **C7** A wait without a timeout returns only with events. Signal handlers, and a stop and continue, do
 ///   not end a wait; it resumes with the remaining time.
-/// - **C8** A timeout is never early, and late by no more than the kernel's slack: on Linux 50 µs,
-///   unless
-///   [`PR_SET_TIMERSLACK`](https://man7.org/linux/man-pages/man2/PR_SET_TIMERSLACK.2const.html)
-///   says otherwise, or a thousandth of a longer timeout, a 200th in a process with a positive `nice`
-///   value. Nanoseconds are kept where the kernel can, else rounded up to milliseconds. Zero polls.
-///   An empty slice means that the time is up.
-/// - **C9** No descriptor is lost or starved. With more ready than the buffer holds, the rest
-///   come with the next waits, and the buffer grows to meet the load.
+/// - **C8** A timeout is never early, and late by no more than the kernel's slack: on Linux 50 µs, unless
+///   [`PR_SET_TIMERSLACK`](https://man7.org/linux/man-pages/man2/PR_SET_TIMERSLACK.2const.html) says
+///   otherwise, or a thousandth of a longer timeout, a 200th in a process with a positive `nice` value. A
+///   timeout is exact to the nanosecond if the kernel can, else it is rounded up to milliseconds. Zero
+///   polls. An empty slice means that the time is up.
+/// - **C9** No descriptor is lost or starved. If more are ready than the buffer holds, the next waits
+///   report the rest, and the buffer grows.
 ///
 /// **Registering**
 ///
-/// - **C10** `delete` of what is not registered, or `modify` on it, is `NotFound`. Adding what is
-///   registered is `AlreadyExists` on epoll; kqueue replaces. All other errors are the kernel's
-///   own, as [`Registry::add`] lists them; [kernels](crate::kernels) differ in some.
+/// - **C10** `modify` or `delete` of what is not registered is `NotFound`. Adding what is already
+///   registered is `AlreadyExists` on epoll; kqueue replaces the registration. All other errors are the
+///   kernel's own, as [`Registry::add`] lists them; [kernels](crate::kernels) differ in some.
 /// - **C11** pollio never closes a registered descriptor. Its own are close-on-exec, and are closed when
 ///   the poller, its other handles and every clone of its registry are dropped.
 /// - **C12** A wait that is already blocked sees a registration that another thread makes.
@@ -75,23 +74,23 @@ use crate::registry::Registry;
 /// - **C16** A program that deletes a descriptor before it closes it behaves the same everywhere. See
 ///   [below](#closing) for one that does not. (On Apple systems, a terminal that was
 ///   [revoked](crate::kernels#apple-systems) cannot be registered again.)
-/// - **C17** With [`set_spin`](crate::OsPoller::set_spin), a wait polls for at most the limit before
-///   it blocks, and not at all where that has lately caught nothing: an idle loop soon spins no more.
-///   If events arrive within the limit again, some waits later it spins again. It changes when a wait
-///   ends, never what it returns. A zero timeout polls once, and other timeouts stay as exact as C8
+/// - **C17** With [`set_spin`](crate::OsPoller::set_spin), a wait polls for at most the limit before it
+///   blocks. If that has lately caught nothing, it does not poll at all: an idle loop soon stops spinning.
+///   Once events arrive within the limit again, it spins again, some waits later. Spinning changes when a
+///   wait ends, never what it returns. A zero timeout polls once, and other timeouts stay as exact as C8
 ///   says. Without it, C14 holds.
 /// - **C18** [`OsPoller::try_clone`](crate::OsPoller::try_clone) creates another handle on the same
-///   registrations, so that several threads wait on one poller. A oneshot goes to exactly one of them.
-///   An edge goes to one as a rule; new data goes to another one while the first still reads. A level goes
-///   to each thread that waits while the condition lasts. A [`Waker`](crate::Waker) that is registered as
-///   an edge or a oneshot ends one wait; as a level that nobody clears, it ends every wait.
+///   registrations, so that several threads wait on one poller. A oneshot goes to exactly one of them. An
+///   edge usually goes to one; while that one still reads, new data goes to another. A level goes to each
+///   thread that waits while the condition lasts. A [`Waker`](crate::Waker) that is registered as an edge
+///   or a oneshot ends one wait; as a level that nobody clears, it ends every wait.
 ///
 /// # Closing
 ///
-/// A close deletes as well: on kqueue at once, on epoll when the last duplicate of the descriptor
-/// is closed. While one survives, epoll keeps reporting the number that was closed, and `delete` of it is
-/// `EBADF`: so delete first, then close. Duplicates are made by `dup`, by `try_clone`, by a fork, and by
-/// sending the descriptor over a Unix socket (`SCM_RIGHTS`), even before it is received.
+/// Closing a descriptor deletes its registration as well: on kqueue at once, on epoll when its last
+/// duplicate is closed. While a duplicate is open, epoll keeps reporting the number that was closed, and
+/// `delete` of it is `EBADF`: so delete first, then close. Duplicates are made by `dup`, by `try_clone`, by
+/// a fork, and by sending the descriptor over a Unix socket (`SCM_RIGHTS`), even before it is received.
 ///
 /// An event can also be stale within one slice: the program handles one event by closing another
 /// descriptor, whose event comes later in the slice, and by then a new connection may have its number. Give
@@ -118,8 +117,8 @@ use crate::registry::Registry;
 ///
 /// # Forking
 ///
-/// An exec closes all descriptors of pollio. A child that was forked and goes on without an exec must create
-/// pollers and sources of its own, and not use those of its parent:
+/// An exec closes all descriptors of pollio. A forked child that does not exec must create its own pollers
+/// and sources, and not use those of its parent:
 ///
 /// - On epoll, parent and child share the registrations. Adding or deleting affects both, and the parent
 ///   receives events for descriptors that only the child has open. An edge or a oneshot that the child takes
@@ -145,25 +144,26 @@ pub trait Poller {
     where
         Self: Sized;
 
-    /// The half that registers. Clone it to register while events are borrowed, or from another
+    /// The handle that registers. Clone it to register while events are borrowed, or from another
     /// thread.
     fn registry(&self) -> &Registry;
 
     /// Waits until a registered descriptor is ready, for at most `timeout`; `None` waits indefinitely.
     ///
-    /// The events are in a buffer that the poller owns and uses again. They are in the kernel's order,
+    /// The events are in a buffer that the poller owns and reuses. They are in the kernel's order, with
     /// each descriptor at most once.
     ///
-    /// A zero timeout polls. One that no clock can reach, such as [`Duration::MAX`], waits indefinitely.
+    /// A zero timeout polls. One beyond what the clock can count, such as [`Duration::MAX`], waits
+    /// indefinitely.
     ///
     /// # Errors
     ///
     /// The kernel's own, from
     /// [epoll_wait(2)](https://man7.org/linux/man-pages/man2/epoll_wait.2.html) or
     /// [kevent(2)](https://man.freebsd.org/cgi/man.cgi?query=kevent), all but `EINTR`. It fails only if other
-    /// code closed the poller's descriptor: `EBADF`, on epoll `EINVAL` once another descriptor has that
-    /// number. A wait that is already blocked goes on, on epoll. Dropping the poller then closes whatever has
-    /// the number by now; in debug builds the standard library aborts if nothing has.
+    /// code closed the poller's descriptor: with `EBADF`, or on epoll with `EINVAL` once another descriptor
+    /// has that number. On epoll, a wait that is already blocked goes on. Dropping the poller then closes
+    /// whatever has the number by now. If nothing has, the standard library aborts in debug builds.
     #[doc(alias("poll", "epoll_wait"))]
     fn wait_timeout(&mut self, timeout: Option<Duration>) -> io::Result<&[Event]>;
 

@@ -2,9 +2,9 @@
 
 use crate::bits::bit_set;
 
-/// What is true of a descriptor, as a wait found it.
+/// What a wait found a descriptor to be ready for, as bits.
 ///
-/// A program reads it through the predicates of [`Event`](crate::Event), such as
+/// You read it through the predicates of [`Event`](crate::Event), such as
 /// [`is_readable`](crate::Event::is_readable), where each bit is explained. A backend passes it to
 /// [`Event::new`](crate::Event::new).
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]

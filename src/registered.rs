@@ -9,22 +9,24 @@ use crate::registry::Registry;
 
 /// Owns a source and its registration: a drop deletes the registration, then drops the source.
 ///
-/// The source is whatever has a descriptor and is [`AsFd`]: a socket, a pipe, a [`Waker`](crate::Waker), a
-/// [`Timer`](crate::Timer). While it is registered, its descriptor is open and its own, so that no event
-/// belongs to another file, also where a duplicate of the descriptor outlives it (C16). This is the way to
-/// register with [I/O safety](crate::Poller#io-safety).
+/// The source is anything that is [`AsFd`]: a socket, a pipe, a [`Waker`](crate::Waker), a
+/// [`Timer`](crate::Timer). Its descriptor stays open while it is registered, so no event belongs to another
+/// file, not even if a duplicate of the descriptor outlives it (C16). This is how you register with
+/// [I/O safety](crate::Poller#io-safety).
 ///
-/// There is no `get_mut`: to replace the source in place would close its descriptor while it is registered.
+/// There is no `get_mut`: replacing the source in place would close its descriptor while it is registered.
 /// Sockets of the standard library read and write by shared reference: `registered.get_ref().read(…)`.
 ///
 /// ```
 /// use std::{io::Write, os::unix::net::UnixStream};
-/// use pollio::{EventObject, Mode, OsPoller, Poller, Registered};
+/// use pollio::{EventObject, OsPoller};
+/// use pollio::{Poller, Registered};
 ///
 /// let mut poller = OsPoller::new()?;
 /// let (near, mut far) = UnixStream::pair()?;
-/// let near = Registered::new(poller.registry(), near, |fd| {
-///     EventObject::client(fd).with_mode(Mode::Edge).with_token(7)
+/// let registry = poller.registry();
+/// let near = Registered::new(registry, near, |fd| {
+///     EventObject::client(fd).with_token(7)
 /// })?;
 ///
 /// far.write_all(b"hello")?;
@@ -33,7 +35,8 @@ use crate::registry::Registry;
 /// let duplicate = near.get_ref().try_clone()?;
 /// drop(near);
 /// far.write_all(b"again")?;
-/// assert!(poller.wait(0)?.is_empty()); // though `duplicate` is readable
+/// // Though `duplicate` is readable:
+/// assert!(poller.wait(0)?.is_empty());
 /// # drop(duplicate);
 /// # Ok::<(), std::io::Error>(())
 /// ```
@@ -45,8 +48,8 @@ pub struct Registered<T> {
 }
 
 impl<T> Registered<T> {
-    /// Registers `source` with the object that `object` makes of its descriptor, such as
-    /// `EventObject::server`.
+    /// Registers `source` with the object that `object` returns for its descriptor: pass
+    /// `EventObject::server`, or a closure.
     ///
     /// If that fails, `source` is dropped, which closes it. To keep it, register a reference to it, or an
     /// [`Arc`](std::sync::Arc) of it: both are [`AsFd`] as well.

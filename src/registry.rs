@@ -9,11 +9,11 @@ use crate::object::EventObject;
 
 /// A handle that registers descriptors with the poller that it came from.
 ///
-/// It is cheap to clone and goes to other threads. It works while the events of a wait are
-/// borrowed, and a wait that is already blocked sees what it does (C12).
+/// It is cheap to clone, and you can send it to other threads. You can use it while the events of a wait
+/// are borrowed. A wait that is already blocked sees what you register (C12).
 ///
-/// A handle that outlives its poller keeps the kernel's interest list open, and goes on
-/// registering descriptors that nobody waits for.
+/// A handle that outlives its poller still works: it keeps the kernel's interest list open, though
+/// nobody waits for it.
 ///
 /// ```
 /// use pollio::{EventObject, OsPoller, Poller};
@@ -22,9 +22,11 @@ use crate::object::EventObject;
 /// let listener = TcpListener::bind("127.0.0.1:0")?;
 /// let poller = OsPoller::new()?;
 /// let registry = poller.registry().clone();
-/// std::thread::spawn(move || registry.add(EventObject::server(listener.as_raw_fd())))
-///     .join()
-///     .unwrap()?;
+/// let fd = listener.as_raw_fd();
+/// let thread = std::thread::spawn(move || {
+///     registry.add(EventObject::server(fd))
+/// });
+/// thread.join().unwrap()?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Clone)]
@@ -33,7 +35,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Makes the handle that a backend gives out; see [`Register`].
+    /// Creates the handle that a backend returns; see [`Register`].
     #[must_use]
     pub fn new(register: Arc<dyn Register + Send + Sync>) -> Self {
         Self { register }
@@ -42,8 +44,7 @@ impl Registry {
     /// Registers `object.fd` with the interest, mode, kind and token of `object`.
     ///
     /// A descriptor that is already ready is reported by the next wait, in every mode (C3).
-    /// The descriptor stays the caller's: pollio never closes it, and it should be deleted before
-    /// it is closed (C16).
+    /// The descriptor stays yours: pollio never closes it. Delete it before you close it (C16).
     ///
     /// # Errors
     ///
@@ -51,12 +52,12 @@ impl Registry {
     /// [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html) or
     /// [kevent(2)](https://man.freebsd.org/cgi/man.cgi?query=kevent):
     ///
-    /// - `AlreadyExists`: it is registered already. Kqueue replaces the registration instead.
+    /// - `AlreadyExists`: it is already registered. Kqueue replaces the registration instead.
     /// - `EBADF`: it is not an open descriptor, or other code closed the poller's own.
     /// - `PermissionDenied` (`EPERM`): it cannot be watched. To epoll, a regular file or a
     ///   directory is always ready, so there is nothing to wait for.
-    /// - `EINVAL`: the descriptor is the poller itself, or
-    ///   [`exclusive`](EventObject::exclusive) was asked for together with what it cannot be. On
+    /// - `EINVAL`: the descriptor is the poller itself, or the object is
+    ///   [`exclusive`](EventObject::exclusive) with an interest or a mode that this excludes. On
     ///   kqueue, it cannot be watched for one of the interests.
     /// - `BrokenPipe` (`EPIPE`): on kqueue, the reader of the pipe is gone.
     /// - `ELOOP`: the descriptor is a poller that watches this one, or pollers watch pollers more
@@ -80,8 +81,8 @@ impl Registry {
     ///
     /// - `NotFound`: it is not registered.
     /// - `EBADF`: it is not an open descriptor.
-    /// - `EINVAL`: it was added as [`exclusive`](EventObject::exclusive), or now would be.
-    /// - All that [`add`](Self::add) lists, on kqueue, where the registration is gone then.
+    /// - `EINVAL`: it was added as [`exclusive`](EventObject::exclusive), or the new object is.
+    /// - On kqueue, all that [`add`](Self::add) lists. The registration is then gone.
     #[doc(alias("reregister", "rearm"))]
     #[inline]
     pub fn modify(&self, object: EventObject) -> io::Result<()> {
@@ -90,12 +91,12 @@ impl Registry {
 
     /// Deletes the registration of `fd`: no later wait reports it.
     ///
-    /// Events that a wait has already given out stay in its slice.
+    /// Events that a wait has already returned stay in its slice.
     ///
     /// # Errors
     ///
     /// - `NotFound`: it is not registered.
-    /// - `EBADF`: it is not an open descriptor. One that was closed needs no delete.
+    /// - `EBADF`: it is not an open descriptor.
     #[doc(alias("deregister", "unregister", "remove"))]
     #[inline]
     pub fn delete(&self, fd: RawFd) -> io::Result<()> {
@@ -109,10 +110,10 @@ impl fmt::Debug for Registry {
     }
 }
 
-/// What a backend does to register: the three verbs behind a [`Registry`].
+/// How a backend registers: the three verbs behind a [`Registry`].
 ///
-/// A poller of one's own, over io_uring or a network stack in user space, implements this trait
-/// and [`Poller`](crate::Poller), which explains the promises to keep.
+/// A poller of your own, over io_uring or a network stack in user space, implements this trait
+/// and [`Poller`](crate::Poller), which has the contract to keep.
 pub trait Register {
     /// Registers a descriptor; see [`Registry::add`].
     ///
@@ -128,7 +129,7 @@ pub trait Register {
     /// See [`Registry::modify`].
     fn modify(&self, object: EventObject) -> io::Result<()>;
 
-    /// Forgets a descriptor; see [`Registry::delete`].
+    /// Deletes a registration; see [`Registry::delete`].
     ///
     /// # Errors
     ///

@@ -10,11 +10,11 @@ use std::sync::mpsc::{SendError, TryRecvError, TrySendError};
 use super::Waker;
 use crate::sys::{Arc, mpsc};
 
-/// Creates a channel without a bound, whose receiver is watched like any other source.
+/// Creates an unbounded channel, whose receiver you register like any other source.
 ///
 /// The receiver is readable from the first [`send`](Sender::send) until
-/// [`try_iter`](Receiver::try_iter) has taken everything, and once more when the last sender was dropped. Sending
-/// is at most one system call until the receiver has looked: while a wake-up is pending, there is none.
+/// [`try_iter`](Receiver::try_iter) has taken everything, and once more when the last sender is dropped. The
+/// first send makes one system call; further sends make none until the receiver has emptied the queue.
 ///
 /// ```
 /// use std::{os::fd::AsRawFd, thread};
@@ -22,9 +22,12 @@ use crate::sys::{Arc, mpsc};
 ///
 /// let mut poller = OsPoller::new()?;
 /// let (sender, receiver) = pollio::channel()?;
-/// poller.add(EventObject::client(receiver.as_raw_fd()).with_token(2))?;
+/// let object = EventObject::client(receiver.as_raw_fd());
+/// poller.add(object.with_token(2))?;
 ///
-/// let worker = thread::spawn(move || (0..1_000).try_for_each(|value| sender.send(value)));
+/// let worker = thread::spawn(move || {
+///     (0..1_000).try_for_each(|value| sender.send(value))
+/// });
 ///
 /// let mut sum = 0;
 /// while !receiver.is_disconnected() {
@@ -47,15 +50,16 @@ pub fn channel<T>() -> io::Result<(Sender<T>, Receiver<T>)> {
     Ok((Sender { queue, waker }, receiver))
 }
 
-/// Creates a channel as [`channel`] does, which holds up to `bound` values: a sender gets its value back
-/// while it is full, or blocks.
+/// Creates a channel that holds up to `bound` values; otherwise like [`channel`]. While it is full,
+/// [`try_send`](SyncSender::try_send) returns the value, and [`send`](SyncSender::send) blocks.
 ///
 /// ```
 /// use std::sync::mpsc::TrySendError;
 ///
 /// let (sender, receiver) = pollio::sync_channel(1)?;
 /// assert_eq!(sender.try_send('a'), Ok(()));
-/// assert_eq!(sender.try_send('b'), Err(TrySendError::Full('b')));
+/// let full = Err(TrySendError::Full('b'));
+/// assert_eq!(sender.try_send('b'), full);
 /// assert!(receiver.try_iter().eq(['a']));
 /// assert_eq!(sender.try_send('b'), Ok(()));
 /// # Ok::<(), std::io::Error>(())
@@ -63,8 +67,8 @@ pub fn channel<T>() -> io::Result<(Sender<T>, Receiver<T>)> {
 ///
 /// # Errors
 ///
-/// `InvalidInput` for a bound of zero: such a value is handed from a thread that sends to one that blocks to
-/// receive, which none does here. Otherwise as [`Waker::new`].
+/// `InvalidInput` for a bound of zero: such a channel passes a value only to a thread that blocks to receive
+/// it, and this receiver never blocks. Otherwise see [`Waker::new`].
 pub fn sync_channel<T>(bound: usize) -> io::Result<(SyncSender<T>, Receiver<T>)> {
     if bound == 0 {
         let why = "a channel for zero values would always be full";
@@ -138,8 +142,8 @@ impl<T> SyncSender<T> {
         Ok(())
     }
 
-    /// Sends `value`, and makes the receiver readable. It blocks while there is no room, so the thread that
-    /// receives must not call it.
+    /// Sends `value`, and makes the receiver readable. It blocks while the channel is full, so the
+    /// receiver's thread must not call it.
     ///
     /// # Errors
     ///
@@ -151,11 +155,11 @@ impl<T> SyncSender<T> {
     }
 }
 
-/// The receiving half of a [`channel`] or a [`sync_channel`]: a source that is readable while
-/// [`try_iter`](Self::try_iter) has something to return, or a last sender to report.
+/// The receiving half of a [`channel`] or a [`sync_channel`]: a source that is readable while there are
+/// values to take, and once more when the last sender is dropped.
 ///
-/// Its descriptor stays open until the senders are dropped as well, so delete it before you drop it;
-/// [`Registered`](crate::Registered) does. It is `Send`, not `Sync`, as the one of the standard library.
+/// Its descriptor stays open until the senders are dropped as well. So delete it before you drop it, as
+/// [`Registered`](crate::Registered) does. Like the standard library's receiver, it is `Send`, not `Sync`.
 pub struct Receiver<T> {
     queue: mpsc::Receiver<T>,
     waker: Arc<Waker>,
@@ -163,20 +167,20 @@ pub struct Receiver<T> {
 }
 
 impl<T> Receiver<T> {
-    /// Takes the values that were sent, without blocking, until there is none.
+    /// Takes the values that were sent, without blocking, until none is left.
     ///
-    /// This is the same for every [`Mode`](crate::Mode). You can stop at any time: if it was not iterated to its
-    /// end, its drop makes the receiver readable again, as a new arrival, so that what is left is reported. A
-    /// oneshot has to be modified, as always. An event may come for values that were already taken.
+    /// It works the same in every [`Mode`](crate::Mode). You can stop at any time: if the iterator is dropped
+    /// before its end, the receiver becomes readable again, as a new arrival, and what is left is reported. A
+    /// oneshot needs its `modify`, as always. An event can come for values that were already taken.
     ///
-    /// As long as others send faster than you take, it does not end: use [`take`](Iterator::take) to serve other
-    /// descriptors in between.
+    /// While others send faster than you take, the iterator does not end: use [`take`](Iterator::take) to serve
+    /// other descriptors in between.
     pub fn try_iter(&self) -> TryIter<'_, T> {
         TryIter { receiver: self, is_cleared: false, is_done: false }
     }
 
-    /// Whether all senders were dropped, as the last [`try_iter`](Self::try_iter) that was iterated to its end
-    /// found out. There is nothing left to receive then, and nothing more will come.
+    /// Whether all senders are dropped and all values taken. A [`try_iter`](Self::try_iter) finds this out when
+    /// it is iterated to its end.
     #[must_use]
     pub fn is_disconnected(&self) -> bool {
         self.is_disconnected.get()

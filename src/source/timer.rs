@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::sys::TimerFd;
 
-/// A timer that goes off once or again and again: a source that is readable from its first
+/// A timer that goes off once or periodically: a source that is readable from its first
 /// expiration until [`clear`](Self::clear).
 ///
 /// It is a descriptor, so it is registered with any poller, under any token, in any mode: on Linux
@@ -16,8 +16,9 @@ use crate::sys::TimerFd;
 /// FreeBSD, and rounded up to milliseconds on the others. It can be set from another thread while a
 /// wait is blocked.
 ///
-/// A program with many timeouts needs one of these, set to the next of them, or none: the timeout of
-/// [`wait_timeout`](crate::Poller::wait_timeout) does the same.
+/// For many timeouts you need one timer, set to the next of them; or none, since the timeout of
+/// [`wait_timeout`](crate::Poller::wait_timeout) does the same. The guide
+/// [shows how](crate::guide#ten-thousand-timeouts).
 ///
 /// ```
 /// use std::{os::fd::AsRawFd, time::Duration};
@@ -25,7 +26,8 @@ use crate::sys::TimerFd;
 ///
 /// let mut poller = OsPoller::new()?;
 /// let timer = Timer::new()?;
-/// poller.add(EventObject::client(timer.as_raw_fd()).with_token(3))?;
+/// let object = EventObject::client(timer.as_raw_fd());
+/// poller.add(object.with_token(3))?;
 ///
 /// timer.set(Duration::from_millis(1))?;
 /// assert_eq!(poller.wait(-1)?[0].token, 3);
@@ -67,7 +69,7 @@ impl Timer {
         Ok(Self { fd: TimerFd::new_boottime()? })
     }
 
-    /// Goes off once, `after` this long; zero is at once, [`Duration::MAX`] never.
+    /// Goes off once, `after` this long: at once for zero, never for [`Duration::MAX`].
     ///
     /// What it was set to before, and the expirations so far, are forgotten.
     ///
@@ -78,7 +80,7 @@ impl Timer {
         self.fd.set(after)
     }
 
-    /// Goes off again and again, `every` this long, for the first time after as long.
+    /// Goes off repeatedly: after `every`, then again after each further `every`.
     ///
     /// What it was set to before, and the expirations so far, are forgotten. Registered edge-triggered, it is
     /// reported again only after a [`clear`](Self::clear).
@@ -94,7 +96,7 @@ impl Timer {
         self.fd.set_interval(every)
     }
 
-    /// Goes off no more, until it is set again. The expirations so far are forgotten.
+    /// Stops the timer until it is set again. The expirations so far are forgotten.
     ///
     /// # Errors
     ///

@@ -9,12 +9,12 @@ use crate::sys::{AtomicBool, WakerFd};
 /// Ends a wait from another thread: a source that is readable from the first
 /// [`wake`](Self::wake) until [`clear`](Self::clear).
 ///
-/// It is a descriptor, so it is registered with any poller, under any token, in any mode: on Linux
-/// an [eventfd(2)](https://man7.org/linux/man-pages/man2/eventfd.2.html), elsewhere one of a pair of
-/// connected sockets. When it is reported, [`clear`](Self::clear) it, or
-/// [`rearm`](Self::rearm) it, if it is registered edge-triggered.
+/// It is a descriptor that you register with any poller, under any token, in any mode: on Linux an
+/// [eventfd(2)](https://man7.org/linux/man-pages/man2/eventfd.2.html), elsewhere one of a pair of connected
+/// sockets. When it is reported, [`clear`](Self::clear) it; or, if it is registered edge-triggered,
+/// [`rearm`](Self::rearm) it.
 ///
-/// Dropping a waker discards a wake that was not reported yet: keep it until it was.
+/// Dropping a waker discards a wake that no wait has reported yet: keep the waker until then.
 ///
 /// ```
 /// use std::{os::fd::AsRawFd, sync::Arc, thread};
@@ -22,7 +22,8 @@ use crate::sys::{AtomicBool, WakerFd};
 ///
 /// let mut poller = OsPoller::new()?;
 /// let waker = Arc::new(Waker::new()?);
-/// poller.add(EventObject::client(waker.as_raw_fd()).with_token(7))?;
+/// let object = EventObject::client(waker.as_raw_fd());
+/// poller.add(object.with_token(7))?;
 ///
 /// let elsewhere = thread::spawn({
 ///     let waker = Arc::clone(&waker);
@@ -58,8 +59,8 @@ impl Waker {
     /// Makes the waker readable. It never blocks, and is never lost: all the wakes before the next
     /// [`clear`](Self::clear) are one event, and of these only the first is a system call.
     ///
-    /// What a thread wrote before it woke is visible to the thread that has cleared. Only `clear` may
-    /// read from the descriptor.
+    /// What a thread wrote before `wake` is visible to the thread that calls `clear`, after that call.
+    /// Only `clear` may read from the descriptor.
     ///
     /// Do not use a waker across `fork`: the flag of a pending wake is copied, while the descriptor is
     /// shared, so wakes are lost. Use a pipe.
@@ -96,13 +97,13 @@ impl Waker {
         cleared
     }
 
-    /// Forgets the wakes so far as [`clear`](Self::clear) does, without its system call: for a waker
-    /// that is registered with [`Mode::Edge`](crate::Mode::Edge).
+    /// Forgets the wakes so far as [`clear`](Self::clear) does, without its system call: for a waker that
+    /// is registered with [`Mode::Edge`](crate::Mode::Edge).
     ///
     /// The descriptor stays readable, and each later wake is a new arrival. A level-triggered
     /// registration would be reported by every wait.
     ///
-    /// As with `clear`, look for the work that the wakes announced afterwards.
+    /// As with `clear`, look for the announced work afterwards.
     pub fn rearm(&self) {
         self.is_woken.swap(false, AcqRel);
     }
