@@ -63,7 +63,7 @@ use crate::registry::Registry;
 /// **What it costs**
 ///
 /// - **C13** A wait does not allocate once its buffer has grown, nor do `add`, `modify` and `delete`.
-///   (On kqueue, the first oneshot with several interests allocates a table of four bytes for each number.)
+///   (On kqueue, the first oneshot allocates a table of four bytes for each number.)
 /// - **C14** On epoll each wait, `add`, `modify` and `delete` is one system call, for any number of events.
 ///   (A signal that interrupts a wait costs it another.)
 ///
@@ -83,7 +83,8 @@ use crate::registry::Registry;
 ///   registrations, so that several threads wait on one poller. A oneshot goes to exactly one of them. An
 ///   edge usually goes to one; while that one still reads, new data goes to another. A level goes to each
 ///   thread that waits while the condition lasts. A [`Waker`](crate::Waker) that is registered as an edge
-///   or a oneshot ends one wait; as a level that nobody clears, it ends every wait.
+///   or a oneshot ends one wait; as a level that nobody clears, it ends every wait, on
+///   [NetBSD](crate::kernels#netbsd) some.
 ///
 /// # Closing
 ///

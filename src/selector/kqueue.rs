@@ -109,6 +109,7 @@ impl KqueueSelector {
         if is_false_alarm(&kevent) {
             return count;
         }
+        let mut slot = None;
         if has_several_filters(registered_interest(kevent.udata())) {
             let (number, udata) = (kevent.ident(), kevent.udata());
             let is_same = |place: usize| {
@@ -123,9 +124,14 @@ impl KqueueSelector {
                     *merged = Event::new(merged.fd, merged.kind, merged.token, readiness);
                     return count;
                 }
-                Err(_) if !self.knotes.may_report(&kevent) => return count,
-                Err(slot) => self.places.put(slot, count),
+                Err(free) => slot = Some(free),
             }
+        }
+        if !self.knotes.may_report(&kevent) {
+            return count;
+        }
+        if let Some(slot) = slot {
+            self.places.put(slot, count);
         }
         self.kevents[count] = kevent;
         events[count] = event;
@@ -192,7 +198,7 @@ impl Knotes {
 
     /// The generation of this registration, 0 if it needs none.
     fn generation(&self, object: EventObject) -> io::Result<u32> {
-        if !is_oneshot(object.mode()) || !has_several_filters(object.interest()) {
+        if !is_oneshot(object.mode()) {
             return Ok(0);
         }
         let Ok(number) = usize::try_from(object.fd) else {
@@ -218,10 +224,26 @@ impl Knotes {
         let deletion = deletions(fd);
         let receipts = self.apply(&deletion)?;
         check_open(&receipts[..deletion.count])?;
-        if was_dropped || receipts[..deletion.count].iter().any(|receipt| errno(receipt) == 0) {
+        let was_there = receipts[..deletion.count].iter().any(|receipt| errno(receipt) == 0);
+        if was_there || was_dropped && self.is_broken(fd)? {
             return Ok(());
         }
         Err(io::Error::from_raw_os_error(libc::ENOENT))
+    }
+
+    /// Whether `fd`, of which the kernel has dropped a knote, is still what it was: something else that
+    /// was opened under the number takes a knote.
+    fn is_broken(&self, fd: RawFd) -> io::Result<bool> {
+        let mut probe = Changes::<1>::new();
+        let flags = kevent::EV_ADD | kevent::EV_DISABLE;
+        probe.push(kevent_for(fd, kevent::EVFILT_WRITE, flags));
+        if errno(&self.apply(&probe)?[0]) != 0 {
+            return Ok(true);
+        }
+        let mut undo = Changes::<1>::new();
+        undo.push(kevent_for(fd, kevent::EVFILT_WRITE, kevent::EV_DELETE));
+        self.apply(&undo)?;
+        Ok(false)
     }
 
     /// Adds the knotes of `object`, after the `changes` that delete those before it. On an error its

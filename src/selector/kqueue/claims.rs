@@ -1,4 +1,4 @@
-//! Which wait reports a oneshot that has several filters: the first one, and no other.
+//! Which wait reports a oneshot: the first one, and no other.
 
 use std::io;
 use std::sync::OnceLock;
@@ -9,10 +9,11 @@ use crate::sys::AtomicU32;
 /// The generation of each descriptor's oneshot, and whether it was reported.
 ///
 /// The kernel disables the one filter that fired, while a oneshot is reported once for all its
-/// interests together. So each registration with several filters has a generation of its own, which
-/// its knotes carry. A wait reports only what it can claim here: what an earlier wait or another
-/// thread's has reported, or what was registered again since, it drops. Dropping loses nothing: the
-/// kernel has disabled the filter, and `modify` makes it report again.
+/// interests together. NetBSD's can report even the one filter to two waits at once: `kqueue_scan` unlocks
+/// the queue while it runs the filter. So each oneshot has a generation, which its knotes carry. A wait
+/// reports only what it can claim here: what an earlier wait or another thread's has reported, or what was
+/// registered again since, it drops. Dropping loses nothing: the kernel has disabled the filter, and
+/// `modify` makes it report again.
 ///
 /// The entries stand in chunks, each as large as all before it, so that none ever moves: a wait reads
 /// them without a lock. There is none before the first such registration.

@@ -15,6 +15,7 @@ use pollio::{EventObject, Interest, Mode, Poller};
 
 use crate::descriptors::{open, pair};
 use crate::expect::Expect;
+use crate::kernel::{Kernel, On};
 
 /// A poller of which there can be several handles.
 pub(crate) trait Share: Poller + Send {
@@ -245,8 +246,11 @@ pub(crate) fn a_wake_ends_one_wait<P: Share>() {
 }
 
 /// C15, C18: a level that nobody clears.
-pub(crate) fn a_wake_that_stays_ends_every_wait<P: Share>() {
-    assert_eq!(wake_five::<P>(Mode::Level).1, 5);
+pub(crate) fn a_wake_that_stays_ends_every_wait<P: Share + On>() {
+    let ended = wake_five::<P>(Mode::Level).1;
+    // NetBSD's `kqueue_scan` takes it off the queue while it looks, and putting it back wakes nobody.
+    let may_be_fewer = P::KERNEL == Kernel::NetBsd && ended > 0;
+    assert!(ended == 5 || may_be_fewer, "{ended} of 5");
 }
 
 /// Wakes five waits once, and returns how many ended before their time.

@@ -197,6 +197,19 @@ fn call(
     if events.is_empty() {
         return Ok(0);
     }
+    lock().waiting += 1;
+    let waited = wait(&kqueue, kq, events, timeout);
+    lock().waiting -= 1;
+    waited
+}
+
+fn wait(
+    kqueue: &Mutex<Kqueue>,
+    kq: BorrowedFd<'_>,
+    events: &mut [Kevent],
+    timeout: Option<Duration>,
+) -> io::Result<usize> {
+    let lock = || kqueue.lock().expect("no call panics");
     let deadline = timeout.map(|timeout| Instant::now() + timeout);
     loop {
         let written = lock().collect(kq, events)?;
@@ -284,6 +297,10 @@ struct Kqueue {
     kernel: Kernel,
     /// How many polls found nothing so far.
     empty_polls: u32,
+    /// How many threads wait.
+    waiting: u32,
+    /// How many knotes that dispatch were reported.
+    dispatched: u32,
     queues: Queues,
     knotes: HashMap<u64, Knote>,
     ids: HashMap<(Filter, usize), u64>,
@@ -329,6 +346,8 @@ impl Kqueue {
         Self {
             kernel,
             empty_polls: 0,
+            waiting: 0,
+            dispatched: 0,
             queues: Queues { kernel, others: BTreeMap::new() },
             knotes: HashMap::new(),
             ids: HashMap::new(),
@@ -549,10 +568,13 @@ impl Kqueue {
         // NetBSD looks at EV_CLEAR first, and then no further: `kqueue_scan`.
         let dispatches =
             event.has(EV_DISPATCH) && !(kernel == Kernel::NetBsd && event.has(EV_CLEAR));
+        // It unlocks the queue while it runs the filter, so that two waits may report one knote.
+        self.dispatched += u32::from(dispatches);
+        let is_for_two = kernel == Kernel::NetBsd && self.waiting > 1 && self.dispatched % 8 == 0;
         if event.has(EV_ONESHOT) {
             self.queues.disarm(kq, knote);
             self.forget(id);
-        } else if dispatches {
+        } else if dispatches && !is_for_two {
             knote.is_enabled = false;
             self.queues.disarm(kq, knote);
         } else if !knote.is_edge() && self.queues.arm(kq, id, knote).is_err() {
