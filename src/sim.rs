@@ -8,7 +8,7 @@
 //! A program that polls runs here with nothing changed but its `use` lines. It is an ordinary program with
 //! ordinary threads; its sockets are those of a [`World`], where an hour takes no time, and in which a seed
 //! chooses how long a packet takes, how much a buffer holds, what goes wrong, and which thread runs next.
-//! The same seed is the same run, on any machine. [`check`] tries thousands of them.
+//! The same seed is the same run, on any machine. [`check()`] tries thousands of them.
 //!
 //! ## From nothing to the first failing seed
 //!
@@ -115,7 +115,7 @@
 //! - Every thread waits, and nothing will ever happen: a deadlock. It is reported with what each waits for.
 //! - A thread makes 100,000 calls and is blocked in none: it spins.
 //! - With [`World::set_patience`], something lies there that a waiting thread could take.
-//! - In [`check`], a thread computes for ten seconds of real time without a call.
+//! - In [`check()`], a thread computes for ten seconds of real time without a call.
 //!
 //! A run ends with its body; threads that still run are ended, by unwinding.
 //!
@@ -123,10 +123,10 @@
 //!
 //! | in place of | is |
 //! |---|---|
-//! | `pollio::{OsPoller, Registered, Timer, Waker}` | [`SimPoller`], [`Registered`], [`Timer`], [`Waker`] |
+//! | `pollio::OsPoller`, `Registered`, `Timer`, `Waker` | [`SimPoller`], [`Registered`], [`Timer`], [`Waker`] |
 //! | `std::net` | [`net`] |
 //! | `std::os::unix::net::UnixStream`, by `pair` | [`os::unix::net::UnixStream`](os::unix::net) |
-//! | `std::os::fd::AsFd` | [`os::fd::AsFd`](os::fd::AsFd) |
+//! | `std::os::fd::AsFd` | [`os::fd::AsFd`] |
 //! | `std::thread` | [`thread`] |
 //! | `std::time::Instant` | [`time::Instant`] |
 //! | `std::sync::{mpsc, Mutex}` | [`sync`] |

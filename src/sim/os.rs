@@ -13,6 +13,7 @@ pub mod unix {
 /// A simulated descriptor is a number from 1,048,576 up that no real call knows, so it is no
 /// [`std::os::fd::BorrowedFd`], and these have traits of their own.
 pub mod fd {
+    #[doc(no_inline)]
     pub use std::os::fd::{AsRawFd, RawFd};
 
     use super::Descriptor;

@@ -7,6 +7,7 @@
 use std::cell::OnceCell;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+#[doc(no_inline)]
 pub use std::sync::{Arc, LockResult, OnceLock, PoisonError, TryLockError, Weak, atomic};
 
 use super::kernel::{FileId, Kind};
@@ -111,6 +112,7 @@ impl<T: ?Sized + fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
 pub mod mpsc {
     use std::collections::VecDeque;
     use std::fmt;
+    #[doc(no_inline)]
     pub use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TryRecvError};
     use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
     use std::time::Duration;

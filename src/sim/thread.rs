@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::num::NonZero;
 use std::sync::{Arc, Mutex, PoisonError};
+#[doc(no_inline)]
 pub use std::thread::{Result, ThreadId, current, panicking};
 use std::time::Duration;
 

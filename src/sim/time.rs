@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::{Add, AddAssign, Sub, SubAssign};
+#[doc(no_inline)]
 pub use std::time::Duration;
 
 use super::world::World;

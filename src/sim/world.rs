@@ -21,7 +21,7 @@ use crate::Readiness;
 
 /// A simulated machine and its network: what happens to its descriptors, its threads and its clock.
 ///
-/// It is a handle: its clones are the same world. [`run`](Self::run) and [`check`](super::check) create
+/// It is a handle: its clones are the same world. [`run`](Self::run) and [`check()`](super::check()) create
 /// one for whole programs; [`SimPoller::with_seed`](super::SimPoller::with_seed) one for a single loop
 /// over scripted descriptors. Everything here happens at once; [`after`](Self::after) schedules it.
 #[derive(Clone)]
@@ -87,7 +87,7 @@ impl World {
     /// are ended then.
     ///
     /// A run fails if the body returns an error or panics, if another thread panics, and for what the
-    /// [module](super#what-fails-a-run) lists. [`check`](super::check) runs many seeds.
+    /// [module](super#what-fails-a-run) lists. [`check()`](super::check()) runs many seeds.
     #[must_use = "a failure is returned"]
     pub fn run(seed: u64, body: impl FnOnce(&Self) -> io::Result<()>) -> Outcome {
         Self::run_with(&Pool::default(), seed, true, |_| (), body)

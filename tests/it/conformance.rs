@@ -135,7 +135,7 @@ macro_rules! conformance {
         conformance! { @each $poller;
             sharing::a_oneshot_goes_to_one_thread_and_no_message_is_lost,
             sharing::no_message_of_a_level_or_an_edge_is_lost,
-            sharing::a_oneshot_of_both_that_is_registered_beside_waits_is_reported_once,
+            sharing::a_oneshot_that_is_registered_beside_waits_is_reported_once,
             sharing::the_last_of_many_modifications_beside_waits_is_reported,
             sharing::a_wake_ends_one_wait,
             sharing::a_wake_that_stays_ends_every_wait,
