@@ -80,7 +80,7 @@ impl Registry {
     /// # Errors
     ///
     /// - `NotFound`: it is not registered.
-    /// - `EBADF`: it is not an open descriptor.
+    /// - `EBADF`: it is not an open descriptor. On Apple systems that is `NotFound`.
     /// - `EINVAL`: it was added as [`exclusive`](EventObject::exclusive), or the new object is.
     /// - On kqueue, all that [`add`](Self::add) lists. The registration is then gone.
     #[doc(alias("reregister", "rearm"))]
@@ -96,7 +96,7 @@ impl Registry {
     /// # Errors
     ///
     /// - `NotFound`: it is not registered.
-    /// - `EBADF`: it is not an open descriptor.
+    /// - `EBADF`: it is not an open descriptor. On Apple systems that is `NotFound`.
     #[doc(alias("deregister", "unregister", "remove"))]
     #[inline]
     pub fn delete(&self, fd: RawFd) -> io::Result<()> {
