@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use pollio::{EventObject, Interest, OsPoller, Poller};
 use socket2::{Domain, Socket, Type};
 
@@ -19,6 +19,7 @@ use crate::expect::Expect;
 const WAITS: usize = 1_000;
 
 #[test]
+#[allow(clippy::useless_conversion, reason = "an rlim_t has 64 bits, on 32-bit systems 32")]
 fn a_listener_without_room_for_a_descriptor_is_reported_at_every_wait() {
     alone!(|| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -29,7 +30,7 @@ fn a_listener_without_room_for_a_descriptor_is_reported_at_every_wait() {
 
         let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
         let lowest = File::open("/dev/null").unwrap().as_raw_fd().unsigned_abs();
-        setrlimit(Resource::RLIMIT_NOFILE, lowest.into(), hard).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, rlim_t::from(lowest), hard).unwrap();
         for _ in 0..WAITS {
             assert_eq!(poller.wait(0).unwrap().len(), 1);
             let error = listener.accept().unwrap_err();

@@ -21,6 +21,10 @@
 //! has next to its descriptor when the model is called next; readers have nothing there. Left out too: a
 //! kqueue of FreeBSD and NetBSD looks readable while knotes are queued that are no longer ready
 //! (`filt_kqueue`, `kqueue_poll`); macOS's terminals that are revoked; NetBSD's timers in ticks.
+#![allow(
+    clippy::missing_const_for_thread_local,
+    reason = "they are, and where the system has none of its own, clippy does not see it"
+)]
 
 use std::cell::Cell;
 use std::collections::btree_map::Entry;
