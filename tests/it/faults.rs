@@ -26,14 +26,18 @@ use crate::expect::Expect;
 /// [seccomp(2)](https://man7.org/linux/man-pages/man2/seccomp.2.html): whatever the processor is.
 #[expect(unsafe_code, reason = "no crate knows this call on every processor")]
 pub(crate) fn refuse(call: libc::c_long, error: Errno) {
-    let instruction =
-        |code: u32, k, jf| libc::sock_filter { code: code.try_into().unwrap(), jt: 0, jf, k };
+    // From linux/bpf_common.h, which libc has not on Android: load a word from a place, jump if it is
+    // equal to a constant, return a constant.
+    const LOAD: u16 = 0x20;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    let instruction = |code, k, jf| libc::sock_filter { code, jt: 0, jf, k };
     // The number of the call is the first field of what a filter is run on.
     let mut filter = [
-        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
-        instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, call.try_into().unwrap(), 1),
-        instruction(libc::BPF_RET, libc::SECCOMP_RET_ERRNO | (error as i32).unsigned_abs(), 0),
-        instruction(libc::BPF_RET, libc::SECCOMP_RET_ALLOW, 0),
+        instruction(LOAD, 0, 0),
+        instruction(JUMP_IF_EQUAL, call.try_into().unwrap(), 1),
+        instruction(RETURN, libc::SECCOMP_RET_ERRNO | (error as i32).unsigned_abs(), 0),
+        instruction(RETURN, libc::SECCOMP_RET_ALLOW, 0),
     ];
     let program =
         libc::sock_fprog { len: filter.len().try_into().unwrap(), filter: filter.as_mut_ptr() };

@@ -42,7 +42,6 @@ use allocation_counter::opt_out;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::stat::makedev;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
@@ -719,7 +718,8 @@ impl Knote {
     }
 
     fn is_pty_master(&self) -> bool {
-        self.named.as_ref().is_some_and(|file| file.rdev() == makedev(5, 2))
+        // /dev/ptmx, whose device is 5, 2.
+        self.named.as_ref().is_some_and(|file| file.rdev() == 5 << 8 | 2)
     }
 
     fn is_socket(&self) -> bool {
