@@ -95,7 +95,7 @@ impl KqueueSelector {
     }
 
     fn has_oneshot(&self) -> bool {
-        self.kevents[..self.written].iter().any(|kevent| kevent.udata() & ONESHOT != 0)
+        self.kevents[..self.written].iter().any(|kevent| generation_from(kevent.udata()) != 0)
     }
 
     /// Puts a filter that fired behind the `count` events that there are, or into the event of its
@@ -234,15 +234,11 @@ impl Knotes {
     /// Whether `fd`, of which the kernel has dropped a knote, is still what it was: something else that
     /// was opened under the number takes a knote.
     fn is_broken(&self, fd: RawFd) -> io::Result<bool> {
-        let mut probe = Changes::<1>::new();
-        let flags = kevent::EV_ADD | kevent::EV_DISABLE;
-        probe.push(kevent_for(fd, kevent::EVFILT_WRITE, flags));
-        if errno(&self.apply(&probe)?[0]) != 0 {
+        let change = |flags| kevent_for(fd, kevent::EVFILT_WRITE, flags);
+        if self.apply_one(change(kevent::EV_ADD | kevent::EV_DISABLE))? != 0 {
             return Ok(true);
         }
-        let mut undo = Changes::<1>::new();
-        undo.push(kevent_for(fd, kevent::EVFILT_WRITE, kevent::EV_DELETE));
-        self.apply(&undo)?;
+        self.apply_one(change(kevent::EV_DELETE))?;
         Ok(false)
     }
 
@@ -296,9 +292,15 @@ impl Knotes {
 
     /// Enables the knote of a change, and returns whether there is one.
     fn enable(&self, change: &Kevent) -> io::Result<bool> {
-        let mut enabling = Changes::<1>::new();
-        enabling.push(change.with_flags(kevent::EV_ENABLE | kevent::EV_RECEIPT));
-        Ok(errno(&self.apply(&enabling)?[0]) == 0)
+        let enabling = change.with_flags(kevent::EV_ENABLE | kevent::EV_RECEIPT);
+        Ok(self.apply_one(enabling)? == 0)
+    }
+
+    /// Applies `change`, and returns what its receipt says.
+    fn apply_one(&self, change: Kevent) -> io::Result<i32> {
+        let mut changes = Changes::<1>::new();
+        changes.push(change);
+        Ok(errno(&self.apply(&changes)?[0]))
     }
 
     /// Applies `changes`, and returns a receipt for each, in their order.
@@ -406,9 +408,8 @@ fn is_oneshot(mode: Mode) -> bool {
 
 // The descriptor is in `ident`, so `udata` has room for what a wait needs to know.
 const SERVER: u64 = 1 << 32;
-const ONESHOT: u64 = 1 << 33;
-const INTEREST_SHIFT: u32 = 34;
-const GENERATION_SHIFT: u32 = 37;
+const INTEREST_SHIFT: u32 = 33;
+const GENERATION_SHIFT: u32 = 36;
 const _: () = assert!(GENERATION_SHIFT + GENERATION_BITS == u64::BITS);
 
 /// What a knote carries of its registration.
@@ -417,10 +418,8 @@ fn udata(object: EventObject, generation: u32) -> u64 {
         EventKind::Server => SERVER,
         EventKind::Client => 0,
     };
-    let oneshot = if is_oneshot(object.mode()) { ONESHOT } else { 0 };
     u64::from(generation) << GENERATION_SHIFT
         | u64::from(object.interest().bits()) << INTEREST_SHIFT
-        | oneshot
         | kind
         | u64::from(object.token)
 }
@@ -504,16 +503,16 @@ mod tests {
         let object = EventObject::server(3).with_token(u32::MAX);
         let last = (1 << GENERATION_BITS) - 1;
         for interest in [Interest::NONE, Interest::WRITABLE, Interest::all()] {
-            for (mode, is_oneshot) in [
+            for (mode, expected) in [
                 (Mode::Level, false),
                 (Mode::Edge, false),
                 (Mode::Oneshot, true),
                 (Mode::EdgeOneshot, true),
             ] {
+                assert_eq!(is_oneshot(mode), expected);
                 for generation in [0, 1, last] {
                     let udata = udata(object.with_interest(interest).with_mode(mode), generation);
                     assert_eq!(registered_interest(udata), interest);
-                    assert_eq!(udata & ONESHOT != 0, is_oneshot);
                     assert_eq!(generation_from(udata), generation);
                 }
             }

@@ -28,7 +28,7 @@ const FIRST: usize = 64;
 const CHUNKS: usize = 1 + (31 - FIRST.ilog2()) as usize;
 
 /// How many bits of a knote's user data are a generation.
-pub(super) const GENERATION_BITS: u32 = 27;
+pub(super) const GENERATION_BITS: u32 = 28;
 
 // An entry is a generation, and in its lowest bit whether it was claimed.
 const CLAIMED: u32 = 1;
