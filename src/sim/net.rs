@@ -165,10 +165,7 @@ macro_rules! stream {
             ///
             /// `NotConnected`.
             pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-                self.0.call("shut down", |state, file| {
-                    let end = state.stream(file)?;
-                    state.shut_down(end, how)
-                })
+                shut_down(&self.0, how)
             }
 
             /// Has calls fail with `WouldBlock` instead of blocking.
@@ -365,13 +362,15 @@ pub(super) fn take_error(socket: &Descriptor) -> io::Result<Option<io::Error>> {
     })
 }
 
+pub(super) fn shut_down(stream: &Descriptor, how: Shutdown) -> io::Result<()> {
+    stream.call("shut down", |state, file| {
+        let end = state.stream(file)?;
+        state.shut_down(end, how)
+    })
+}
+
 pub(super) fn set_nonblocking(socket: &Descriptor, nonblocking: bool) -> io::Result<()> {
-    let mut state = socket.world.enter();
-    let file = state.files.of(socket.as_raw_fd())?;
-    if let Some(file) = state.files.get_mut(file) {
-        file.is_nonblocking = nonblocking;
-    }
-    Ok(())
+    set(socket, |file| file.is_nonblocking = nonblocking)
 }
 
 pub(super) fn set_timeout(
@@ -382,11 +381,14 @@ pub(super) fn set_timeout(
     if timeout == Some(Duration::ZERO) {
         return Err(ErrorKind::InvalidInput.into());
     }
+    set(socket, |file| *place(file) = timeout)
+}
+
+/// Changes what a file is set to.
+fn set(socket: &Descriptor, change: impl FnOnce(&mut File)) -> io::Result<()> {
     let mut state = socket.world.enter();
     let file = state.files.of(socket.as_raw_fd())?;
-    if let Some(file) = state.files.get_mut(file) {
-        *place(file) = timeout;
-    }
+    state.files.get_mut(file).map(change);
     Ok(())
 }
 

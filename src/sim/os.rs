@@ -47,7 +47,9 @@ use std::net::Shutdown;
 use std::time::Duration;
 
 use super::descriptor::Descriptor;
-use super::net::{descriptor, read, set_nonblocking, set_timeout, stream, take_error, write};
+use super::net::{
+    descriptor, read, set_nonblocking, set_timeout, shut_down, stream, take_error, write,
+};
 use super::world::World;
 use fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::descriptor::Descriptor;
 use super::kernel::{File, FileId, Kind, errno};
 use super::net::{
-    TcpListener, TcpStream, descriptor, local_addr, set_nonblocking, take_error, write,
+    TcpListener, TcpStream, descriptor, local_addr, set_nonblocking, shut_down, take_error, write,
 };
 use super::network::Unconnected;
 use super::os::fd::{AsFd, BorrowedFd};
@@ -323,10 +323,7 @@ impl SockRef<'_> {
     ///
     /// `NotConnected`.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        self.0.0.call("shut down", |state, file| {
-            let end = state.stream(file)?;
-            state.shut_down(end, how)
-        })
+        shut_down(self.0.0, how)
     }
 
     /// As a write.

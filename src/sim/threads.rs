@@ -49,6 +49,12 @@ struct Thread {
     exit: FileId,
 }
 
+impl Thread {
+    const fn new(name: String, baton: Arc<Baton>, exit: FileId) -> Self {
+        Self { name, baton, is_done: false, calls: 0, wait: None, exit }
+    }
+}
+
 struct Wait {
     file: Option<FileId>,
     what: &'static str,
@@ -101,9 +107,7 @@ impl World {
         let mut state = self.state();
         let Some(me) = self.me() else { return state };
         if state.is_ending() {
-            drop(state);
-            unwind();
-            return self.state();
+            return self.end_here(state);
         }
         state.threads.steps += 1;
         state.calls += 1;
@@ -112,17 +116,14 @@ impl World {
         if thread.calls > MOST_CALLS {
             let why = format!("thread `{}` spins: {MOST_CALLS} calls without a wait", thread.name);
             state.fail(why);
-            drop(state);
-            unwind();
-            return self.state();
+            return self.end_here(state);
         }
         if state.calls > CALLS_AT_ONE_TIME {
             // It has taken its time by now, in which something else may have happened.
             let time = state.now + Duration::from_millis(1);
             let next = state.agenda.next_time().map_or(time, |next| next.min(time));
             state.move_clock(next);
-            state = self.let_others_run(state, me);
-            return state;
+            return self.let_others_run(state, me);
         }
         if state.weather.limits.pauses && state.is_preempted() {
             let pause = state.random.duration(&(Duration::ZERO..=LONGEST_PAUSE));
@@ -130,7 +131,7 @@ impl World {
             return self.block::<()>(state, None, COMPUTES, Some(end), |_| None).0;
         }
         if !state.threads.runnable.is_empty() && state.is_preempted() {
-            state = self.let_others_run(state, me);
+            return self.let_others_run(state, me);
         }
         state
     }
@@ -138,12 +139,16 @@ impl World {
     fn let_others_run<'a>(&'a self, mut state: Guard<'a>, me: ThreadId) -> Guard<'a> {
         state.threads.runnable.push(me);
         let state = self.switch(state, me);
-        if state.is_ending() {
-            drop(state);
-            unwind();
-            return self.state();
+        if state.is_ending() { self.end_here(state) } else { state }
+    }
+
+    /// Ends the thread that calls this. It goes on if it is unwinding already: then nothing may block.
+    fn end_here<'a>(&'a self, state: Guard<'a>) -> Guard<'a> {
+        drop(state);
+        if !thread::panicking() {
+            panic::resume_unwind(Box::new(Ended));
         }
-        state
+        self.state()
     }
 
     /// Blocks the thread that calls this until `attempt` succeeds, or `deadline` is over: then none.
@@ -164,13 +169,11 @@ impl World {
             }
             let me = self.me().expect("only the threads of a world can block in it");
             if state.is_ending() {
-                drop(state);
-                unwind();
-                // It unwinds already, and nothing may block then.
-                return (self.state(), None);
+                return (self.end_here(state), None);
             }
             state.begin_wait(me, file, what, deadline);
             state = self.switch(state, me);
+            // It was given the baton for whatever reason.
             state.end_wait(me);
         }
     }
@@ -316,7 +319,7 @@ impl World {
         let worker = self.pool().employ(job);
         let name = name.to_owned();
         let baton = worker.baton.clone();
-        state.threads.list.push(Thread { name, baton, is_done: false, calls: 0, wait: None, exit });
+        state.threads.list.push(Thread::new(name, baton, exit));
         state.threads.workers.push(worker);
         state.threads.runnable.push(id);
         (exit, result)
@@ -349,14 +352,7 @@ impl World {
             let exit = state.files.add(Kind::Gate);
             let (name, baton) = ("main".to_owned(), Baton::of_this_thread());
             state.trace.thread.clone_from(&name);
-            state.threads.list.push(Thread {
-                name,
-                baton,
-                is_done: false,
-                calls: 0,
-                wait: None,
-                exit,
-            });
+            state.threads.list.push(Thread::new(name, baton, exit));
         }
         let outcome = panic::catch_unwind(AssertUnwindSafe(body));
         let mut state = self.state();
@@ -377,13 +373,6 @@ impl World {
 
 fn keep<T>(place: &Mutex<Option<T>>, value: T) {
     *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
-}
-
-/// Ends the thread that calls this, unless it is ending already.
-fn unwind() {
-    if !thread::panicking() {
-        panic::resume_unwind(Box::new(Ended));
-    }
 }
 
 /// What a panic said.
@@ -408,15 +397,21 @@ impl State {
 
     /// Lets a thread go on that waits.
     pub(super) fn make_runnable(&mut self, id: ThreadId) {
-        let thread = &mut self.threads.list[id.0];
-        let Some(wait) = thread.wait.take() else { return };
+        if self.end_wait(id) {
+            self.threads.runnable.push(id);
+        }
+    }
+
+    /// Forgets what a thread waits for. Returns whether there was anything.
+    fn end_wait(&mut self, id: ThreadId) -> bool {
+        let Some(wait) = self.threads.list[id.0].wait.take() else { return false };
         if let Some(when) = wait.timeout {
             self.agenda.remove(when);
         }
         if let Some(file) = wait.file.and_then(|file| self.files.get_mut(file)) {
             file.waiters.retain(|waiter| *waiter != id);
         }
-        self.threads.runnable.push(id);
+        true
     }
 
     fn begin_wait(
@@ -434,14 +429,6 @@ impl State {
         }
         if let Some(file) = file.and_then(|file| self.files.get_mut(file)) {
             file.waiters.push(me);
-        }
-    }
-
-    /// After a thread was given the baton, for whatever reason.
-    fn end_wait(&mut self, me: ThreadId) {
-        if self.threads.list[me.0].wait.is_some() {
-            self.make_runnable(me);
-            self.threads.runnable.retain(|id| *id != me);
         }
     }
 

@@ -358,10 +358,7 @@ impl State {
     }
 
     fn end_of(&self, fd: RawFd) -> Option<super::network::EndId> {
-        match &self.files.get(self.files.of(fd).ok()?)?.kind {
-            Kind::Stream(end) => Some(*end),
-            _ => None,
-        }
+        self.stream(self.files.of(fd).ok()?).ok()
     }
 }
 
