@@ -95,7 +95,7 @@ pub(crate) fn run(plan: Plan, progress: &ProgressBar) -> io::Result<Vec<Row>> {
             }
             progress.inc(1);
             let base = cells.iter().find(|(peer, _)| *peer == BASE).map(|(_, count)| *count);
-            let cell = |(peer, count)| Cell { peer, reported: reported(count, base) };
+            let cell = |(peer, count)| Cell { peer, outcome: reported(count, base) };
             rows.push(Row {
                 workload: "counts",
                 case: name.to_owned(),

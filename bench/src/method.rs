@@ -31,7 +31,7 @@ pub(crate) struct Row {
 #[derive(Debug, Serialize)]
 pub(crate) struct Cell {
     pub(crate) peer: &'static str,
-    pub(crate) reported: Outcome,
+    pub(crate) outcome: Outcome,
 }
 
 #[derive(Debug, Serialize)]
@@ -72,7 +72,7 @@ impl Row {
     }
 
     fn reported(&self, peer: &str) -> Option<(Spread, Option<Spread>)> {
-        self.cells.iter().find(|cell| cell.peer == peer).and_then(|cell| match cell.reported {
+        self.cells.iter().find(|cell| cell.peer == peer).and_then(|cell| match cell.outcome {
             Outcome::Figure { over_rounds, ratio } => Some((over_rounds, ratio)),
             Outcome::Absent(_) => None,
         })
@@ -149,7 +149,7 @@ fn rows(base: &str, case: &Case, reported: &[Measured<'_>]) -> Vec<Row> {
             let cells = reported.iter().filter(|(peer, _)| less.is_none() || *peer != NO_POLLER);
             let cells = cells.map(|(peer, reported)| Cell {
                 peer,
-                reported: match reported {
+                outcome: match reported {
                     Err(why) => Outcome::Absent(why.clone()),
                     Ok(rounds) => Outcome::Figure {
                         over_rounds: Spread::of(
@@ -238,11 +238,11 @@ mod tests {
             Turn { peer: "fails", run: Ok(Box::new(|| Err(io::ErrorKind::Unsupported.into()))) };
         let cannot = Turn { peer: "cannot", run: Err("has no such thing") };
         let rows = compared(vec![turn(BASE, &[1.0; 3]), fails, cannot]);
-        let why =
-            |peer| match &rows[0].cells.iter().find(|cell| cell.peer == peer).unwrap().reported {
-                Outcome::Absent(why) => why.clone(),
-                Outcome::Figure { .. } => panic!("{peer} has a figure"),
-            };
+        let why = |peer| match &rows[0].cells.iter().find(|cell| cell.peer == peer).unwrap().outcome
+        {
+            Outcome::Absent(why) => why.clone(),
+            Outcome::Figure { .. } => panic!("{peer} has a figure"),
+        };
         assert_eq!(why("fails"), "failed: unsupported");
         assert_eq!(why("cannot"), "has no such thing");
     }

@@ -36,7 +36,7 @@ pub(crate) trait Peer: Sized {
 
     fn delete(&mut self, fd: RawFd) -> io::Result<()>;
 
-    /// Waits until something is ready, and calls `told` with each such descriptor.
+    /// Waits until something is ready, and calls `reported` with each such descriptor.
     fn wait(&mut self, reported: impl FnMut(RawFd)) -> io::Result<()>;
 }
 

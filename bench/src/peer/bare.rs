@@ -30,7 +30,7 @@ impl<const SPINS: bool> Bare<SPINS> {
         Ok(count.unsigned_abs() as usize)
     }
 
-    /// Calls `told` with what is ready within so many milliseconds, or ever, if they are negative.
+    /// Calls `reported` with what is ready within so many milliseconds, or ever, if they are negative.
     pub(crate) fn tell(
         &mut self,
         timeout_ms: c_int,

@@ -12,7 +12,7 @@ pub(crate) fn tell(fd: RawFd) {
     TOLD.with_borrow_mut(|reported| reported.push(fd));
 }
 
-/// Calls `told` with all that became ready in the turn of the loop that is over.
+/// Calls `reported` with all that became ready in the turn of the loop that is over.
 pub(crate) fn take(reported: impl FnMut(RawFd)) {
     TOLD.with_borrow_mut(|all| all.drain(..).for_each(reported));
 }

@@ -76,7 +76,7 @@ fn table(text: &mut String, rows: &[&Row]) -> std::fmt::Result {
     for row in rows {
         write!(text, "| {}: {} |", row.case, row.metric)?;
         for peer in &peers {
-            match row.cells.iter().find(|cell| cell.peer == *peer).map(|cell| &cell.reported) {
+            match row.cells.iter().find(|cell| cell.peer == *peer).map(|cell| &cell.outcome) {
                 None => write!(text, " |")?,
                 Some(Outcome::Absent(why)) => {
                     absent.insert((peer, why), ());

@@ -13,7 +13,7 @@ use crate::peer::{Asked, Mode, Peer, of_each_peer};
 use crate::sockets::{Pairs, read, write};
 
 pub(crate) const COUNTS: &str = "A of N registered Unix sockets are sent a byte each, the poller is \
-    waited on until it has reported of all A, and each is read when it is reported (and armed again, if \
+    waited on until it has reported all A, and each is read when it is reported (and armed again, if \
     oneshot). Counted: the time for each event, in all, and net of the same writes and reads \
     without a poller.";
 
