@@ -16,14 +16,21 @@ const ALONE: &str = "POLLIO_TEST_ALONE";
 /// How long a test may take there before `SIGALRM` ends it.
 const LIMIT_S: u32 = 60;
 
-/// Runs the body of the test that calls this in a process of its own.
-macro_rules! alone {
-    ($body:expr $(,)?) => {{
+/// The path of the test that calls this.
+macro_rules! this_test {
+    () => {{
         // A function's type is named by its path.
         fn here() {}
-        let path = std::any::type_name_of_val(&here).strip_suffix("::here").unwrap();
-        $crate::alone::run_alone(path, $body)
+        std::any::type_name_of_val(&here).strip_suffix("::here").unwrap()
     }};
+}
+pub(crate) use this_test;
+
+/// Runs the body of the test that calls this in a process of its own.
+macro_rules! alone {
+    ($body:expr $(,)?) => {
+        $crate::alone::run_alone($crate::alone::this_test!(), $body)
+    };
 }
 pub(crate) use alone;
 

@@ -171,8 +171,7 @@ macro_rules! conformance {
     (@each $poller:ty; $($file:ident::$case:ident,)*) => {
         $(#[test]
         fn $case() {
-            let path = concat!(module_path!(), "::", stringify!($case));
-            $crate::alone::run_alone(path, $crate::conformance::$file::$case::<$poller>);
+            $crate::alone::alone!($crate::conformance::$file::$case::<$poller>);
         })*
     };
 }

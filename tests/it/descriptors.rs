@@ -1,14 +1,25 @@
 //! Real descriptors in the states that the tests need.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
+
+/// The descriptors that a program has which this process runs.
+pub(crate) fn inherited() -> BTreeSet<String> {
+    let listing = Command::new("ls").arg("/dev/fd").output().unwrap().stdout;
+    let listing = String::from_utf8(listing).unwrap();
+    let inherited: BTreeSet<_> = listing.lines().map(str::to_owned).collect();
+    assert!(inherited.contains("0"), "ls shows no descriptors: {inherited:?}");
+    inherited
+}
 
 /// Two ends of a connection, neither of which blocks.
 pub(crate) fn pair() -> (UnixStream, UnixStream) {

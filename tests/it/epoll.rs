@@ -14,13 +14,11 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::alone::{Closing, alone};
 use crate::conformance::conformance;
-use crate::conformance::sharing::share;
 use crate::descriptors::{pair, tcp_pair};
 use crate::expect::Expect;
 
 conformance!(OsPoller);
 conformance!(shared: OsPoller);
-share!(OsPoller, 250_000);
 
 /// C10
 #[test]
@@ -158,29 +156,31 @@ fn a_closed_number_cannot_be_deleted() {
     });
 }
 
+/// How many of four pollers that wait for one listener are woken by a client whom nobody accepts.
+pub(crate) fn woken(object: impl Fn(EventObject) -> EventObject + Sync) -> usize {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let woken = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut poller = OsPoller::new().unwrap();
+                poller.add(object(EventObject::server(listener.as_raw_fd()))).unwrap();
+                let events = poller.wait(1_000).unwrap().len();
+                woken.fetch_add(events, Ordering::Relaxed);
+            });
+        }
+        thread::sleep(Duration::from_millis(300));
+        TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    });
+    woken.into_inner()
+}
+
 /// Of four pollers that wait for one listening socket, the kernel wakes not all.
 #[test]
 fn exclusive_wakes_fewer_than_all() {
-    let woken = |refine: fn(EventObject) -> EventObject| {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let woken = AtomicUsize::new(0);
-        thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    let mut poller = OsPoller::new().unwrap();
-                    let object = EventObject::server(listener.as_raw_fd()).with_mode(Mode::Edge);
-                    poller.add(refine(object)).unwrap();
-                    let events = poller.wait(1_000).unwrap().len();
-                    woken.fetch_add(events, Ordering::Relaxed);
-                });
-            }
-            thread::sleep(Duration::from_millis(300));
-            TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        });
-        woken.into_inner()
-    };
-    assert_eq!(woken(|object| object), 4);
-    assert!((1..4).contains(&woken(EventObject::exclusive)));
+    let edge = |object: EventObject| object.with_mode(Mode::Edge);
+    assert_eq!(woken(edge), 4);
+    assert!((1..4).contains(&woken(|object| edge(object).exclusive())));
 }
 
 #[test]

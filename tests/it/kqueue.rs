@@ -3,9 +3,7 @@
 use pollio::OsPoller;
 
 use crate::conformance::conformance;
-use crate::conformance::sharing::share;
 
 conformance!(OsPoller);
 conformance!(kqueue: OsPoller);
 conformance!(shared: OsPoller);
-share!(OsPoller, 250_000);

@@ -20,7 +20,7 @@ use nix::errno::Errno;
 use pollio::sim::{SimPoller, World};
 use pollio::{Event, EventObject, Interest, Mode, OsPoller, Poller, Readiness, Registered};
 
-use crate::alone::{Closing, this_program_again};
+use crate::alone::{Closing, this_program_again, this_test};
 use crate::conformance::{conformance, load};
 use crate::descriptors::{drain, fill, pair};
 use crate::expect::Expect;
@@ -503,7 +503,7 @@ fn a_failed_test_prints_its_seed() {
         let _second_handle = world.clone();
         panic!("this is not what was expected");
     }
-    let path = concat!(module_path!(), "::a_failed_test_prints_its_seed");
+    let path = this_test!();
     let output = this_program_again(path).env(FAILS, "1").output().unwrap();
     assert!(!output.status.success());
     let stderr = String::from_utf8(output.stderr).unwrap();

@@ -19,7 +19,7 @@ use nix::sys::signal::Signal;
 use pollio::{Event, EventObject, OsPoller, Poller, Registry};
 use socket2::{Domain, Socket, Type};
 
-use crate::alone::{spawn, this_program_again};
+use crate::alone::{spawn, this_program_again, this_test};
 use crate::descriptors::allow_descriptors;
 use crate::echo_server::with_descriptors;
 use crate::example::{LONG, Running, eventually, processor_time};
@@ -57,7 +57,7 @@ fn clients_come_and_go_and_the_server_stays_as_it_was() {
     if let Ok(orders) = env::var(CLIENTS) {
         return Clients::run(&orders);
     }
-    let path = concat!(module_path!(), "::clients_come_and_go_and_the_server_stays_as_it_was");
+    let path = this_test!();
     let (time, connections) = match env::var(SECONDS) {
         Ok(seconds) => (Duration::from_secs(seconds.parse().expect(SECONDS)), 9_000),
         Err(_) => (Duration::from_secs(3), 600),

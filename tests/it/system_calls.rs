@@ -14,7 +14,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{getpid, getppid};
 use pollio::{EventObject, Interest, Mode, OsPoller, Poller, Timer, Waker, channel, sync_channel};
 
-use crate::alone::{spawn, this_program_again};
+use crate::alone::{spawn, this_program_again, this_test};
 use crate::descriptors::pair;
 use crate::faults::refuse;
 
@@ -24,7 +24,7 @@ const TRACED: &str = "POLLIO_TEST_TRACED";
 /// C14
 #[test]
 fn each_verb_is_one_system_call() {
-    let calls = trace(concat!(module_path!(), "::each_verb_is_one_system_call"), || {
+    let calls = trace(this_test!(), || {
         let (near, _far) = pair();
         let poller = OsPoller::new().unwrap();
         let object = EventObject::client(near.as_raw_fd());
@@ -42,8 +42,7 @@ fn each_verb_is_one_system_call() {
 /// C14
 #[test]
 fn each_wait_is_one_system_call_however_many_are_ready() {
-    let path = concat!(module_path!(), "::each_wait_is_one_system_call_however_many_are_ready");
-    let calls = trace(path, || {
+    let calls = trace(this_test!(), || {
         let pairs: Vec<_> = (0..300).map(|_| pair()).collect();
         let mut poller = OsPoller::with_capacity(1_000).unwrap();
         for (near, far) in &pairs {
@@ -63,7 +62,7 @@ fn each_wait_is_one_system_call_however_many_are_ready() {
 /// C14, C8
 #[test]
 fn a_timeout_is_one_system_call() {
-    let calls = trace(concat!(module_path!(), "::a_timeout_is_one_system_call"), || {
+    let calls = trace(this_test!(), || {
         let mut poller = OsPoller::new().unwrap();
         trace_from_here();
         assert!(poller.wait(0).unwrap().is_empty());
@@ -77,25 +76,22 @@ fn a_timeout_is_one_system_call() {
 /// C8: the kernel is asked for nanoseconds once, and never again.
 #[test]
 fn a_kernel_without_nanoseconds_is_asked_once() {
-    let calls =
-        trace(concat!(module_path!(), "::a_kernel_without_nanoseconds_is_asked_once"), || {
-            refuse(libc::SYS_epoll_pwait2, Errno::ENOSYS);
-            let mut poller = OsPoller::new().unwrap();
-            trace_from_here();
-            for _ in 0..3 {
-                assert!(
-                    poller.wait_timeout(Some(Duration::from_micros(1_500))).unwrap().is_empty()
-                );
-            }
-            trace_to_here();
-        });
+    let calls = trace(this_test!(), || {
+        refuse(libc::SYS_epoll_pwait2, Errno::ENOSYS);
+        let mut poller = OsPoller::new().unwrap();
+        trace_from_here();
+        for _ in 0..3 {
+            assert!(poller.wait_timeout(Some(Duration::from_micros(1_500))).unwrap().is_empty());
+        }
+        trace_to_here();
+    });
     assert_eq!(calls, [libc::SYS_epoll_pwait2, WAIT, WAIT, WAIT]);
 }
 
 /// C17, C14: a spin is made of polls, and one in vain is for once.
 #[test]
 fn a_poller_spins_until_it_catches_nothing() {
-    let calls = trace(concat!(module_path!(), "::a_poller_spins_until_it_catches_nothing"), || {
+    let calls = trace(this_test!(), || {
         let mut poller = OsPoller::new().unwrap();
         poller.set_spin(Duration::MAX);
         trace_from_here();
@@ -113,7 +109,7 @@ fn a_poller_spins_until_it_catches_nothing() {
 /// C17: as long as it catches something, it goes on.
 #[test]
 fn a_poller_that_catches_events_spins_on() {
-    let calls = trace(concat!(module_path!(), "::a_poller_that_catches_events_spins_on"), || {
+    let calls = trace(this_test!(), || {
         let (mut poller, timer) = (OsPoller::new().unwrap(), Timer::new().unwrap());
         poller.add(EventObject::client(timer.as_raw_fd())).unwrap();
         poller.set_spin(Duration::from_secs(3_600));
@@ -134,8 +130,7 @@ fn a_poller_that_catches_events_spins_on() {
 /// C17: neither a poll, nor what is ready already, nor a poller that no longer spins costs more.
 #[test]
 fn a_spinning_poller_asks_once_where_once_is_enough() {
-    let path = concat!(module_path!(), "::a_spinning_poller_asks_once_where_once_is_enough");
-    let calls = trace(path, || {
+    let calls = trace(this_test!(), || {
         let (near, mut far) = pair();
         let mut poller = OsPoller::new().unwrap();
         poller.add(EventObject::client(near.as_raw_fd())).unwrap();
@@ -161,7 +156,7 @@ fn a_spinning_poller_asks_once_where_once_is_enough() {
 /// C15: a burst of wakes is one system call until the poller has looked.
 #[test]
 fn a_burst_of_wakes_is_one_write() {
-    let calls = trace(concat!(module_path!(), "::a_burst_of_wakes_is_one_write"), || {
+    let calls = trace(this_test!(), || {
         let waker = Waker::new().unwrap();
         trace_from_here();
         for _ in 0..2 {
@@ -179,7 +174,7 @@ fn a_burst_of_wakes_is_one_write() {
 /// C15
 #[test]
 fn a_rearmed_waker_is_never_read() {
-    let calls = trace(concat!(module_path!(), "::a_rearmed_waker_is_never_read"), || {
+    let calls = trace(this_test!(), || {
         let (mut poller, waker) = (OsPoller::new().unwrap(), Waker::new().unwrap());
         poller.add(EventObject::client(waker.as_raw_fd()).with_mode(Mode::Edge)).unwrap();
         trace_from_here();
@@ -196,8 +191,7 @@ fn a_rearmed_waker_is_never_read() {
 /// C15: until the receiver has taken all, nobody who sends makes a system call after the first.
 #[test]
 fn a_burst_of_values_is_one_write_and_one_read() {
-    let path = concat!(module_path!(), "::a_burst_of_values_is_one_write_and_one_read");
-    let calls = trace(path, || {
+    let calls = trace(this_test!(), || {
         let (sender, receiver) = channel().unwrap();
         let (bounded, receiver_of_bounded) = sync_channel(1_000).unwrap();
         let burst = || {
@@ -229,8 +223,7 @@ fn a_burst_of_values_is_one_write_and_one_read() {
 /// Stopping in the middle is a write, and so is the drop of the last sender, if no wake-up is pending.
 #[test]
 fn a_stop_and_the_last_drop_are_one_write_each() {
-    let path = concat!(module_path!(), "::a_stop_and_the_last_drop_are_one_write_each");
-    let calls = trace(path, || {
+    let calls = trace(this_test!(), || {
         let (sender, receiver) = channel().unwrap();
         let other = sender.clone();
         trace_from_here();
@@ -252,7 +245,7 @@ fn a_stop_and_the_last_drop_are_one_write_each() {
 
 #[test]
 fn each_verb_of_a_timer_is_one_system_call() {
-    let calls = trace(concat!(module_path!(), "::each_verb_of_a_timer_is_one_system_call"), || {
+    let calls = trace(this_test!(), || {
         let timer = Timer::new().unwrap();
         let hour = Duration::from_secs(3_600);
         trace_from_here();

@@ -135,7 +135,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         "graceful_shutdown",
-        "clients who had no descriptor are forgotten",
+        "before its fix: clients who had no descriptor are forgotten",
         "break self.retry = Some(Duration::from_millis(100));",
         "break;",
     ),

@@ -131,11 +131,6 @@ const PROGRAMS: &[Program] = &[
         path: "tests/programs/proxy_before.rs",
         start: "serve(\"10.0.0.1:7\", \"10.0.0.2:7\")",
     },
-    Program {
-        name: "graceful_shutdown_before",
-        path: "tests/programs/graceful_shutdown_before.rs",
-        start: "serve(\"10.0.0.1:7\")",
-    },
 ];
 
 /// The whole text of a program: its modules are written into it.

@@ -128,8 +128,6 @@ pub(crate) fn a_pipe_whose_reader_left_is_still_registered<P: Share + On>() {
     assert_eq!(poller.delete(object.fd).unwrap_err().kind(), ErrorKind::NotFound);
 
     // Closed without a delete, and its number used again: that is not registered.
-    let (reader, writer) = pipe();
-    let object = EventObject::client(writer.as_raw_fd()).with_interest(Interest::WRITABLE);
     for verb in [|poller: &P, object: EventObject| poller.delete(object.fd), P::modify] {
         let (reader, writer) = pipe();
         let object = EventObject::client(writer.as_raw_fd()).with_interest(Interest::WRITABLE);
@@ -143,6 +141,8 @@ pub(crate) fn a_pipe_whose_reader_left_is_still_registered<P: Share + On>() {
         assert_eq!(verb(&poller, object).unwrap_err().kind(), ErrorKind::NotFound);
     }
 
+    let (reader, writer) = pipe();
+    let object = EventObject::client(writer.as_raw_fd()).with_interest(Interest::WRITABLE);
     poller.add(object).unwrap();
     drop(reader);
     while !poller.expect_one().is_write_closed() {}

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::unistd::alarm;
-use pollio::{EventObject, Interest, Mode, Poller};
+use pollio::{EventObject, Interest, Mode, OsPoller, Poller};
 
 use crate::descriptors::{open, pair};
 use crate::expect::Expect;
@@ -28,24 +28,21 @@ pub(crate) trait Share: Poller + Send {
     fn set_spin(&mut self, limit: Duration);
 }
 
-/// Makes an `OsPoller`, over whichever selector, one that shares.
-macro_rules! share {
-    ($poller:ty, $messages:literal) => {
-        impl $crate::conformance::sharing::Share for $poller {
-            const MESSAGES: usize = $messages;
-            fn share(&self) -> Self {
-                self.try_clone().unwrap()
-            }
-            fn with_capacity(capacity: usize) -> std::io::Result<Self> {
-                <$poller>::with_capacity(capacity)
-            }
-            fn set_spin(&mut self, limit: std::time::Duration) {
-                <$poller>::set_spin(self, limit);
-            }
-        }
-    };
+impl Share for OsPoller {
+    const MESSAGES: usize = 250_000;
+
+    fn share(&self) -> Self {
+        self.try_clone().unwrap()
+    }
+
+    fn with_capacity(capacity: usize) -> io::Result<Self> {
+        Self::with_capacity(capacity)
+    }
+
+    fn set_spin(&mut self, limit: Duration) {
+        self.set_spin(limit);
+    }
 }
-pub(crate) use share;
 
 /// How many times as long as usual the tests here run, without a limit of time then: `.ci/sharing`.
 fn times() -> u32 {

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use pollio::{EventObject, Interest, OsPoller, Poller};
 use socket2::{Domain, Socket, Type};
 
 use crate::alone::alone;
+use crate::epoll::woken;
 use crate::expect::Expect;
 
 /// Each wait of these returns at once.
@@ -57,24 +58,6 @@ fn a_socket_that_is_bound_but_does_not_listen_is_reported_at_every_wait() {
     }
     socket.listen(1).unwrap();
     poller.expect_none();
-}
-
-/// How many of four pollers that wait for one listener are woken by a client whom nobody accepts.
-fn woken(refine: fn(EventObject) -> EventObject) -> usize {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let woken = AtomicUsize::new(0);
-    thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                let mut poller = OsPoller::new().unwrap();
-                poller.add(refine(EventObject::server(listener.as_raw_fd()))).unwrap();
-                woken.fetch_add(poller.wait(600).unwrap().len(), Ordering::Relaxed);
-            });
-        }
-        thread::sleep(Duration::from_millis(300));
-        TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    });
-    woken.into_inner()
 }
 
 /// Level-triggered: though the client still waits in the queue.

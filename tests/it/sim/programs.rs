@@ -5,7 +5,7 @@
 mod written {
     include!(concat!(env!("OUT_DIR"), "/programs.rs"));
 
-    pub(super) fn programs() -> [(&'static str, super::Start); 9] {
+    pub(super) fn programs() -> [(&'static str, super::Start); 8] {
         [
             ("echo_server", echo_server::start),
             ("proxy", proxy::start),
@@ -15,7 +15,6 @@ mod written {
             ("idle_server", idle_server::start),
             ("idle_server_before", idle_server_before::start),
             ("proxy_before", proxy_before::start),
-            ("graceful_shutdown_before", graceful_shutdown_before::start),
         ]
     }
 }

@@ -12,7 +12,7 @@ use pollio::{EventObject, Mode, Poller};
 
 use super::{AnyPoller, ChildExit};
 use crate::alone::{self, alone};
-use crate::descriptors::make_with_too_little_room_first;
+use crate::descriptors::{inherited, make_with_too_little_room_first};
 use crate::expect::Expect;
 
 /// A process that ends when its standard input does, with this status.
@@ -155,7 +155,6 @@ fn it_leaves_the_process_alone_when_it_is_dropped() {
 #[test]
 fn an_exec_closes_the_descriptors_of_sources() {
     alone!(|| {
-        let inherited = || Command::new("ls").arg("/dev/fd").output().unwrap().stdout;
         let mut process = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let before = inherited();
         let _child = ChildExit::new(&process).unwrap();

@@ -325,7 +325,7 @@ struct Knote {
 
 /// What a knote remembers of its descriptor.
 struct Seen {
-    /// It is a TCP socket that listens.
+    /// It is a socket that listens, and is read.
     is_listener: bool,
     /// When a timer was started.
     since: Instant,
@@ -359,8 +359,8 @@ impl Kqueue {
         }
     }
 
-    /// Whether a signal ends this poll, which found nothing: macOS before 10.15 and without KEVENT_FLAG_IMMEDIATE sleeps even so
-    /// (`kqueue_scan_continue`). Here now and then, for whoever polls.
+    /// Whether a signal ends this poll, which found nothing: without KEVENT_FLAG_IMMEDIATE macOS sleeps even
+    /// so (`kqueue_scan_continue`). Here now and then.
     fn is_interrupted(&mut self, timeout: Option<Duration>) -> bool {
         if self.kernel != Kernel::Apple || timeout != Some(Duration::ZERO) {
             return false;
@@ -642,7 +642,6 @@ impl Knote {
 
     /// Whether this kernel does not report what epoll does.
     fn is_silent(&mut self, kernel: Kernel, bits: u32) -> bool {
-        let only = |wanted: u32| bits & !wanted == 0;
         match (kernel, self.registered.filter) {
             // A vnode's filter is silent at the end of a file.
             (_, EVFILT_READ) if self.is_file() => {
@@ -659,7 +658,7 @@ impl Knote {
             (Kernel::FreeBsd | Kernel::NetBsd, EXCEPT) => true,
             // macOS's mark is the size of the buffer: `filt_soread_common`.
             (Kernel::Apple, EXCEPT) if self.registered.fflags & NOTE_LOWAT != 0 => {
-                only(epoll::EPOLLIN) && !state::is_full(self.registered.ident)
+                bits == epoll::EPOLLIN && !state::is_full(self.registered.ident)
             }
             // `filt_soexcept` and `filt_soread` look at out-of-band data alone.
             (Kernel::OpenBsd | Kernel::DragonFly, EXCEPT) => bits & epoll::EPOLLPRI == 0,
@@ -674,7 +673,6 @@ impl Knote {
 
     /// The edge that this kernel has and epoll has not, if there is one.
     fn more_edges(&mut self, kernel: Kernel) -> Option<u32> {
-        let filter = self.registered.filter;
         let is_accept = matches!(kernel, Kernel::FreeBsd | Kernel::NetBsd) && self.seen.is_listener;
         let amount = if is_accept {
             // `kern_accept4` ends in KNOTE.
@@ -686,15 +684,11 @@ impl Knote {
             return None;
         };
         let before = self.seen.amount.replace(amount)?;
-        let is_news = amount != before;
-        let fewer = is_news && amount < before && amount > 0;
-        let written = is_news && filter == EVFILT_WRITE && state::has_room(self.registered.ident);
-        if fewer && filter == EVFILT_READ {
-            Some(epoll::EPOLLIN)
-        } else if written && !is_accept {
-            Some(epoll::EPOLLOUT)
-        } else {
-            None
+        let ident = self.registered.ident;
+        match self.registered.filter {
+            EVFILT_READ if (1..before).contains(&amount) => Some(epoll::EPOLLIN),
+            EVFILT_WRITE if amount != before && state::has_room(ident) => Some(epoll::EPOLLOUT),
+            _ => None,
         }
     }
 

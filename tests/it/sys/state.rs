@@ -56,8 +56,7 @@ pub(crate) fn is_listener(ident: usize) -> bool {
 
 /// How many connections a listening TCP socket has to accept.
 pub(crate) fn to_accept(socket: Option<&Metadata>) -> Option<u64> {
-    const LISTEN: &str = "0A";
-    let line = tcp_line(socket).filter(|line| line[3] == LISTEN)?;
+    let line = tcp_line(socket)?;
     let (_, queue) = line[4].split_once(':')?;
     u64::from_str_radix(queue, 16).ok()
 }
