@@ -8,8 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use socket2::{Domain, Socket, Type};
 
-use crate::example::{Running, eventually, example, read_to_end, reset, write_until_stuck};
+use crate::example::{LONG, Running, eventually, example, read_to_end, reset, write_until_stuck};
 
 /// How long the example lets its clients finish.
 const GRACE: Duration = Duration::from_secs(3);
@@ -83,7 +84,7 @@ fn sigterm_lets_go_of_idle_clients_at_once() {
 #[test]
 fn who_is_owed_an_answer_gets_it_and_nobody_else_is_let_in() {
     let server = start();
-    let (mut slow, mut idle) = (server.connect(), server.connect());
+    let (mut slow, mut idle) = (connect_with_little_room(&server), server.connect());
     ask(&mut idle, "hello", "HELLO");
     let words = "some words ".repeat(6 << 20);
     let sent = write_until_unread(&slow, words.as_bytes());
@@ -99,34 +100,51 @@ fn who_is_owed_an_answer_gets_it_and_nobody_else_is_let_in() {
     assert_eq!(lines, [""; 0]);
 }
 
+/// A client whose kernel takes few answers, so that the server soon reads no more.
+fn connect_with_little_room(server: &Running) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(32 << 10).unwrap();
+    socket.connect(&server.address().into()).unwrap();
+    socket.set_read_timeout(Some(LONG)).unwrap();
+    socket.into()
+}
+
 /// Writes until the server's kernel has all of it and the server reads no more, and returns how much
 /// that is. Of what is still in the client's kernel, a server that is told to end cannot know.
 fn write_until_unread(mut client: &TcpStream, data: &[u8]) -> usize {
     let port = format!(":{:04X}", client.local_addr().unwrap().port());
-    // Of the socket that has the client's port in this column of the table.
-    let queues = |column: usize| {
+    // What of the connection is still in the client's kernel, and what in the server's, unread.
+    let queues = || {
         let table = fs::read_to_string("/proc/net/tcp").unwrap();
-        let mut sockets = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-        let socket = sockets.find(|fields| fields[column].ends_with(&port)).expect("it is open");
-        let (to_send, to_read) = socket[4].split_once(':').unwrap();
-        [to_send, to_read].map(|bytes| u64::from_str_radix(bytes, 16).unwrap())
+        let lines = table.lines().filter(|line| line.contains(&port));
+        let sockets: Vec<Vec<_>> = lines.map(|line| line.split_whitespace().collect()).collect();
+        let queues = |column: usize| {
+            let of_port = |fields: &&Vec<&str>| fields[column].ends_with(&port);
+            let (to_send, to_read) =
+                sockets.iter().find(of_port).expect("it is open")[4].split_once(':').unwrap();
+            [to_send, to_read].map(|bytes| u64::from_str_radix(bytes, 16).unwrap())
+        };
+        const LOCAL: usize = 1;
+        const REMOTE: usize = 2;
+        [queues(LOCAL)[0], queues(REMOTE)[1]]
     };
-    const LOCAL: usize = 1;
-    const REMOTE: usize = 2;
     let mut sent = 0;
     // Smaller than any window, so that all of it arrives though the server does not read.
-    for part in data.chunks(16 << 10) {
+    for part in data.chunks(32 << 10) {
         client.write_all(part).unwrap();
         sent += part.len();
-        eventually("it arrives", || queues(LOCAL)[0] == 0);
         // Looks, and no time: on a busy machine the server has few turns, and so has this one.
         let mut looks = 0;
-        while queues(REMOTE)[1] > 0 {
-            if looks == 300 {
-                return sent;
+        eventually("it arrives", || match queues() {
+            [0, 0] => true,
+            [0, _] => {
+                looks += 1;
+                looks == 100
             }
-            looks += 1;
-            thread::sleep(Duration::from_millis(1));
+            _ => false,
+        });
+        if looks == 100 {
+            return sent;
         }
     }
     panic!("the server took {sent} bytes from a client that reads nothing");

@@ -13,12 +13,12 @@
 //! here it does.
 //!
 //! A close is found out when the model next looks at the number. If by then it is that of a file with
-//! the same inode, such as another eventfd, its knotes go on.
+//! the same inode, such as another eventfd, its knotes go on; so does a kqueue.
 //!
 //! Left out are the filters that pollio does not use, low-water marks, `NOTE_FF…`, what a duplicate
 //! of a kqueue's descriptor does, how many bytes are ready (`data` is 1), how a process ended, and
 //! the end that a socket's own shutdown is to EVFILT_WRITE. A kqueue that was closed frees what it
-//! has next to its descriptor when the model is called next; readers have nothing there. Left out too: a
+//! has next to its descriptor when the next one is created; readers have nothing there. Left out too: a
 //! kqueue of FreeBSD and NetBSD looks readable while knotes are queued that are no longer ready
 //! (`filt_kqueue`, `kqueue_poll`); macOS's terminals that are revoked; NetBSD's timers in ticks.
 #![allow(
@@ -49,6 +49,7 @@ use nix::unistd::Pid;
 use super::{epoll, state};
 use crate::kernel::Kernel;
 pub(crate) use entry::Kevent;
+use state::named;
 
 mod entry;
 mod facts;
@@ -101,8 +102,14 @@ impl Kevent {
     }
 }
 
-/// Every kqueue, by its descriptor. Nobody tells us when that is closed, see [`kqueues`].
-static KQUEUES: Mutex<BTreeMap<RawFd, Arc<Mutex<Kqueue>>>> = Mutex::new(BTreeMap::new());
+/// Every kqueue, by its descriptor, whose close nothing reports.
+static KQUEUES: Mutex<BTreeMap<RawFd, Created>> = Mutex::new(BTreeMap::new());
+
+struct Created {
+    /// What its descriptor was when it was created.
+    named: Option<Metadata>,
+    kqueue: Arc<Mutex<Kqueue>>,
+}
 
 thread_local! {
     /// How many calls this thread has made.
@@ -154,7 +161,7 @@ pub(crate) fn fail_next_proc(errno: Errno) {
 /// The next call on this kqueue with a change that has `flag` does nothing but fail with `errno`, as a
 /// kernel may that has no memory for it.
 pub(crate) fn fail_next(kq: BorrowedFd<'_>, flag: Flags, errno: Errno) {
-    let kqueue = kqueues()[&kq.as_raw_fd()].clone();
+    let kqueue = kqueue_of(kq.as_raw_fd()).expect("it is open");
     kqueue.lock().expect("no call panics").failing = Some((flag, errno));
 }
 
@@ -162,7 +169,10 @@ pub(crate) fn fail_next(kq: BorrowedFd<'_>, flag: Flags, errno: Errno) {
 pub(crate) fn kqueue() -> io::Result<OwnedFd> {
     let kq = epoll::create()?;
     let kqueue = Kqueue::new(KERNEL.get());
-    kqueues().insert(kq.as_raw_fd(), Arc::new(Mutex::new(kqueue)));
+    let created = Created { named: named_by(kq.as_raw_fd()), kqueue: Arc::new(Mutex::new(kqueue)) };
+    let mut kqueues = kqueues();
+    kqueues.retain(|fd, created| created.is_open(*fd));
+    kqueues.insert(kq.as_raw_fd(), created);
     Ok(kq)
 }
 
@@ -187,7 +197,7 @@ fn call(
     events: &mut [Kevent],
     timeout: Option<Duration>,
 ) -> io::Result<usize> {
-    let kqueue = kqueues().get(&kq.as_raw_fd()).cloned().ok_or(Errno::EBADF)?;
+    let kqueue = kqueue_of(kq.as_raw_fd()).ok_or(Errno::EBADF)?;
     let lock = || kqueue.lock().expect("no call panics");
     let kernel = lock().kernel;
     if kernel == Kernel::Apple && timeout.is_some_and(|timeout| timeout > LONGEST_TIMEOUT) {
@@ -230,15 +240,20 @@ fn wait(
     }
 }
 
-/// Every kqueue that is still open, as far as can be told: another epoll instance may have its
-/// number now.
-fn kqueues() -> MutexGuard<'static, BTreeMap<RawFd, Arc<Mutex<Kqueue>>>> {
-    let mut kqueues = KQUEUES.lock().expect("no call panics");
-    kqueues.retain(|fd, _| {
-        fs::read_link(format!("/proc/self/fd/{fd}"))
-            .is_ok_and(|path| path.as_os_str() == "anon_inode:[eventpoll]")
-    });
-    kqueues
+fn kqueues() -> MutexGuard<'static, BTreeMap<RawFd, Created>> {
+    KQUEUES.lock().expect("no call panics")
+}
+
+/// The kqueue that has this descriptor, if it is open.
+fn kqueue_of(fd: RawFd) -> Option<Arc<Mutex<Kqueue>>> {
+    let kqueues = kqueues();
+    kqueues.get(&fd).filter(|created| created.is_open(fd)).map(|created| created.kqueue.clone())
+}
+
+impl Created {
+    fn is_open(&self, fd: RawFd) -> bool {
+        is_same(self.named.as_ref(), named_by(fd).as_ref())
+    }
 }
 
 /// Applies each change, and returns how many receipts and errors were written, if that ends the call.
@@ -590,8 +605,7 @@ impl Kqueue {
 impl Knote {
     /// Whether the descriptor that it names is still the one that it named.
     fn is_of(&self, named: Option<&Metadata>) -> bool {
-        let identity = |file: &Metadata| (file.dev(), file.ino());
-        self.named.as_ref().map(identity) == named.map(identity)
+        is_same(self.named.as_ref(), named)
     }
 
     /// What is reported of it, which clears what is its own and to be cleared.
@@ -848,9 +862,13 @@ fn descriptor_event(registered: Kevent, bits: u32, is_socket: bool) -> Kevent {
     event
 }
 
-/// What a descriptor is, if it is open.
-fn named(ident: usize) -> Option<Metadata> {
-    fs::metadata(format!("/proc/self/fd/{ident}")).ok()
+fn named_by(fd: RawFd) -> Option<Metadata> {
+    named(usize::try_from(fd).ok()?)
+}
+
+fn is_same(one: Option<&Metadata>, other: Option<&Metadata>) -> bool {
+    let identity = |file: &Metadata| (file.dev(), file.ino());
+    one.map(identity) == other.map(identity)
 }
 
 fn is_socket(file: &Metadata) -> bool {
@@ -858,7 +876,7 @@ fn is_socket(file: &Metadata) -> bool {
 }
 
 fn kqueues_have(ident: usize) -> bool {
-    RawFd::try_from(ident).is_ok_and(|fd| kqueues().contains_key(&fd))
+    RawFd::try_from(ident).is_ok_and(|fd| kqueue_of(fd).is_some())
 }
 
 fn is_pipe_without_a_reader(ident: usize, named: Option<&Metadata>) -> io::Result<bool> {

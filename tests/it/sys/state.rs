@@ -1,7 +1,8 @@
 //! What Linux knows of a descriptor, where the filters of a kqueue ask more than epoll reports.
 
-use std::fs::{self, Metadata};
-use std::os::fd::{BorrowedFd, RawFd};
+use std::fs::{self, File, Metadata};
+use std::mem::ManuallyDrop;
+use std::os::fd::{BorrowedFd, FromRawFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -16,6 +17,13 @@ fn borrow(ident: usize) -> Option<BorrowedFd<'static>> {
     let fd = RawFd::try_from(ident).ok()?;
     // SAFETY: a knote names it, so it was open just now; at worst a call finds that it no longer is.
     Some(unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
+/// What a descriptor is, if it is open.
+pub(crate) fn named(ident: usize) -> Option<Metadata> {
+    let fd = RawFd::try_from(ident).ok()?;
+    // SAFETY: nothing but fstat(2) is called on it, which takes any number, and it is not closed here.
+    ManuallyDrop::new(unsafe { File::from_raw_fd(fd) }).metadata().ok()
 }
 
 /// How many bytes there are to read.
