@@ -269,7 +269,7 @@ fn first_line_read(command: &mut Command) -> Program {
 
 #[track_caller]
 fn expect_quiet_end(name: &str, mut program: Program) {
-    eventually("it ends", || program.0.try_wait().unwrap().is_some());
+    eventually(&format!("{name} ends"), || program.0.try_wait().unwrap().is_some());
     let stderr = io::read_to_string(program.0.stderr.take().unwrap()).unwrap();
     assert_eq!(stderr, "", "{name}");
     assert_eq!(program.0.wait().unwrap().code(), Some(0), "{name}");
