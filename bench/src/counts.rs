@@ -16,7 +16,7 @@ use crate::method::{Cell, Outcome, Row, Spread};
 use crate::peer::{Asked, BASE, Mode, Peer, TimesOut, Wakes, all};
 use crate::sockets::{Pairs, idle};
 use crate::workload::Plan;
-use crate::workload::hot::{Batches, handle_without};
+use crate::workload::ready_events::{Batches, handle_without};
 
 pub(crate) const COUNTS: &str = "System calls of an operation by strace, and its instructions in \
     user space by valgrind, which has no `epoll_pwait2`. A waker is woken and waited for by one \
@@ -118,7 +118,7 @@ type Count = fn(&str, usize, usize) -> io::Result<u64>;
 /// What the operation costs, each time.
 #[expect(clippy::cast_precision_loss, reason = "figures of a bench have few digits")]
 fn each(count: Count, peer: &str, operation: usize) -> io::Result<f64> {
-    // All of a batch are told at once.
+    // All of a batch are reported at once.
     let (times, events) = if operation == 1 { (10, 10 * 256) } else { (100, 100) };
     let once = count(peer, operation, times)?;
     let twice = count(peer, operation, 2 * times)?;
@@ -142,7 +142,7 @@ fn instructions(peer: &str, operation: usize, times: usize) -> io::Result<u64> {
     let collected = said.lines().find_map(|line| line.split("Collected : ").nth(1));
     collected
         .and_then(|count| count.trim().parse().ok())
-        .ok_or_else(|| io::Error::other("valgrind told no count"))
+        .ok_or_else(|| io::Error::other("valgrind printed no count"))
 }
 
 /// Runs an operation below a tool, and returns what the tool said.

@@ -27,7 +27,7 @@ Compares pollio with the bare system calls and with its peers, on this machine.
 cargo run --release -p pollio-bench -- [OPTIONS]
     --quick         few rounds of few cases: under a minute, in the place of ten
     --only NAMES    these workloads, with commas between:
-                    hot, crowd, churn, flip, wake, share, spin, timeout, idle, memory, echo,
+                    ready_events, many_idle, add_delete, modify, wake, share, spin, timeout, idle, memory, echo,
                     counts
     --out FOLDER    where results.json, results.md and the plots go; target/bench otherwise
 

@@ -14,7 +14,7 @@ pub(crate) type Figures = Vec<(&'static str, f64)>;
 /// One turn of one peer.
 pub(crate) type Turn<'a> = Entrant<dyn FnMut() -> io::Result<Figures> + 'a>;
 
-/// The turn that makes the same calls without a poller, where there is one: the others are told net
+/// The turn that makes the same calls without a poller, where there is one: the others are reported net
 /// of it, too.
 pub(crate) const NO_POLLER: &str = "no poller";
 

@@ -1,4 +1,4 @@
-//! What is told of the figures: as JSON, as tables, as plots.
+//! How the figures are reported: as JSON, as tables, as plots.
 
 mod plot;
 mod table;

@@ -1,5 +1,5 @@
 //! The descriptors that the workloads use.
-#![allow(unsafe_code, reason = "a workload is told descriptors, as numbers")]
+#![allow(unsafe_code, reason = "a workload gets descriptors as numbers")]
 
 use std::io;
 use std::net::{TcpListener, TcpStream};
@@ -55,7 +55,7 @@ pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
 
 /// Reads what is there, up to the buffer's size.
 pub(crate) fn read(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
-    // SAFETY: the workloads keep their descriptors open for as long as pollers tell of them.
+    // SAFETY: the workloads keep their descriptors open for as long as pollers report them.
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };
     Ok(nix::unistd::read(fd, buffer)?)
 }

@@ -29,7 +29,7 @@ impl Latencies {
     }
 }
 
-/// The parts of all latencies that are told: what it is called, and how much.
+/// The percentiles that are reported: what each is called, and how much.
 pub(crate) const PARTS: [(&str, f64); 7] = [
     ("p10 [µs]", 0.1),
     ("p25 [µs]", 0.25),

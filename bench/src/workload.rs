@@ -1,11 +1,11 @@
 //! What is measured.
 
-pub(crate) mod churn;
-pub(crate) mod crowd;
 pub(crate) mod echo;
-pub(crate) mod hot;
 pub(crate) mod idle;
+pub(crate) mod many_idle;
 pub(crate) mod memory;
+pub(crate) mod ready_events;
+pub(crate) mod registering;
 pub(crate) mod share;
 pub(crate) mod spin;
 pub(crate) mod timeout;
@@ -49,10 +49,25 @@ pub(crate) struct Workload {
 }
 
 pub(crate) const ALL: [Workload; 11] = [
-    Workload { name: "hot", counts: hot::COUNTS, cases: [6, 30], run: hot::run },
-    Workload { name: "crowd", counts: crowd::COUNTS, cases: [2, 5], run: crowd::run },
-    Workload { name: "churn", counts: churn::CHURN, cases: [1, 1], run: churn::churn },
-    Workload { name: "flip", counts: churn::FLIP, cases: [1, 1], run: churn::flip },
+    Workload {
+        name: "ready_events",
+        counts: ready_events::COUNTS,
+        cases: [6, 30],
+        run: ready_events::run,
+    },
+    Workload { name: "many_idle", counts: many_idle::COUNTS, cases: [2, 5], run: many_idle::run },
+    Workload {
+        name: "add_delete",
+        counts: registering::ADD_DELETE,
+        cases: [1, 1],
+        run: registering::add_delete,
+    },
+    Workload {
+        name: "modify",
+        counts: registering::MODIFY,
+        cases: [1, 1],
+        run: registering::modify,
+    },
     Workload { name: "wake", counts: wake::COUNTS, cases: [4, 4], run: wake::run },
     Workload { name: "share", counts: share::COUNTS, cases: [2, 6], run: share::run },
     Workload { name: "spin", counts: spin::COUNTS, cases: [3, 3], run: spin::run },

@@ -31,7 +31,7 @@ impl<const SPINS: bool> Bare<SPINS> {
     }
 
     /// Calls `reported` with what is ready within so many milliseconds, or ever, if they are negative.
-    pub(crate) fn tell(
+    pub(crate) fn poll(
         &mut self,
         timeout_ms: c_int,
         mut reported: impl FnMut(RawFd),
@@ -72,7 +72,7 @@ impl<const SPINS: bool> Peer for Bare<SPINS> {
     }
 
     fn wait(&mut self, reported: impl FnMut(RawFd)) -> io::Result<()> {
-        self.tell(-1, reported)
+        self.poll(-1, reported)
     }
 }
 

@@ -4,15 +4,15 @@ use std::cell::RefCell;
 use std::os::fd::RawFd;
 
 thread_local! {
-    static TOLD: RefCell<Vec<RawFd>> = const { RefCell::new(Vec::new()) };
+    static READY: RefCell<Vec<RawFd>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Something is ready: called from within the peer's loop.
-pub(crate) fn tell(fd: RawFd) {
-    TOLD.with_borrow_mut(|reported| reported.push(fd));
+pub(crate) fn ready(fd: RawFd) {
+    READY.with_borrow_mut(|reported| reported.push(fd));
 }
 
 /// Calls `reported` with all that became ready in the turn of the loop that is over.
 pub(crate) fn take(reported: impl FnMut(RawFd)) {
-    TOLD.with_borrow_mut(|all| all.drain(..).for_each(reported));
+    READY.with_borrow_mut(|all| all.drain(..).for_each(reported));
 }

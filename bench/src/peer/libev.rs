@@ -140,7 +140,7 @@ pub(crate) fn version() -> (String, String) {
 
 extern "C" fn on_event(_loop: *mut c_void, watcher: *mut EvIo, _events: c_int) {
     // SAFETY: libev calls with a watcher that was started and has not been stopped.
-    callback::tell(unsafe { &*watcher }.fd);
+    callback::ready(unsafe { &*watcher }.fd);
 }
 
 /// `struct ev_io` of <ev.h>, as Debian builds it: with priorities, and a loop as first argument.

@@ -138,7 +138,7 @@ pub(crate) fn version() -> (String, String) {
 }
 
 extern "C" fn on_event(fd: c_int, _what: c_short, _argument: *mut c_void) {
-    callback::tell(fd);
+    callback::ready(fd);
 }
 
 fn flags(asked: Asked) -> c_short {

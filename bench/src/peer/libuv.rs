@@ -9,7 +9,7 @@ use std::ptr;
 
 use super::{Asked, Mode, Peer, Wakes, callback};
 
-/// Memory for an object whose size the library tells; aligned for whatever C puts there.
+/// Memory for an object whose size the library returns; aligned for whatever C puts there.
 type Object = Box<[u128]>;
 
 pub(crate) struct Libuv {
@@ -48,7 +48,7 @@ impl Peer for Libuv {
         let pointer = handle.as_mut_ptr().cast();
         // SAFETY: the memory has the size of a poll handle, and stays put until it is closed.
         result(unsafe { uv_poll_init(self.uv_loop(), pointer, fd) })?;
-        // The descriptor itself: a handle does not tell it.
+        // The descriptor itself: a handle does not have it.
         // SAFETY: the handle was made above; nobody takes what it carries for an address.
         unsafe {
             uv_handle_set_data(pointer, ptr::without_provenance_mut(fd.unsigned_abs() as usize))
@@ -149,7 +149,7 @@ pub(crate) fn version() -> (String, String) {
 extern "C" fn on_event(handle: *mut c_void, _status: c_int, _events: c_int) {
     // SAFETY: libuv calls with a handle that `add` made.
     let fd = unsafe { uv_handle_get_data(handle) };
-    callback::tell(RawFd::try_from(fd.addr()).expect("a descriptor went in"));
+    callback::ready(RawFd::try_from(fd.addr()).expect("a descriptor went in"));
 }
 
 extern "C" fn on_close(_handle: *mut c_void) {}

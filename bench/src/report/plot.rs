@@ -20,12 +20,12 @@ const SIZE: (u32, u32) = (800, 420);
 /// Each plot whose figures were measured.
 pub(crate) fn all(report: &Report, folder: &Path) -> Done {
     let rows = &report.rows;
-    crowd(rows, &folder.join("crowd.svg"))?;
-    let hot = |row: &&Row| row.workload == "hot" && row.metric.ends_with("net");
-    if let Some(row) = rows.iter().find(|row| hot(row) && row.case.starts_with("edge, 256 of")) {
+    many_idle(rows, &folder.join("many-idle.svg"))?;
+    let ready = |row: &&Row| row.workload == "ready_events" && row.metric.ends_with("net");
+    if let Some(row) = rows.iter().find(|row| ready(row) && row.case.starts_with("edge, 256 of")) {
         let title =
             format!("What an event costs, {}: nanoseconds beside its read and write", row.case);
-        bars(row, &title, &folder.join("hot.svg"))?;
+        bars(row, &title, &folder.join("ready-events.svg"))?;
     }
     let echo = |row: &&Row| row.workload == "echo" && row.case == "1";
     if let Some(row) = rows.iter().find(|row| echo(row) && row.metric == "messages/s") {
@@ -39,10 +39,10 @@ pub(crate) fn all(report: &Report, folder: &Path) -> Done {
 }
 
 /// What the idle cost: one line a peer.
-fn crowd(rows: &[Row], path: &Path) -> Done {
+fn many_idle(rows: &[Row], path: &Path) -> Done {
     let points: Vec<(f64, &Row)> = rows
         .iter()
-        .filter(|row| row.workload == "crowd")
+        .filter(|row| row.workload == "many_idle")
         .filter_map(|row| Some((row.case.parse().ok()?, row)))
         .collect();
     let (Some((first, row)), Some((last, _))) = (points.first(), points.last()) else {
@@ -61,7 +61,7 @@ fn crowd(rows: &[Row], path: &Path) -> Done {
     let root = SVGBackend::new(path, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&root)
-        .caption("A chain of 100 sockets in a crowd of idle ones", ("sans-serif", 18))
+        .caption("A chain of 100 sockets among many idle ones", ("sans-serif", 18))
         .margin(10)
         .margin_right(30)
         .x_label_area_size(40)
@@ -208,7 +208,7 @@ const OURS: RGBColor = RGBColor(0xc0, 0x39, 0x2b);
 const OURS_SPINNING: RGBColor = RGBColor(0xe8, 0x8e, 0x22);
 const OTHERS: RGBColor = RGBColor(0x9a, 0xa5, 0xb1);
 
-/// Colours that are told apart, ours the same in each plot.
+/// Colours that differ, ours the same in each plot.
 fn color(peer: &str, index: usize) -> RGBColor {
     const COLORS: [RGBColor; 11] = [
         RGBColor(0x22, 0x22, 0x22),

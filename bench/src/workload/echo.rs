@@ -165,7 +165,7 @@ impl Clients {
                 self.later.pop_front();
             }
             let timeout_ms = if self.later.is_empty() { -1 } else { 0 };
-            self.poller.tell(timeout_ms, |fd| {
+            self.poller.poll(timeout_ms, |fd| {
                 let Some(asking) = self.asked.get_mut(&fd) else { return };
                 match is_answered(fd, asking) {
                     Ok(false) => {}

@@ -1,4 +1,4 @@
-//! libevent's classic: a chain of sockets among a crowd that never speaks.
+//! libevent's classic: a chain of sockets among many that stay idle.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -26,21 +26,21 @@ const EVENTS: usize = 10_000;
 
 pub(crate) fn run(plan: Plan, progress: &ProgressBar) -> io::Result<Vec<Row>> {
     let mut rows = Vec::new();
-    let crowd = idle(plan.of([1_000, 18_000]))?;
+    let idle_sockets = idle(plan.of([1_000, 18_000]))?;
     for size in plan.some(&CROWDS[..2], &CROWDS) {
         let pairs = Pairs::new(CHAIN)?;
-        let case = Case { workload: "crowd", name: size.to_string(), rounds: plan.rounds() };
-        let turns = of_each_peer!(turn(&pairs, &crowd[..size]));
+        let case = Case { workload: "many_idle", name: size.to_string(), rounds: plan.rounds() };
+        let turns = of_each_peer!(turn(&pairs, &idle_sockets[..size]));
         rows.extend(compare(case, turns, progress));
     }
     Ok(rows)
 }
 
-fn turn<'a, P: Peer>(pairs: &'a Pairs, crowd: &'a [Socket]) -> Turn<'a> {
+fn turn<'a, P: Peer>(pairs: &'a Pairs, idle_sockets: &'a [Socket]) -> Turn<'a> {
     let run = move || {
         let asked = Asked::naturally::<P>();
         let mut poller = P::new()?;
-        crowd.iter().try_for_each(|socket| poller.add(socket.as_raw_fd(), asked))?;
+        idle_sockets.iter().try_for_each(|socket| poller.add(socket.as_raw_fd(), asked))?;
         let (near, far) = pairs.spread(CHAIN);
         let mut chain = Chain { poller, next: Vec::new(), events: 0 };
         for (at, fd) in near.iter().enumerate() {

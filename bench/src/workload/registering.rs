@@ -1,4 +1,4 @@
-//! Registering, and changing one's mind.
+//! Adding, deleting and changing registrations.
 
 use std::io;
 use std::time::Instant;
@@ -10,22 +10,22 @@ use crate::method::{Case, Row, Turn, compare, ns_each};
 use crate::peer::{Asked, Peer, of_each_peer};
 use crate::sockets::Pairs;
 
-pub(crate) const CHURN: &str =
+pub(crate) const ADD_DELETE: &str =
     "1,000 idle Unix sockets are added, then deleted. Counted: the time for each add and delete.";
 
-pub(crate) const FLIP: &str = "The interest of 1,000 idle Unix sockets changes from reading to \
+pub(crate) const MODIFY: &str = "The interest of 1,000 idle Unix sockets changes from reading to \
     both directions and back, and nobody waits. Counted: the time for each change.";
 
 const SOCKETS: usize = 1_000;
 const TIMES: usize = 10;
 
-pub(crate) fn churn(plan: Plan, progress: &ProgressBar) -> io::Result<Vec<Row>> {
+pub(crate) fn add_delete(plan: Plan, progress: &ProgressBar) -> io::Result<Vec<Row>> {
     let pairs = Pairs::new(SOCKETS)?;
-    let case = case("churn", "add and delete", plan);
-    Ok(compare(case, of_each_peer!(churn_turn(&pairs)), progress))
+    let case = case("add_delete", "add and delete", plan);
+    Ok(compare(case, of_each_peer!(add_delete_turn(&pairs)), progress))
 }
 
-fn churn_turn<P: Peer>(pairs: &Pairs) -> Turn<'_> {
+fn add_delete_turn<P: Peer>(pairs: &Pairs) -> Turn<'_> {
     let run = move || {
         let asked = Asked::naturally::<P>();
         let mut poller = P::new()?;
@@ -41,13 +41,13 @@ fn churn_turn<P: Peer>(pairs: &Pairs) -> Turn<'_> {
     Turn { peer: P::NAME, run: P::LAZY.map_or(Ok(Box::new(run)), Err) }
 }
 
-pub(crate) fn flip(plan: Plan, progress: &ProgressBar) -> io::Result<Vec<Row>> {
+pub(crate) fn modify(plan: Plan, progress: &ProgressBar) -> io::Result<Vec<Row>> {
     let pairs = Pairs::new(SOCKETS)?;
-    let case = case("flip", "modify", plan);
-    Ok(compare(case, of_each_peer!(flip_turn(&pairs)), progress))
+    let case = case("modify", "modify", plan);
+    Ok(compare(case, of_each_peer!(modify_turn(&pairs)), progress))
 }
 
-fn flip_turn<P: Peer>(pairs: &Pairs) -> Turn<'_> {
+fn modify_turn<P: Peer>(pairs: &Pairs) -> Turn<'_> {
     let asked = Asked::naturally::<P>();
     let both = Asked { writable_too: true, ..asked };
     let run = move || {

@@ -32,7 +32,7 @@ pub(crate) fn run(plan: Plan, progress: &ProgressBar) -> io::Result<Vec<Row>> {
             }
             for mode in Mode::ALL {
                 let case = Case {
-                    workload: "hot",
+                    workload: "ready_events",
                     name: format!("{}, {active} of {registered}", mode.name()),
                     rounds: plan.rounds(),
                 };
@@ -64,7 +64,7 @@ fn turn<P: Peer>(pairs: &Pairs, mode: Mode, active: usize) -> Turn<'_> {
     Turn { peer: P::NAME, run: lacks.map_or(Ok(Box::new(run)), Err) }
 }
 
-/// Sends to some of many, and handles what the poller tells.
+/// Sends to some of many, and handles what the poller reports.
 pub(crate) struct Batches<P> {
     poller: P,
     asked: Asked,
