@@ -120,7 +120,7 @@ fn serve(address: &str) -> io::Result<()> {
 
 struct Server {
     registry: Registry,
-    /// None once the server was told to end.
+    /// None once the server is to end.
     listener: Option<TcpListener>,
     /// Each buffer holds what was not yet answered.
     clients: HashMap<RawFd, BufReader<TcpStream>>,

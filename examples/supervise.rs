@@ -80,7 +80,7 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
 }
 
 fn supervise(delay: Duration, commands: Vec<OsString>) -> io::Result<()> {
-    // Whoever started this may have ignored SIGCHLD, and then the kernel reaps what nobody has waited for.
+    // The process that started this may have ignored SIGCHLD, and then the kernel reaps what nobody has waited for.
     // A handler, of whatever kind, ends that, and no command inherits it.
     flag::register(SIGCHLD, Arc::default())?;
     let (mut signals, signal_writer) = UnixStream::pair()?;
@@ -147,7 +147,7 @@ impl Service {
     fn start(&mut self, registry: &Registry) -> io::Result<()> {
         let mut command = Command::new("sh");
         command.arg("-c").arg(&self.command).stdin(Stdio::null());
-        // Ctrl-C reaches the supervisor alone, and from here the whole of the group.
+        // Ctrl-C reaches only the supervisor, and from here the whole of the group.
         let group = Group { process: command.process_group(0).spawn()?, is_reaped: false };
         let end = ChildExit::new(&group.process)?;
         registry.add(EventObject::client(end.as_raw_fd()).with_token(self.token))?;

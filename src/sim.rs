@@ -222,7 +222,7 @@
 //!   [`Deadlock`](std::io::ErrorKind::Deadlock), as it does not wait for other threads. So is one that
 //!   plans keep from its end: one that plans itself again after no time, or a million that end no wait.
 //! - A test that panics prints the seed to the standard error, as it drops the [`SimPoller`] or a
-//!   [`World`]. One that fails by returning an error has to tell its [`seed`](World::seed) itself.
+//!   [`World`]. One that fails by returning an error has to print its [`seed`](World::seed) itself.
 //!
 //! ## What it does not
 //!

@@ -65,7 +65,7 @@ fn peers() -> [Counted; 4] {
     ]
 }
 
-/// Whom [`run_operation`] takes for the write and the read of an event alone.
+/// What [`run_operation`] takes for only the write and the read of an event.
 const NOBODY: &str = "nobody";
 
 /// Runs an operation, in the process that is counted.

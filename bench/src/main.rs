@@ -1,4 +1,4 @@
-//! pollio beside the bare system calls and its peers: what each of them costs, on this machine.
+//! pollio, the bare system calls and its peers side by side: what each of them costs, on this machine.
 
 mod counts;
 mod machine;
@@ -32,7 +32,7 @@ cargo run --release -p pollio-bench -- [OPTIONS]
     --out FOLDER    where results.json, results.md and the plots go; target/bench otherwise
 
 counts needs strace and valgrind. libevent, libev and libuv take part with --features c-peers, and
-need Debian's libevent-dev, libev-dev and libuv1-dev. Leave the machine alone meanwhile.";
+need Debian's libevent-dev, libev-dev and libuv1-dev. Leave the machine alone while it runs.";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = Parser::from_env();
@@ -68,7 +68,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let report = measure(plan, &chosen)?;
     println!("{}", report.write(&folder)?);
     if report.noise > NOISY {
-        eprintln!("Others had {:.0} % of the machine meanwhile.", 100.0 * report.noise);
+        eprintln!("Others had {:.0} % of the machine during this run.", 100.0 * report.noise);
     }
     eprintln!("Written to {}.", folder.display());
     Ok(())

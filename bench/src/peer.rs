@@ -117,7 +117,7 @@ pub(crate) const US: &str = pollio::Pollio::<0>::NAME;
 /// Us, spinning.
 pub(crate) const US_SPINNING: &str = pollio::Pollio::<{ pollio::SPIN_US }>::NAME;
 
-/// The versions of the peers, and of the runtimes that serve beside them.
+/// The versions of the peers, and of the runtimes that serve with them.
 pub(crate) fn versions() -> Vec<(String, String)> {
     const PEERS: [&str; 5] = ["pollio", "mio", "polling", "tokio", "async-io"];
     let mut versions = Vec::new();

@@ -20,7 +20,7 @@ pub(crate) struct Report {
     pub(crate) versions: Vec<(String, String)>,
     pub(crate) quick: bool,
     pub(crate) seconds: u64,
-    /// The part of the machine that others had meanwhile.
+    /// The part of the machine that others had during the run.
     pub(crate) noise: f64,
     pub(crate) rows: Vec<Row>,
 }

@@ -20,7 +20,7 @@ use runtime::Runtime;
 use socket::Async;
 
 const HELP: &str = "\
-A TCP server that sends back whatever a client sends, and reminds whoever types at it.
+A TCP server that sends back whatever a client sends, and reminds who types at it.
 
 Usage: async_runtime [ADDRESS:PORT]
 
@@ -89,7 +89,7 @@ fn run(address: &str) -> io::Result<()> {
     let news = Channel::new();
     let sender = Arc::clone(&news);
     thread::spawn(move || {
-        // A line is any bytes: whoever types need not write UTF-8.
+        // A line is any bytes: what is typed need not be UTF-8.
         let mut lines = io::stdin().lock().split(b'\n');
         let end = lines.try_for_each(|line| line.map(|line| sender.send(News::Line(line))));
         sender.send(News::EndOfInput(end));

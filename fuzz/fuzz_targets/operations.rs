@@ -1,4 +1,4 @@
-//! Any sequence of operations on real descriptors: what is told is what poll(2) sees.
+//! Any sequence of operations on real descriptors: what is reported is what poll(2) sees.
 #![no_main]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,14 +42,14 @@ struct Request {
 
 fuzz_target!(|input: (u8, Vec<(u8, Operation)>)| {
     let (capacity, operations) = input;
-    let mut world = World::new(capacity.into());
+    let mut fixture = Fixture::new(capacity.into());
     for (which, operation) in operations.into_iter().take(200) {
-        world.run(which.into(), operation);
+        fixture.run(which.into(), operation);
     }
-    world.wait();
+    fixture.wait();
 });
 
-struct World {
+struct Fixture {
     poller: OsPoller,
     watched: [Watched; 5],
 }
@@ -67,13 +67,13 @@ enum What {
 
 struct Registered {
     object: EventObject,
-    /// It has to be told if it is ready.
+    /// It has to be reported if it is ready.
     must: bool,
-    /// It may be told if it is ready.
+    /// It may be reported if it is ready.
     may: bool,
 }
 
-impl World {
+impl Fixture {
     fn new(capacity: usize) -> Self {
         let poller = OsPoller::with_capacity(capacity).unwrap();
         let watched = std::array::from_fn(|index| {
@@ -116,7 +116,7 @@ impl World {
                 }
             }
             Operation::Send => watched.arrive(What::send),
-            // An eventfd tells who would write of each read.
+            // An eventfd reports room at each read.
             Operation::Receive => watched.arrive(What::receive),
             Operation::Fill => watched.what.fill(),
             Operation::Drain => watched.arrive(What::drain),
@@ -135,13 +135,13 @@ impl World {
         }
     }
 
-    /// What the next waits tell, all together: a buffer of one grows to hold everything meanwhile.
+    /// What the next waits report, all together: a buffer of one grows until it holds everything.
     fn wait(&mut self) {
         let mut reported = BTreeMap::new();
         for _ in 0..4 {
             let mut descriptors = BTreeSet::new();
             for event in self.poller.wait(0).unwrap() {
-                assert!(descriptors.insert(event.fd), "told twice in one wait: {event:?}");
+                assert!(descriptors.insert(event.fd), "reported twice in one wait: {event:?}");
                 reported.entry(event.fd).or_insert_with(Vec::new).push(*event);
             }
         }
@@ -159,12 +159,12 @@ impl World {
             }
             let is_ready = !readiness.is_empty();
             assert!(!events.is_empty() || !*must || !is_ready, "lost: {object:?} {readiness:?}");
-            assert!(events.is_empty() || *may && is_ready, "told for nothing: {events:?}");
+            assert!(events.is_empty() || *may && is_ready, "reported for nothing: {events:?}");
             match object.mode() {
                 Mode::Level => continue,
-                Mode::Edge => assert!(events.len() <= 1, "an edge told twice: {events:?}"),
+                Mode::Edge => assert!(events.len() <= 1, "an edge reported twice: {events:?}"),
                 Mode::Oneshot | Mode::EdgeOneshot => {
-                    assert!(events.len() <= 1, "a oneshot told twice: {events:?}");
+                    assert!(events.len() <= 1, "a oneshot reported twice: {events:?}");
                     if events.is_empty() {
                         continue;
                     }

@@ -58,7 +58,7 @@ fn first_failure(seeds: u64, body: &Arc<Body>) -> Option<Outcome> {
     let threads = threads.min(usize::try_from(seeds).unwrap_or(usize::MAX));
     let (sender, reports) = mpsc::channel();
     let common = Arc::new(Common { next: AtomicU64::new(0), end: AtomicU64::new(seeds) });
-    // Not scoped: one that is stuck must not keep the others from telling.
+    // Not scoped: one that is stuck must not keep the others from reporting.
     let runners: Vec<_> = (0..threads)
         .map(|_| {
             let runner = Arc::new(Runner::default());

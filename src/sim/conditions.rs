@@ -21,7 +21,7 @@ use super::random::Random;
 /// });
 /// ```
 ///
-/// Each seed draws which kinds of faults it has at all, so that in some worlds one kind comes alone and
+/// Each seed draws which kinds of faults it has at all, so that in some worlds only one kind occurs and
 /// often. Sizes and times are drawn over their orders of magnitude.
 #[derive(Debug, Clone)]
 pub struct Conditions {

@@ -1,4 +1,4 @@
-//! The example `async_runtime`: its clients, and whoever types at it.
+//! The example `async_runtime`: its clients, and who types at it.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -211,7 +211,7 @@ fn the_end_of_the_input_ends_it_after_the_last_reminder() {
         lines,
         ["at once", "99999999999999999999 too large a number", "1000 first", "2000 last"]
     );
-    assert_eq!(read_to_end(&mut client), b"", "the server is gone, and its clients are told");
+    assert_eq!(read_to_end(&mut client), b"", "the server is gone, and its clients see the end");
 }
 
 #[test]

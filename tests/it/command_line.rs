@@ -255,7 +255,7 @@ impl Drop for Program {
 }
 
 fn spawn(command: &mut Command) -> Program {
-    // Whoever types does so for as long as they like.
+    // Who types may do so indefinitely.
     Program(command.stderr(Stdio::piped()).spawn().unwrap())
 }
 

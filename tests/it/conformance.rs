@@ -171,7 +171,7 @@ macro_rules! conformance {
     (@each $poller:ty; $($file:ident::$case:ident,)*) => {
         $(#[test]
         fn $case() {
-            $crate::alone::alone!($crate::conformance::$file::$case::<$poller>);
+            $crate::subprocess::in_subprocess!($crate::conformance::$file::$case::<$poller>);
         })*
     };
 }

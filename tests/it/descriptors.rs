@@ -88,7 +88,7 @@ pub(crate) fn open() -> usize {
 /// What `make` makes once there is room for it, after it found too little: first none, then room for
 /// one descriptor more each time. What fails has to say so, and to leave none open.
 ///
-/// The limit is that of the whole process, so the test must be [alone](crate::alone::alone).
+/// The limit is that of the whole process, so the test must be [alone](crate::subprocess::in_subprocess).
 pub(crate) fn make_with_too_little_room_first<T>(mut make: impl FnMut() -> io::Result<T>) -> T {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     let before = open();

@@ -135,7 +135,7 @@ fn clients_beyond_the_last_descriptor_wait_for_one_that_leaves() {
     let (mut served, mut waiting) = connect_more_than_fit(&server, 32);
     server.expect_idle();
 
-    // Those who are in are served meanwhile.
+    // Those who are in are still served.
     served.iter_mut().for_each(ping);
     expect_nothing_yet(&waiting);
     served.truncate(served.len() - waiting.len());
@@ -180,7 +180,7 @@ fn ctrl_c_ends_it_with_clients_connected_too() {
     assert_eq!(status.code(), Some(0), "{status}");
     let [statistics] = &lines[..] else { panic!("not one line: {lines:?}") };
     assert!(statistics.starts_with("2 clients, 2 at once, 0 broken off; "), "{statistics}");
-    assert_eq!(read_to_end(&mut idle), b"", "the server is gone, and its clients are told");
+    assert_eq!(read_to_end(&mut idle), b"", "the server is gone, and its clients see the end");
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn expect_nothing_yet(clients: &[TcpStream]) {
     }
 }
 
-/// Lets all of `clients` talk at once, each until it is told the end.
+/// Lets all of `clients` talk at once, each until it sees the end.
 fn talk(clients: Vec<TcpStream>, bytes_each: usize, seed: usize) {
     let mut script = Script::new(seed);
     let mut poller = OsPoller::new().unwrap();
@@ -262,7 +262,10 @@ fn talk(clients: Vec<TcpStream>, bytes_each: usize, seed: usize) {
     let mut talking = talkers.len();
     while talking > 0 {
         let events = poller.wait_timeout(Some(LONG)).unwrap();
-        assert!(!events.is_empty(), "{talking} clients wait in vain, with the seed {seed}");
+        assert!(
+            !events.is_empty(),
+            "{talking} clients wait without an event, with the seed {seed}"
+        );
         for event in events {
             let talker = &mut talkers[event.token as usize];
             if let Some(interest) = talker.talk(&mut script) {

@@ -1,4 +1,4 @@
-//! The contract over epoll, and what epoll alone does.
+//! The contract over epoll, and what only epoll does.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
@@ -12,10 +12,10 @@ use nix::errno::Errno;
 use pollio::{EventObject, Interest, Mode, OsPoller, Poller, Registered, Timer, Waker};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::alone::{Closing, alone};
 use crate::conformance::conformance;
 use crate::descriptors::{pair, tcp_pair};
 use crate::expect::Expect;
+use crate::subprocess::{Closing, in_subprocess};
 
 conformance!(OsPoller);
 conformance!(shared: OsPoller);
@@ -145,7 +145,7 @@ fn a_closed_descriptor_is_reported_while_a_duplicate_lives() {
 /// C16
 #[test]
 fn a_closed_number_cannot_be_deleted() {
-    alone!(|| {
+    in_subprocess!(|| {
         let (near, _far) = pair();
         let fd = near.as_raw_fd();
         let poller = OsPoller::new().unwrap();

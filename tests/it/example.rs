@@ -18,7 +18,7 @@ use socket2::SockRef;
 /// Longer than anything here takes, so that what is lost fails a test instead of hanging it.
 pub(crate) const LONG: Duration = Duration::from_secs(120);
 
-/// The program of the example `name`, which `cargo test` builds beside the tests.
+/// The program of the example `name`, which `cargo test` builds next to the tests.
 pub(crate) fn example(name: &str) -> PathBuf {
     let tests = env::current_exe().unwrap();
     let program = tests.ancestors().nth(2).unwrap().join("examples").join(name);
@@ -214,7 +214,7 @@ fn expect_complaint(name: &str, args: &[&str], code: i32) -> String {
 pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + LONG;
     while !is_so() {
-        assert!(Instant::now() < deadline, "it never came about that {what}");
+        assert!(Instant::now() < deadline, "not within {LONG:?}: {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }

@@ -9,7 +9,7 @@ pub(crate) const LONG_MS: i32 = 20_000;
 const SHORT_MS: i32 = 20;
 
 pub(crate) trait Expect: Poller {
-    /// The one event that is told, now or soon.
+    /// The one event that is reported, now or soon.
     #[track_caller]
     fn expect_one(&mut self) -> Event {
         match self.wait(LONG_MS).unwrap() {

@@ -17,10 +17,10 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, Uid, alarm, close, fork, setresuid};
 use pollio::{ChildExit, EventObject, Interest, Mode, OsPoller, Poller, Timer, Waker};
 
-use crate::alone::alone;
 use crate::descriptors::{allow_descriptors, open, pair};
 use crate::epoll::{SHORT, shortest_wait};
 use crate::expect::Expect;
+use crate::subprocess::in_subprocess;
 
 /// Has this thread's kernel answer `call` with `error`, by a filter of
 /// [seccomp(2)](https://man7.org/linux/man-pages/man2/seccomp.2.html): whatever the processor is.
@@ -66,7 +66,7 @@ fn refused<T: Send>(call: libc::c_long, error: Errno, body: impl FnOnce() -> T +
 /// C8: a kernel or a sandbox without `epoll_pwait2` makes timeouts longer, never shorter.
 #[test]
 fn without_nanoseconds_a_timeout_is_rounded_up() {
-    alone!(|| {
+    in_subprocess!(|| {
         for error in [Errno::ENOSYS, Errno::EPERM, Errno::EOPNOTSUPP, Errno::EACCES] {
             let shortest = refused(libc::SYS_epoll_pwait2, error, || {
                 shortest_wait(&mut OsPoller::new().unwrap(), SHORT)
@@ -78,7 +78,7 @@ fn without_nanoseconds_a_timeout_is_rounded_up() {
 
 #[test]
 fn without_pidfd_open_a_child_is_refused() {
-    alone!(|| {
+    in_subprocess!(|| {
         let mut process = Command::new("true").spawn().unwrap();
         for (error, kind) in
             [(Errno::ENOSYS, ErrorKind::Unsupported), (Errno::EPERM, ErrorKind::PermissionDenied)]
@@ -94,7 +94,7 @@ fn without_pidfd_open_a_child_is_refused() {
 /// can bring a whole system there for a test, so a filter says it.
 #[test]
 fn a_system_without_room_is_the_error_of_whatever_opens_a_descriptor() {
-    alone!(|| {
+    in_subprocess!(|| {
         let mut process = Command::new("true").spawn().unwrap();
         let before = open();
         type Make<'a> = &'a (dyn Fn() -> io::Result<()> + Sync);
@@ -119,7 +119,7 @@ fn a_system_without_room_is_the_error_of_whatever_opens_a_descriptor() {
 /// C10: so says a filter, since the kernel's own memory cannot be had.
 #[test]
 fn a_kernel_without_memory_is_the_error_of_an_add() {
-    alone!(|| {
+    in_subprocess!(|| {
         let (near, mut far) = pair();
         let object = EventObject::client(near.as_raw_fd());
         let mut poller = OsPoller::new().unwrap();
@@ -161,7 +161,7 @@ impl Drop for FewerWatches {
 #[test]
 #[ignore = "it lowers a limit of the whole machine for a second: root runs it, with --ignored"]
 fn too_many_registrations_are_enospc() {
-    alone!(|| {
+    in_subprocess!(|| {
         const LIMIT: u32 = 200_000;
         allow_descriptors(1_500);
         let _fewer = FewerWatches::new(LIMIT);
@@ -195,7 +195,7 @@ fn too_many_registrations_are_enospc() {
     });
 }
 
-/// All the memory that this process can get, so that whoever asks for a kilobyte more gets none,
+/// All the memory that this process can get, so that a kilobyte more is refused,
 /// until this is dropped.
 struct NoMemory {
     limits: (rlim_t, rlim_t),
@@ -229,7 +229,7 @@ impl Drop for NoMemory {
 /// C11
 #[test]
 fn without_memory_for_its_buffer_no_poller_is_half_made() {
-    alone!(|| {
+    in_subprocess!(|| {
         let before = open();
         let no_memory = NoMemory::new();
         let poller = OsPoller::with_capacity(1_000);
@@ -242,7 +242,7 @@ fn without_memory_for_its_buffer_no_poller_is_half_made() {
 /// C9
 #[test]
 fn without_memory_to_grow_the_rest_comes_at_the_next_waits() {
-    alone!(|| {
+    in_subprocess!(|| {
         let pairs: Vec<_> = (0..200).map(|_| pair()).collect();
         let mut poller = OsPoller::with_capacity(100).unwrap();
         for (token, (near, _)) in (0..).zip(&pairs) {
@@ -251,7 +251,7 @@ fn without_memory_to_grow_the_rest_comes_at_the_next_waits() {
         }
         let no_memory = NoMemory::new();
         let mut reported = [0; 200];
-        // A panic would ask for memory, so that nothing is asserted meanwhile.
+        // A panic would ask for memory, so that nothing is asserted until then.
         let waits: [Result<usize, ErrorKind>; 4] = array::from_fn(|_| {
             let events = poller.wait(0).map_err(|error| error.kind())?;
             events.iter().for_each(|event| reported[event.token as usize] += 1);
@@ -267,7 +267,7 @@ fn without_memory_to_grow_the_rest_comes_at_the_next_waits() {
 /// The number of a poller's descriptor may be somebody else's by now.
 #[test]
 fn a_poller_whose_number_is_used_again_is_invalid() {
-    alone!(|| {
+    in_subprocess!(|| {
         let (near, _far) = pair();
         let mut poller = OsPoller::new().unwrap();
         close(poller.as_raw_fd()).unwrap();
@@ -287,7 +287,7 @@ fn a_poller_whose_number_is_used_again_is_invalid() {
 /// The kernel holds on to what it waits for, until the wait has ended.
 #[test]
 fn a_poller_that_is_closed_while_it_waits_is_bad_at_the_next_wait() {
-    alone!(|| {
+    in_subprocess!(|| {
         for spin in [Duration::ZERO, Duration::from_millis(1)] {
             let (near, far) = pair();
             let mut poller = OsPoller::new().unwrap();
@@ -315,9 +315,9 @@ fn a_poller_that_is_closed_while_it_waits_is_bad_at_the_next_wait() {
 
 /// Forks a child that runs `body` and ends, well if that returned true.
 ///
-/// A child has this thread alone. What another one was doing stays half done in it, such as a lock,
-/// so the test must be [alone](alone!): then the only other one sleeps until the test is over.
-#[expect(unsafe_code, reason = "a fork is safe beside sleeping threads alone, which no type says")]
+/// A child has only this thread. What another one was doing stays half done in it, such as a lock,
+/// so the test must be [alone](in_subprocess!): then the only other one sleeps until the test is over.
+#[expect(unsafe_code, reason = "a fork is safe next to threads that sleep, which no type says")]
 fn forked(body: impl FnOnce() -> bool) -> Pid {
     // SAFETY: no other thread of this process is in the middle of anything.
     match unsafe { fork() }.unwrap() {
@@ -345,7 +345,7 @@ fn expect_to_end_well(child: Pid) {
 
 #[test]
 fn a_forked_child_adds_and_deletes_for_both() {
-    alone!(|| {
+    in_subprocess!(|| {
         let [(first, mut to_first), (second, mut to_second)] = [pair(), pair()];
         let mut poller = OsPoller::new().unwrap();
         poller.add(EventObject::client(first.as_raw_fd()).with_token(1)).unwrap();
@@ -362,7 +362,7 @@ fn a_forked_child_adds_and_deletes_for_both() {
 
 #[test]
 fn what_a_forked_child_opens_and_adds_is_reported_to_its_parent() {
-    alone!(|| {
+    in_subprocess!(|| {
         let (mut gate, mut open_gate) = gate();
         let mut poller = OsPoller::new().unwrap();
         let child = forked(|| {
@@ -382,7 +382,7 @@ fn what_a_forked_child_opens_and_adds_is_reported_to_its_parent() {
 
 #[test]
 fn an_edge_is_reported_to_a_forked_child_or_to_its_parent() {
-    alone!(|| {
+    in_subprocess!(|| {
         for (mode, is_reported_to_both) in
             [(Mode::Level, true), (Mode::Edge, false), (Mode::Oneshot, false)]
         {
@@ -398,14 +398,14 @@ fn an_edge_is_reported_to_a_forked_child_or_to_its_parent() {
 
 #[test]
 fn a_forked_child_drops_its_poller_and_makes_its_own() {
-    alone!(|| {
+    in_subprocess!(|| {
         let (near, mut far) = pair();
         let object = EventObject::client(near.as_raw_fd());
         let mut poller = Some(OsPoller::new().unwrap());
         poller.as_ref().unwrap().add(object).unwrap();
         far.write_all(b"x").unwrap();
         expect_to_end_well(forked(|| {
-            // In the child's copy of the memory alone.
+            // Only in the child's copy of the memory.
             drop(poller.take());
             OsPoller::new().is_ok_and(|mut own| {
                 own.add(object.with_token(4)).is_ok()
@@ -419,7 +419,7 @@ fn a_forked_child_drops_its_poller_and_makes_its_own() {
 /// C16
 #[test]
 fn a_closed_descriptor_is_reported_while_a_forked_child_has_it() {
-    alone!(|| {
+    in_subprocess!(|| {
         let (mut gate, mut open_gate) = gate();
         let (near, mut far) = pair();
         let mut poller = OsPoller::new().unwrap();
@@ -439,7 +439,7 @@ fn a_closed_descriptor_is_reported_while_a_forked_child_has_it() {
 /// C15: it has a copy of the mark that the waker is woken, and the same eventfd.
 #[test]
 fn a_forked_child_wakes_its_parent_once_at_the_most() {
-    alone!(|| {
+    in_subprocess!(|| {
         let (mut gate, mut open_gate) = gate();
         let waker = Waker::new().unwrap();
         let mut poller = OsPoller::new().unwrap();
@@ -460,7 +460,7 @@ fn a_forked_child_wakes_its_parent_once_at_the_most() {
 /// C15
 #[test]
 fn a_forked_child_that_clears_silences_the_waker_of_its_parent() {
-    alone!(|| {
+    in_subprocess!(|| {
         let waker = Waker::new().unwrap();
         let mut poller = OsPoller::new().unwrap();
         poller.add(EventObject::client(waker.as_raw_fd())).unwrap();
@@ -477,7 +477,7 @@ fn a_forked_child_that_clears_silences_the_waker_of_its_parent() {
 
 #[test]
 fn a_forked_child_sets_the_timer_of_its_parent() {
-    alone!(|| {
+    in_subprocess!(|| {
         let timer = Timer::new().unwrap();
         let mut poller = OsPoller::new().unwrap();
         poller.add(EventObject::client(timer.as_raw_fd())).unwrap();

@@ -11,7 +11,7 @@ use pollio::{Event, EventObject, Interest, Poller, Readiness, Register, Register
 
 use crate::descriptors::pair;
 
-/// Tells of every registered descriptor what it asked for.
+/// Reports every registered descriptor with the interest that it has.
 struct AlwaysReady {
     list: Arc<List>,
     registry: Registry,

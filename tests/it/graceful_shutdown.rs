@@ -77,7 +77,7 @@ fn sigterm_lets_go_of_idle_clients_at_once() {
     // After the time that it lets clients finish in, it would have broken them off.
     assert_eq!(lines, [""; 0]);
     for client in &mut clients {
-        assert_eq!(read_to_end(client), b"", "the client is told of the end");
+        assert_eq!(read_to_end(client), b"", "the client sees the end");
     }
 }
 
@@ -110,7 +110,7 @@ fn connect_with_little_room(server: &Running) -> TcpStream {
 }
 
 /// Writes until the server's kernel has all of it and the server reads no more, and returns how much
-/// that is. Of what is still in the client's kernel, a server that is told to end cannot know.
+/// that is. Of what is still in the client's kernel, a server that ends cannot know.
 fn write_until_unread(mut client: &TcpStream, data: &[u8]) -> usize {
     let port = format!(":{:04X}", client.local_addr().unwrap().port());
     // What of the connection is still in the client's kernel, and what in the server's, unread.

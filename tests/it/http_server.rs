@@ -97,7 +97,7 @@ fn the_last_request_ends_the_connection() {
     }
 }
 
-/// As `curl -I` asks: a head alone, which says how long the body would be.
+/// As `curl -I` asks: only a head, which says how long the body would be.
 #[test]
 fn head_is_answered_without_a_body() {
     let server = start(&[]);
@@ -255,7 +255,7 @@ fn a_port_that_another_server_listens_on_is_refused() {
             let complaint = format!("cannot serve {address}: Address already in use");
             expect_failure("http_server", &[second, &[&address]].concat(), &complaint);
         }
-        // Whoever tried took nobody away.
+        // Who tried took no client away.
         let clients: Vec<_> = (0..50).map(|_| server.connect()).collect();
         for mut client in clients {
             ask(&mut client, GET, ANSWER);
@@ -512,7 +512,7 @@ fn refusal(status: &str) -> String {
     format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 }
 
-/// Writes and reads at once, so that neither side waits for the other for ever.
+/// Writes and reads at once, so that neither side waits for the other indefinitely.
 #[track_caller]
 fn ask(client: &mut TcpStream, requests: &str, answers: &str) {
     if requests.len() < 64 * 1024 {

@@ -1,4 +1,4 @@
-//! The contract over kqueue, and what kqueue alone does.
+//! The contract over kqueue, and what only kqueue does.
 
 use pollio::OsPoller;
 

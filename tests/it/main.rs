@@ -1,14 +1,14 @@
 //! Everything that pollio promises, against the real kernel. One binary, so that it links once.
 
-mod alone;
+mod allocations;
 mod conformance;
-mod costs;
 mod descriptors;
 mod expect;
 mod foreign;
 mod kernel;
 mod sources;
 mod spinning;
+mod subprocess;
 mod tidy;
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -34,13 +34,13 @@ mod guide;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod http_server;
 #[cfg(any(target_os = "linux", target_os = "android"))]
-mod model;
-#[cfg(any(target_os = "linux", target_os = "android"))]
 mod proxy;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod quick_start;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod random;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod random_operations;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod sim;
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -49,7 +49,7 @@ mod soak;
 mod supervise;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod talker;
-// By a call of ptrace(2) that libc has for glibc alone.
+// By a call of ptrace(2) that libc has only for glibc.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod system_calls;
 

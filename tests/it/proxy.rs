@@ -119,7 +119,7 @@ fn buffers_to_the_byte_arrive_though_the_other_way_is_stuck() {
     proxy.running.signal(Signal::SIGSTOP);
     assert_eq!(write_until_stuck(&client, &data[..BUFFERS]), BUFFERS);
     proxy.running.signal(Signal::SIGCONT);
-    // The client is now neither readable nor writable, so nothing of it tells to go on.
+    // The client is now neither readable nor writable, so nothing of it is reported.
     let mut received = vec![0; BUFFERS];
     upstream.read_exact(&mut received).unwrap();
     assert!(received == data[..BUFFERS], "other bytes came than were sent");
@@ -405,7 +405,7 @@ fn who_cannot_be_served_waits_in_the_queue() {
     }
 }
 
-/// The example, running, and the upstream that it was told.
+/// The example, running, and its upstream.
 struct Proxy {
     running: Running,
     upstream: TcpListener,

@@ -26,11 +26,11 @@ fn the_example_waits_for_clients() {
     let mut quick_start = Running::spawn(command.stdin(Stdio::from(OwnedFd::from(listener))));
 
     sleep(Duration::from_millis(300));
-    assert!(quick_start.is_running(), "it goes on for ever");
+    assert!(quick_start.is_running(), "it goes on");
     quick_start.expect_idle();
 
     let _client = TcpStream::connect(address).unwrap();
     let busy = quick_start.processor_time() + Duration::from_millis(100);
-    eventually("it is told of a client", || quick_start.processor_time() >= busy);
-    assert!(quick_start.is_running(), "it goes on for ever");
+    eventually("a client is reported", || quick_start.processor_time() >= busy);
+    assert!(quick_start.is_running(), "it goes on");
 }

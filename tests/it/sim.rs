@@ -1,4 +1,4 @@
-//! The contract over a simulated poller, and what the simulation alone does.
+//! The contract over a simulated poller, and what only the simulation does.
 
 mod following;
 mod in_step;
@@ -20,11 +20,11 @@ use nix::errno::Errno;
 use pollio::sim::{SimPoller, World};
 use pollio::{Event, EventObject, Interest, Mode, OsPoller, Poller, Readiness, Registered};
 
-use crate::alone::{Closing, this_program_again, this_test};
 use crate::conformance::{conformance, load};
 use crate::descriptors::{drain, fill, pair};
 use crate::expect::Expect;
 use crate::kernel::{Kernel, On};
+use crate::subprocess::{Closing, this_program_again, this_test};
 use following::Following;
 
 conformance!(simulated: Following<{ usize::MAX }>);
@@ -57,7 +57,7 @@ fn reported(poller: &mut SimPoller) -> Vec<RawFd> {
 fn the_simulation_reports_what_the_kernel_tells() {
     let _closing = Closing::new();
     const MODES: [Mode; 4] = [Mode::Level, Mode::Edge, Mode::Oneshot, Mode::EdgeOneshot];
-    // Without PRIORITY: data counts as its arrival on Linux, which tells a standing WRITABLE anew.
+    // Without PRIORITY: data counts as its arrival on Linux, which reports a standing WRITABLE again.
     const INTERESTS: [Interest; 4] = [Interest::NONE, Interest::READABLE, Interest::WRITABLE, BOTH];
     for seed in 0..100 {
         let mut pairs: Vec<_> =
@@ -331,7 +331,7 @@ fn an_edge_needs_an_arrival_that_was_asked_for() {
     assert_eq!(reported(&mut poller), [0]);
     world.ready(0, Readiness::READABLE);
     let event = poller.expect_one();
-    assert!(event.is_readable() && event.is_writable(), "what stands is told with what comes");
+    assert!(event.is_readable() && event.is_writable(), "what stands is reported with what comes");
 }
 
 #[test]

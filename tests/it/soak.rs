@@ -1,6 +1,6 @@
 //! Thousands of clients that come and go: every byte is compared, and nothing is left behind.
 //!
-//! Beside the other tests it is short, with few connections; `.ci/soak` is the long way.
+//! Among the other tests it is short, with few connections; `.ci/soak` is the long way.
 
 use std::array;
 use std::env;
@@ -19,10 +19,10 @@ use nix::sys::signal::Signal;
 use pollio::{Event, EventObject, OsPoller, Poller, Registry};
 use socket2::{Domain, Socket, Type};
 
-use crate::alone::{spawn, this_program_again, this_test};
 use crate::descriptors::allow_descriptors;
 use crate::echo_server::with_descriptors;
 use crate::example::{LONG, Running, eventually, processor_time};
+use crate::subprocess::{spawn, this_program_again, this_test};
 use crate::talker::{BOTH_WAYS, Ending, Script, Talker};
 
 /// How long the clients come and go, all in all. Without it, this is a short test.
@@ -31,7 +31,7 @@ const SECONDS: &str = "POLLIO_SOAK_SECONDS";
 /// What the clients draw their doings from, as their turns come. Without it, it is always another.
 const SEED: &str = "POLLIO_SOAK_SEED";
 
-/// Marks a process of clients, and tells it its server, how many clients it is, and their seed.
+/// Marks a process of clients: its server, how many clients it is, and their seed.
 const CLIENTS: &str = "POLLIO_TEST_CLIENTS";
 
 /// So many that each has descriptors for its part of the connections.
@@ -232,7 +232,7 @@ impl Clients {
                 order = [0];
             }
             let events = poller.wait_timeout((clients.talking > 0).then_some(LONG)).unwrap();
-            assert!(!events.is_empty(), "{} clients wait in vain", clients.talking);
+            assert!(!events.is_empty(), "{} clients wait without an event", clients.talking);
             for event in events {
                 if event.token != ORDERS {
                     clients.talk(*event);

@@ -1,4 +1,4 @@
-//! What a poller tells that spins before it sleeps: the contract, once more.
+//! The contract, over a poller that spins before it blocks.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};

@@ -128,7 +128,7 @@ fn a_command_ends_with_all_that_it_started() {
         let child: u32 = next_with(&supervise, "child ")[6..].parse().unwrap();
         eventually("both run", || children(&supervise).len() == 2);
         let ids = children(&supervise);
-        // They are told by the supervisor, not by the terminal.
+        // They are signalled by the supervisor, not by the terminal.
         let (status, lines) = supervise.stop(signal);
         assert_eq!(status.code(), Some(0), "{signal}: {status}");
         let ended = |line: &&String| line.contains(", signal: 15 (SIGTERM): ");
@@ -166,7 +166,7 @@ fn a_second_ctrl_c_kills_what_does_not_want_to_end() {
 
 #[test]
 fn nothing_is_started_once_it_is_asked_to_end() {
-    // From the first line on, it is ready to be told.
+    // From the first line on, it is ready for signals.
     for n in 1..20 {
         let supervise = Running::start("supervise", &["0", "exit 0", "exit 1"]);
         for _ in 0..n {
@@ -189,7 +189,7 @@ fn whatever_ends_it_leaves_no_process_behind() {
         sleeping = children_of(supervise.id()).into_iter().find(|id| name(*id) == "sleep");
         sleeping.is_some()
     });
-    // Nobody reads what it has to tell any more.
+    // Nobody reads what it prints any more.
     drop(supervise.stdout.take());
     let status = supervise.wait().unwrap();
     assert!(is_gone(sleeping.unwrap()));
@@ -208,7 +208,7 @@ fn next_with(supervise: &Running, beginning: &str) -> String {
     }
 }
 
-/// Of the process that a line `started ID: COMMAND` tells of.
+/// Of the process in a line `started ID: COMMAND`.
 #[track_caller]
 fn id_of(line: &str) -> u32 {
     let id = line.strip_prefix("started ").and_then(|rest| rest.split_once(':')).expect(line).0;

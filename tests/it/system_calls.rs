@@ -14,9 +14,9 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{getpid, getppid};
 use pollio::{EventObject, Interest, Mode, OsPoller, Poller, Timer, Waker, channel, sync_channel};
 
-use crate::alone::{spawn, this_program_again, this_test};
 use crate::descriptors::pair;
 use crate::faults::refuse;
+use crate::subprocess::{spawn, this_program_again, this_test};
 
 /// Marks the process that is traced.
 const TRACED: &str = "POLLIO_TEST_TRACED";
@@ -88,7 +88,7 @@ fn a_kernel_without_nanoseconds_is_asked_once() {
     assert_eq!(calls, [libc::SYS_epoll_pwait2, WAIT, WAIT, WAIT]);
 }
 
-/// C17, C14: a spin is made of polls, and one in vain is for once.
+/// C17, C14: a spin is made of polls, and a miss is for once.
 #[test]
 fn a_poller_spins_until_it_catches_nothing() {
     let calls = trace(this_test!(), || {
@@ -259,7 +259,7 @@ fn each_verb_of_a_timer_is_one_system_call() {
     assert_eq!(calls, [set, set, set, libc::SYS_read]);
 }
 
-/// What `epoll_wait` is to the kernel: newer architectures have `epoll_pwait` alone.
+/// What `epoll_wait` is to the kernel: newer architectures have only `epoll_pwait`.
 #[cfg(not(any(target_arch = "aarch64", target_arch = "loongarch64", target_arch = "riscv64")))]
 const WAIT: c_long = libc::SYS_epoll_wait;
 #[cfg(any(target_arch = "aarch64", target_arch = "loongarch64", target_arch = "riscv64"))]
@@ -276,7 +276,7 @@ fn trace_to_here() {
     getppid();
 }
 
-/// Runs `program` in a process of its own, this binary again with the test `path` alone, and
+/// Runs `program` in a process of its own, this binary again with only the test `path`, and
 /// returns the system calls between its two marks.
 #[expect(clippy::zombie_processes, reason = "the tracer waits for it")]
 fn trace(path: &str, program: fn()) -> Vec<c_long> {

@@ -135,7 +135,7 @@ impl Talker {
         }
     }
 
-    /// Returns whether it was told the end.
+    /// Returns whether it saw the end.
     fn receive(&mut self, script: &mut Script) -> bool {
         loop {
             let piece = &mut script.buffer[..script.random.size()];

@@ -1,4 +1,4 @@
-//! What keeps the house in order, where no lint does.
+//! Order in the source, where no lint keeps it.
 
 use std::collections::BTreeSet;
 use std::fs;

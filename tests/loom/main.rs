@@ -2,7 +2,7 @@
 //! of this program below them, checked by loom. A program of its own, because `crate` is its root.
 //!
 //! Four things are shared: the mark of a [`Waker`](waker::Waker), the queue of a
-//! [`channel`](channel::channel) beside it, and on kqueue the turn that
+//! [`channel`](channel::channel) with it, and on kqueue the turn that
 //! registrations take and the claim to report a oneshot. A `Registry` over epoll is a descriptor that
 //! never changes, and the kernel does each verb at once; a poller is not `Sync`.
 #![cfg(target_os = "linux")]

@@ -25,8 +25,8 @@ fn registered() -> Vec<(Filter, u64)> {
     knotes().into_iter().map(|(filter, udata)| (filter, udata & 0xffff_ffff)).collect()
 }
 
-/// Runs `one` beside `other`, in every order.
-fn beside(
+/// Runs `one` in parallel with `other`, in every order.
+fn in_parallel(
     is_registered: bool,
     one: fn(&Registry),
     other: fn(&Registry),
@@ -54,7 +54,7 @@ fn expect_either(registered: Vec<(Filter, u64)>) {
 /// C12
 #[test]
 fn of_two_modifications_one_is_left() {
-    beside(
+    in_parallel(
         true,
         |registry| registry.modify(readable()).unwrap(),
         |registry| registry.modify(writable_and_priority()).unwrap(),
@@ -65,7 +65,7 @@ fn of_two_modifications_one_is_left() {
 /// C12
 #[test]
 fn of_two_additions_one_is_left() {
-    beside(
+    in_parallel(
         false,
         |registry| registry.add(readable()).unwrap(),
         |registry| registry.add(writable_and_priority()).unwrap(),
@@ -76,7 +76,7 @@ fn of_two_additions_one_is_left() {
 /// C10, C12
 #[test]
 fn a_modification_beside_a_deletion_leaves_nothing() {
-    beside(
+    in_parallel(
         true,
         |registry| {
             if let Err(error) = registry.modify(readable()) {

@@ -91,7 +91,7 @@ fn no_value_is_lost_to_an_edge_that_stops_in_the_middle() {
     send_twice(true, 1);
 }
 
-/// Whoever is the last, and however the receiver looks meanwhile.
+/// Whichever sender is the last, and however the receiver looks while they end.
 #[test]
 fn the_last_drop_is_reported() {
     for is_edge in [false, true] {

@@ -32,7 +32,7 @@ fn no_wake_is_lost() {
         assert_eq!(done, 2, "work was announced, and the waker is not readable");
 
         waker.wake().unwrap();
-        assert!(is_readable.load(Ordering::Relaxed), "a later wake is told as well");
+        assert!(is_readable.load(Ordering::Relaxed), "a later wake is reported as well");
     });
 }
 
@@ -47,7 +47,7 @@ fn announce(waker: &Arc<Waker>, work: &Arc<AtomicUsize>) -> [thread::JoinHandle<
     })
 }
 
-/// Looks before, between and beside the ends of the threads.
+/// Looks before, between and during the ends of the threads.
 fn look_and_join(threads: [thread::JoinHandle<()>; 2], look: &mut impl FnMut()) {
     look();
     for thread in threads {
@@ -56,7 +56,7 @@ fn look_and_join(threads: [thread::JoinHandle<()>; 2], look: &mut impl FnMut()) 
     }
 }
 
-/// The same for an edge-triggered poller, which is told of each write, and takes the telling with it,
+/// The same for an edge-triggered poller, which reports each write, and takes it with it,
 /// while the descriptor stays readable.
 #[test]
 fn no_wake_is_lost_by_rearming() {

@@ -80,14 +80,14 @@ fn pair(client: TcpStream, address: SocketAddr, token: u32) -> io::Result<[Side;
     let upstream = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     client.set_nonblocking(true)?;
     upstream.set_nonblocking(true)?;
-    // It is writable once it is connected, and tells of an error if that was in vain.
+    // It is writable once it is connected, and has an error if that failed.
     match upstream.connect(&address.into()) {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
         _ => {}
     }
     Ok([client, upstream.into()].map(|stream: TcpStream| {
         let _ = stream.set_nodelay(true);
-        // Asked for once and for all: whichever way it is stuck, the end of it is told.
+        // Asked for once and for all: whichever way it is stuck, the end of it is reported.
         let both = Interest::READABLE | Interest::WRITABLE;
         let object = EventObject::client(stream.as_raw_fd()).with_interest(both);
         let object = object.with_mode(Mode::Edge).with_token(token);
@@ -105,7 +105,7 @@ fn pass(pair: &mut [Side; 2], event: &Event, registry: &Registry) -> io::Result<
     let [client, upstream] = pair;
     upstream.is_connected |= event.fd == upstream.object.fd && event.is_writable();
     if upstream.is_connected && client.pass_to(upstream)? | upstream.pass_to(client)? {
-        // A modify tells again of what is still there, after the others had their turn.
+        // A modify reports again what is still there, after the others had their turn.
         pair.iter().try_for_each(|side| registry.modify(side.object))?;
     }
     Ok(pair.iter().all(|side| side.has_ended))

@@ -31,7 +31,7 @@ impl Peer for Libev {
     }
 
     fn lacks(asked: Asked) -> Option<&'static str> {
-        (asked.mode != Mode::Level).then_some("is level-triggered alone")
+        (asked.mode != Mode::Level).then_some("is only level-triggered")
     }
 
     fn add(&mut self, fd: RawFd, asked: Asked) -> io::Result<()> {

@@ -39,7 +39,7 @@ impl Peer for Libuv {
     }
 
     fn lacks(asked: Asked) -> Option<&'static str> {
-        (asked.mode != Mode::Level).then_some("is level-triggered alone")
+        (asked.mode != Mode::Level).then_some("is only level-triggered")
     }
 
     fn add(&mut self, fd: RawFd, asked: Asked) -> io::Result<()> {

@@ -22,7 +22,7 @@ impl Peer for Mio {
     }
 
     fn lacks(asked: Asked) -> Option<&'static str> {
-        (asked.mode != Mode::Edge).then_some("is edge-triggered alone")
+        (asked.mode != Mode::Edge).then_some("is only edge-triggered")
     }
 
     fn add(&mut self, fd: RawFd, asked: Asked) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! pollio as it was first published: level-triggered, reading alone.
+//! pollio as it was first published: level-triggered, only reading.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -18,9 +18,9 @@ impl Peer for Pollio01 {
 
     fn lacks(asked: Asked) -> Option<&'static str> {
         match asked {
-            Asked { writable_too: true, .. } => Some("asks for reading alone"),
+            Asked { writable_too: true, .. } => Some("asks only for reading"),
             Asked { mode: Mode::Level, .. } => None,
-            _ => Some("is level-triggered alone"),
+            _ => Some("is only level-triggered"),
         }
     }
 

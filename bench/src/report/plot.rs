@@ -23,8 +23,10 @@ pub(crate) fn all(report: &Report, folder: &Path) -> Done {
     many_idle(rows, &folder.join("many-idle.svg"))?;
     let ready = |row: &&Row| row.workload == "ready_events" && row.metric.ends_with("net");
     if let Some(row) = rows.iter().find(|row| ready(row) && row.case.starts_with("edge, 256 of")) {
-        let title =
-            format!("What an event costs, {}: nanoseconds beside its read and write", row.case);
+        let title = format!(
+            "What an event costs, {}: nanoseconds in addition to its read and write",
+            row.case
+        );
         bars(row, &title, &folder.join("ready-events.svg"))?;
     }
     let echo = |row: &&Row| row.workload == "echo" && row.case == "1";

@@ -36,7 +36,7 @@ fn write_all(text: &mut String, report: &Report) -> std::fmt::Result {
     if report.noise > NOISY {
         writeln!(
             text,
-            "**Others had {:.0} % of the machine meanwhile: don't trust these figures.**\n",
+            "**Others had {:.0} % of the machine during this run: don't trust these figures.**\n",
             100.0 * report.noise
         )?;
     }

@@ -34,7 +34,7 @@ impl Places {
     }
 
     /// The place for which `is_it`, or else the slot in which to put it. `is_it` is asked about places
-    /// of this wait alone.
+    /// of this wait only.
     pub(super) fn find(
         &self,
         number: usize,

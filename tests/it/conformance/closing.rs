@@ -1,4 +1,4 @@
-//! What is told when a connection ends, and after a descriptor is closed.
+//! What is reported when a connection ends, and after a descriptor is closed.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener};
@@ -147,7 +147,7 @@ pub(crate) fn a_connection_that_was_reset_lets_no_write_block<P: Poller>() {
         poller.add(object.with_mode(mode)).unwrap();
         SockRef::from(&far).set_linger(Some(Duration::ZERO)).unwrap();
         drop(far);
-        // Of the bytes before, a few may have left room meanwhile.
+        // Of the bytes before, a few may have left room since.
         while !poller.expect_one().is_error() {}
         let error = near.write(b"x").unwrap_err();
         assert_ne!(error.kind(), io::ErrorKind::WouldBlock, "{mode:?}");
@@ -197,7 +197,7 @@ fn sockets() -> [(OwnedFd, OwnedFd); 3] {
     ]
 }
 
-/// Shuts a socket down after a poller, edge-triggered, has told of its room.
+/// Shuts a socket down after a poller, edge-triggered, has reported its room.
 fn shut_down<P: Poller>(near: &OwnedFd, how: Shutdown) -> P {
     let object = EventObject::client(near.as_raw_fd()).with_interest(BOTH);
     let mut poller = P::new().unwrap();
@@ -260,7 +260,7 @@ pub(crate) fn a_pty_that_hung_up_is_read_closed<P: Poller + On>() {
     assert!(event.is_readable() && event.is_read_closed(), "{event:?}");
 }
 
-/// C16: and leaves the descriptor as it was, and others alone.
+/// C16: and leaves the descriptor as it was, and no other.
 pub(crate) fn delete_takes_back_what_was_not_yet_reported<P: Poller>() {
     for mode in MODES {
         let (near, mut far) = pair();
@@ -292,7 +292,7 @@ pub(crate) fn a_deleted_descriptor_is_silent_after_its_number_is_used_again<P: P
     drop(near);
     poller.expect_none();
 
-    // The number goes on in the duplicate's life, registered anew.
+    // The number goes on in the duplicate's life, registered again.
     poller.add(EventObject::client(duplicate.as_raw_fd()).with_token(2)).unwrap();
     let event = poller.expect_one();
     assert_eq!((event.fd, event.token), (duplicate.as_raw_fd(), 2));

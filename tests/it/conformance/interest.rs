@@ -1,4 +1,4 @@
-//! What is told to whom.
+//! What is reported by interest.
 
 use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpListener};
@@ -47,7 +47,7 @@ pub(crate) fn both_directions_are_reported_together<P: Poller>() {
     assert_eq!(poller.expect_one().readiness(), Readiness::READABLE | Readiness::WRITABLE);
 }
 
-/// C1, C2, C3: an edge is told for each client, whether those before it were accepted or not.
+/// C1, C2, C3: an edge is reported for each client, whether those before it were accepted or not.
 pub(crate) fn a_listening_socket_is_readable_when_a_client_connects<P: Poller + On>() {
     for_each_listener(|listener| {
         for mode in [Mode::Level, Mode::Edge] {
@@ -172,7 +172,7 @@ pub(crate) fn none_is_silent_about_data<P: Poller>() {
     poller.expect_none();
 }
 
-/// C5: a program that does not read must not be told, again and again, of an end that it would
+/// C5: a program that does not read must not get, again and again, an end that it would
 /// have to read.
 pub(crate) fn none_is_silent_about_a_half_close<P: Poller>() {
     let (near, far) = tcp_pair();

@@ -85,7 +85,7 @@ pub(crate) fn a_refused_add_leaves_nothing_registered<P: Poller + AsRawFd + On>(
     outer.expect_none();
 }
 
-/// C6: the filter for out-of-band data tells of the end as well, which must neither be lost nor
+/// C6: the filter for out-of-band data reports the end as well, which must neither be lost nor
 /// keep a wait busy.
 pub(crate) fn the_end_is_reported_to_those_who_asked_for_priority<P: Poller + On>() {
     let (near, far) = tcp_pair();

@@ -12,7 +12,7 @@ use crate::expect::Expect;
 
 /// C9, C1: an unbound datagram socket has room to send, so it is writable from the start.
 ///
-/// Beside the 19,000 there are those of the test itself, within a limit of 20,000 that many
+/// In addition to the 19,000 there are those of the test itself, within a limit of 20,000 that many
 /// systems have.
 pub(crate) fn thousands_ready_at_once_are_all_reported<P: Poller>() {
     const COUNT: usize = 19_000;
@@ -33,7 +33,7 @@ pub(crate) fn thousands_ready_at_once_are_all_reported<P: Poller>() {
             reported.insert(event.token);
         }
         waits += 1;
-        assert!(waits < 100, "only {} were told in {waits} waits", reported.len());
+        assert!(waits < 100, "only {} were reported in {waits} waits", reported.len());
     }
     while poller.wait(0).unwrap().len() < COUNT {
         waits += 1;
@@ -41,7 +41,7 @@ pub(crate) fn thousands_ready_at_once_are_all_reported<P: Poller>() {
     }
 }
 
-/// C9, C3: nothing is told twice, and nothing is lost between two waits.
+/// C9, C3: nothing is reported twice, and nothing is lost between two waits.
 pub(crate) fn every_edge_is_reported_once_beyond_the_first_buffer<P: Poller>() {
     const COUNT: u32 = 300;
     for mode in [Mode::Edge, Mode::Oneshot] {

@@ -1,4 +1,4 @@
-//! How often readiness is told.
+//! How often readiness is reported.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
@@ -104,7 +104,7 @@ pub(crate) fn a_peek_takes_no_readiness_away<P: Poller>() {
     }
 }
 
-/// C3, C4: both ends work as fast as they can, so that data and room arrive while they are told of
+/// C3, C4: both ends work as fast as they can, so that data and room arrive while they are reported
 /// and asked for.
 pub(crate) fn no_arrival_of_a_stream_is_lost<P: Poller>() {
     const LENGTH: usize = 4 << 20;

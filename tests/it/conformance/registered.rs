@@ -41,7 +41,7 @@ pub(crate) fn a_registered_source_is_reported_as_its_object_says<P: Poller>() {
     poller.expect_none();
 }
 
-/// C16: as a close alone would not do on epoll.
+/// C16: which on epoll a close would not do.
 pub(crate) fn a_dropped_source_is_silent_though_a_duplicate_lives<P: Poller>() {
     for mode in [Mode::Level, Mode::Edge, Mode::Oneshot, Mode::EdgeOneshot] {
         let (near, mut far) = pair();
@@ -134,7 +134,7 @@ pub(crate) fn a_source_that_is_refused_is_closed<P: Poller>() {
     Registered::new(poller.registry(), near, |_| EventObject::client(-1)).unwrap_err();
     assert_eq!(far.read(&mut [0]).unwrap(), 0, "its other end is closed");
 
-    // Whoever wants it back lends it.
+    // To get it back, lend it.
     let (near, mut far) = pair();
     Registered::new(poller.registry(), &near, |_| EventObject::client(-1)).unwrap_err();
     far.write_all(b"x").unwrap();

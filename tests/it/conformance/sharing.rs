@@ -64,7 +64,7 @@ const LONG: Duration = Duration::from_millis(20_000);
 const BLOCKED: Duration = Duration::from_millis(50);
 
 /// Registers what eight threads read from 200 sockets, one byte a message, and returns how often two of
-/// them were told of the same socket at once. Panics if a message is lost.
+/// them got the same socket at once. Panics if a message is lost.
 fn overlaps<P: Share>(interest: Interest, mode: Mode, messages: usize) -> usize {
     const THREADS: usize = 8;
     let messages = messages * times() as usize;

@@ -145,7 +145,7 @@ pub(crate) fn a_signal_does_not_change_a_timeout<P: Poller + 'static>() {
     for timeout in [200 * MS, Duration::from_nanos(200_000_001)] {
         let start = Instant::now();
         let waiter = thread::spawn(move || wait_for_nothing::<P>(timeout));
-        // Whoever begins the timeout anew at each signal waits for all of these.
+        // A wait that began its timeout again at each signal would wait for all of these.
         while start.elapsed() < LATE && !waiter.is_finished() {
             thread::sleep(10 * MS);
             signal(&waiter);
@@ -171,8 +171,8 @@ pub(crate) fn a_deadline_that_passes_in_a_handler_ends_the_wait<P: Poller + 'sta
     let elapsed = waiter.join().unwrap();
     assert_eq!(SIGNALS.load(Ordering::Relaxed), 1);
     assert!(elapsed >= TIMEOUT, "ended after {elapsed:?}");
-    // The handler returns at 1.25 times the timeout. Whoever waits on for the 0.75 that were
-    // left when it began, or for all of it anew, ends at 2 or later.
+    // The handler returns at 1.25 times the timeout. A wait that goes on for the 0.75 that were
+    // left when it began, or for all of it again, ends at 2 or later.
     assert!(elapsed < TIMEOUT * 7 / 4, "ended after {elapsed:?}");
 }
 
@@ -192,7 +192,7 @@ pub(crate) fn ten_thousand_signals_a_second_change_no_timeout<P: Poller + 'stati
     });
 }
 
-/// C7, C3: each event is told once, while the other side waits for the answer.
+/// C7, C3: each event is reported once, while the other side waits for the answer.
 pub(crate) fn ten_thousand_signals_a_second_lose_no_event<P: Poller + 'static>() {
     let answer = |end: UnixStream, goes_on: fn() -> bool| {
         let object = EventObject::client(end.as_raw_fd()).with_mode(Mode::Edge);
@@ -273,7 +273,7 @@ pub(crate) fn a_stop_and_continue_does_not_change_a_timeout<P: Poller>() {
     let elapsed = start.elapsed();
     assert!(stopper.succeeded());
     assert!(elapsed >= timeout, "ended after {elapsed:?}");
-    // The stop ends after 1.1 s: whoever begins anew there ends at 3.1 s.
+    // The stop ends after 1.1 s: a wait that began again there would end at 3.1 s.
     assert!(elapsed < timeout * 3 / 2, "ended after {elapsed:?}");
 }
 

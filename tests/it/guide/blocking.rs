@@ -15,9 +15,9 @@ use nix::unistd::dup2_stdin;
 use pollio::{EventObject, Interest, Mode, OsPoller, Poller};
 use socket2::SockRef;
 
-use crate::alone::alone;
 use crate::descriptors::{fill, pipe};
 use crate::expect::Expect;
+use crate::subprocess::in_subprocess;
 
 const SHORT: Duration = Duration::from_millis(50);
 
@@ -90,7 +90,7 @@ fn a_pipe_that_is_writable_takes_4096_bytes() {
 
 #[test]
 fn a_line_in_the_buffer_of_stdin_is_not_reported() {
-    alone!(|| {
+    in_subprocess!(|| {
         let (reader, mut writer) = pipe();
         dup2_stdin(reader).unwrap();
         let mut poller = OsPoller::new().unwrap();
@@ -108,7 +108,7 @@ fn a_line_in_the_buffer_of_stdin_is_not_reported() {
 /// By a descriptor of one's own, there is no such buffer.
 #[test]
 fn a_duplicate_of_stdin_has_no_buffer() {
-    alone!(|| {
+    in_subprocess!(|| {
         let (reader, mut writer) = pipe();
         dup2_stdin(reader).unwrap();
         let mut stdin = File::from(io::stdin().as_fd().try_clone_to_owned().unwrap());
@@ -153,7 +153,7 @@ fn a_child_can_have_a_socket_for_its_output() {
     poller.add(EventObject::client(near.as_raw_fd()).with_mode(Mode::Edge)).unwrap();
     let mut command = std::process::Command::new("sh");
     command.args(["-c", "printf hello"]).stdout(std::os::fd::OwnedFd::from(far));
-    let mut child = crate::alone::spawn(&mut command);
+    let mut child = crate::subprocess::spawn(&mut command);
     drop(command); // it has the other end
     let mut output = Vec::new();
     loop {

@@ -12,9 +12,9 @@ use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use pollio::{EventObject, Interest, OsPoller, Poller};
 use socket2::{Domain, Socket, Type};
 
-use crate::alone::alone;
 use crate::epoll::woken;
 use crate::expect::Expect;
+use crate::subprocess::in_subprocess;
 
 /// Each wait of these returns at once.
 const WAITS: usize = 1_000;
@@ -22,7 +22,7 @@ const WAITS: usize = 1_000;
 #[test]
 #[allow(clippy::useless_conversion, reason = "an rlim_t has 64 bits, on 32-bit systems 32")]
 fn a_listener_without_room_for_a_descriptor_is_reported_at_every_wait() {
-    alone!(|| {
+    in_subprocess!(|| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let object = EventObject::server(listener.as_raw_fd());
         let mut poller = OsPoller::new().unwrap();

@@ -20,9 +20,9 @@ use nix::unistd::{mkfifo, ttyname};
 use pollio::{EventObject, Interest, Mode, OsPoller, Poller, Timer};
 use socket2::SockRef;
 
-use crate::alone::alone;
 use crate::descriptors::{pair, tcp_pair};
 use crate::expect::Expect;
+use crate::subprocess::in_subprocess;
 
 /// Each wait of these returns at once.
 const WAITS: usize = 1_000;
@@ -145,7 +145,7 @@ fn a_fifo_without_a_writer_may_get_another() {
 
 #[test]
 fn a_terminal_that_nobody_has_open_may_be_opened_again() {
-    alone!(|| {
+    in_subprocess!(|| {
         let pty = openpty(None, None).unwrap();
         let path = ttyname(&pty.slave).unwrap();
         let mut user = File::from(pty.master);
@@ -197,7 +197,7 @@ fn a_datagram_socket_that_is_not_connected_hears_of_no_room() {
 
 #[test]
 fn a_descriptor_that_was_sent_away_is_still_reported() {
-    alone!(|| {
+    in_subprocess!(|| {
         let (near, mut far) = pair();
         let (sender, receiver) = UnixStream::pair().unwrap();
         let fd = near.as_raw_fd();

@@ -1,8 +1,8 @@
 //! A simulated poller whose script is what real descriptors do, so that the contract's cases hold
 //! it to what they hold the real ones to.
 //!
-//! Real pollers watch each descriptor. What they tell by edges is scripted as arrivals; what one of
-//! them, level-triggered, no longer tells of is scripted as gone. All else, who is told what and
+//! Real pollers watch each descriptor. What they report as edges is scripted as arrivals; what one of
+//! them, level-triggered, no longer reports is scripted as gone. All else, what is reported and
 //! how often, is the simulation's.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +15,7 @@ use std::time::Duration;
 use pollio::sim::{SimPoller, World};
 use pollio::{Event, EventObject, Interest, Mode, OsPoller, Poller, Readiness, Register, Registry};
 
-/// A simulation that tells at most `BATCH` events in a wait.
+/// A simulation that reports at most `BATCH` events in a wait.
 pub(crate) struct Following<const BATCH: usize> {
     sim: SimPoller,
     registry: Registry,
@@ -28,7 +28,7 @@ pub(crate) struct Following<const BATCH: usize> {
 
 const INTERESTS: [Interest; 3] = [Interest::READABLE, Interest::WRITABLE, Interest::PRIORITY];
 
-/// More descriptors than a case has, so that one wait tells of them all.
+/// More descriptors than a case has, so that one wait reports them all.
 const ALL: usize = 1_000;
 
 /// How long the kernel is given to deliver what a case has sent. TCP takes its time.

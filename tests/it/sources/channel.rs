@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use pollio::{EventObject, Mode, Poller};
 
 use super::{AnyPoller, Receiver, Sender, SyncSender, channel, sync_channel};
-use crate::alone::alone;
 use crate::descriptors::{inherited, make_with_too_little_room_first, open};
 use crate::expect::{Expect, LONG_MS};
+use crate::subprocess::in_subprocess;
 
 const MODES: [Mode; 4] = [Mode::Level, Mode::Edge, Mode::Oneshot, Mode::EdgeOneshot];
 
@@ -363,7 +363,7 @@ fn each_value_ends_a_blocked_wait() {
     }
 }
 
-/// Threads that come and go: whoever is the last of them is reported.
+/// Threads that come and go: the last of them is reported.
 #[test]
 fn the_last_drop_of_many_threads_is_reported() {
     for round in 0..300 {
@@ -390,7 +390,7 @@ fn the_last_drop_of_many_threads_is_reported() {
 /// C11
 #[test]
 fn both_ends_close_the_descriptors_together() {
-    alone!(|| {
+    in_subprocess!(|| {
         let before = open();
         let (sender, receiver) = channel::<u8>().unwrap();
         let other = sender.clone();
@@ -404,7 +404,7 @@ fn both_ends_close_the_descriptors_together() {
 /// C11
 #[test]
 fn an_exec_closes_a_channels_descriptors() {
-    alone!(|| {
+    in_subprocess!(|| {
         let before = inherited();
         let _channel = channel::<u8>().unwrap();
         assert_eq!(inherited(), before);
@@ -414,7 +414,7 @@ fn an_exec_closes_a_channels_descriptors() {
 /// C11
 #[test]
 fn without_room_for_its_descriptors_no_channel_is_half_made() {
-    alone!(|| {
+    in_subprocess!(|| {
         let (sender, receiver) = make_with_too_little_room_first(channel);
         sender.send(1).unwrap();
         assert_eq!(taken(&receiver), [1]);

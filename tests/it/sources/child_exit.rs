@@ -11,14 +11,14 @@ use nix::errno::Errno;
 use pollio::{EventObject, Mode, Poller};
 
 use super::{AnyPoller, ChildExit};
-use crate::alone::{self, alone};
 use crate::descriptors::{inherited, make_with_too_little_room_first};
 use crate::expect::Expect;
+use crate::subprocess::{self, in_subprocess};
 
 /// A process that ends when its standard input does, with this status.
 fn spawn(status: u8) -> process::Child {
     let mut command = Command::new("sh");
-    alone::spawn(command.args(["-c", &format!("read _; exit {status}")]).stdin(Stdio::piped()))
+    subprocess::spawn(command.args(["-c", &format!("read _; exit {status}")]).stdin(Stdio::piped()))
 }
 
 fn end(process: &mut process::Child) {
@@ -154,7 +154,7 @@ fn it_leaves_the_process_alone_when_it_is_dropped() {
 /// C11
 #[test]
 fn an_exec_closes_the_descriptors_of_sources() {
-    alone!(|| {
+    in_subprocess!(|| {
         let mut process = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let before = inherited();
         let _child = ChildExit::new(&process).unwrap();
@@ -168,7 +168,7 @@ fn an_exec_closes_the_descriptors_of_sources() {
 /// C11: of a process that runs, and of one that has ended.
 #[test]
 fn without_room_for_its_descriptors_no_child_is_half_made() {
-    alone!(|| {
+    in_subprocess!(|| {
         let mut process = spawn(0);
         let running = make_with_too_little_room_first(|| ChildExit::new(&process));
         end(&mut process);
@@ -193,7 +193,7 @@ fn a_child_is_send_and_sync() {
 /// For children that std did not start, and of a number there is nothing to see of who started it.
 #[test]
 fn a_child_is_watched_by_its_number() {
-    let mut process = alone::spawn(&mut Command::new("true"));
+    let mut process = subprocess::spawn(&mut Command::new("true"));
     let child = ChildExit::from_pid(process.id()).unwrap();
     let mut poller = AnyPoller::new().unwrap();
     poller.add(EventObject::client(child.as_raw_fd()).with_token(7)).unwrap();

@@ -11,10 +11,10 @@ use std::time::Duration;
 use nix::errno::Errno;
 use pollio::{EventObject, Poller};
 
-use crate::alone::{alone, spawn};
 use crate::descriptors::allow_descriptors;
 use crate::expect::Expect;
 use crate::os_poller::OsPoller as AnyPoller;
+use crate::subprocess::{in_subprocess, spawn};
 use crate::sys::{
     ChildExit, Receiver, Sender, SyncSender, Timer, Waker, WakerFd, channel, kevent, sync_channel,
 };
@@ -102,7 +102,7 @@ fn a_wake_of_a_full_connection_does_not_block() {
 /// The model's timers are descriptors.
 #[test]
 fn a_timer_that_cannot_be_set_is_an_error() {
-    alone!(|| {
+    in_subprocess!(|| {
         const HOUR: Duration = Duration::from_secs(3_600);
         let timer = Timer::new().unwrap();
         allow_descriptors(0);
@@ -117,7 +117,7 @@ fn a_timer_that_cannot_be_set_is_an_error() {
 /// 7 CLOCK_BOOTTIME, in place of Apple's continuous time.
 #[test]
 fn each_timer_asks_kqueue_for_its_clock() {
-    alone!(|| {
+    in_subprocess!(|| {
         const HOUR: Duration = Duration::from_secs(3_600);
         let clocks = || {
             let infos = fs::read_dir("/proc/self/fdinfo").unwrap();

@@ -8,8 +8,8 @@ use nix::unistd::dup;
 use pollio::{EventObject, Poller, Registered};
 
 use super::{AnyPoller, ChildExit, Timer, Waker, channel};
-use crate::alone::spawn;
 use crate::expect::Expect;
+use crate::subprocess::spawn;
 
 /// C16: is reported once `act` has made it readable, and no more after its drop, though a duplicate of
 /// its descriptor lives on.

@@ -11,9 +11,9 @@ use nix::unistd::close;
 use pollio::{EventObject, Interest, Mode, Poller};
 
 use super::{AnyPoller, Timer};
-use crate::alone::alone;
 use crate::descriptors::make_with_too_little_room_first;
 use crate::expect::Expect;
+use crate::subprocess::in_subprocess;
 
 const MS: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -233,7 +233,7 @@ fn timers_go_off_in_their_own_time() {
 /// C11: on kqueue, a timer that runs is more to the kernel than one that does not.
 #[test]
 fn without_room_for_its_descriptors_no_timer_is_half_made() {
-    alone!(|| {
+    in_subprocess!(|| {
         let timer = make_with_too_little_room_first(|| {
             let timer = Timer::new()?;
             timer.set(MS)?;
@@ -248,7 +248,7 @@ fn without_room_for_its_descriptors_no_timer_is_half_made() {
 /// What closes its descriptor behind its back makes an error of it.
 #[test]
 fn a_closed_timer_is_an_error() {
-    alone!(|| {
+    in_subprocess!(|| {
         let timer = Timer::new().unwrap();
         close(timer.as_raw_fd()).unwrap();
         for done in [timer.set(MS), timer.set_interval(MS), timer.disarm(), timer.clear().map(drop)]

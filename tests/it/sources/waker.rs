@@ -12,9 +12,9 @@ use nix::unistd::close;
 use pollio::{EventObject, Mode, Poller};
 
 use super::{AnyPoller, Waker};
-use crate::alone::alone;
 use crate::descriptors::{inherited, make_with_too_little_room_first, open};
 use crate::expect::Expect;
+use crate::subprocess::in_subprocess;
 
 /// C15
 #[test]
@@ -175,7 +175,7 @@ fn a_waker_serves_any_poller() {
 /// C11
 #[test]
 fn a_dropped_waker_closes_its_descriptors() {
-    alone!(|| {
+    in_subprocess!(|| {
         let before = open();
         let waker = Waker::new().unwrap();
         assert!(open() > before);
@@ -187,7 +187,7 @@ fn a_dropped_waker_closes_its_descriptors() {
 /// C11
 #[test]
 fn an_exec_closes_a_wakers_descriptors() {
-    alone!(|| {
+    in_subprocess!(|| {
         let before = inherited();
         let _waker = Waker::new().unwrap();
         assert_eq!(inherited(), before);
@@ -197,7 +197,7 @@ fn an_exec_closes_a_wakers_descriptors() {
 /// C11
 #[test]
 fn without_room_for_its_descriptors_no_waker_is_half_made() {
-    alone!(|| {
+    in_subprocess!(|| {
         let waker = make_with_too_little_room_first(Waker::new);
         let mut poller = AnyPoller::new().unwrap();
         poller.add(EventObject::client(waker.as_raw_fd())).unwrap();
@@ -210,7 +210,7 @@ fn without_room_for_its_descriptors_no_waker_is_half_made() {
 /// on the first, which came to nothing.
 #[test]
 fn a_closed_waker_is_an_error() {
-    alone!(|| {
+    in_subprocess!(|| {
         let waker = Waker::new().unwrap();
         close(waker.as_raw_fd()).unwrap();
         for _ in 0..2 {

@@ -1,7 +1,7 @@
 //! A model of kqueue(2), on Linux: what the kqueue selector calls instead of its kernel.
 //!
 //! A kqueue is an epoll instance, so that it can be waited for, watched by another kqueue, and
-//! closed; its knotes stand in a table beside it. A knote is what epoll watches for it: the
+//! closed; its knotes stand in a table next to it. A knote is what epoll watches for it: the
 //! descriptor that it names, or one of its own for what is none. Epoll takes a descriptor only
 //! once, hence the write and except filters have an epoll instance each, within the kqueue's.
 //!
@@ -234,7 +234,7 @@ fn wait(
             return Ok(written);
         }
         // Not epoll_wait(2), which would take the events out while nobody holds the lock. In
-        // slices, since a stop and continue gives ppoll(2) the time anew that the stop took.
+        // slices, since a stop and continue gives ppoll(2) the time again that the stop took.
         let slice = left.map_or(SLICE, |left| left.min(SLICE));
         ppoll(&mut [PollFd::new(kq, PollFlags::POLLIN)], Some(slice.into()), None)?;
     }
@@ -674,7 +674,7 @@ impl Knote {
             (Kernel::Apple, EXCEPT) if self.registered.fflags & NOTE_LOWAT != 0 => {
                 bits == epoll::EPOLLIN && !state::is_full(self.registered.ident)
             }
-            // `filt_soexcept` and `filt_soread` look at out-of-band data alone.
+            // `filt_soexcept` and `filt_soread` look only at out-of-band data.
             (Kernel::OpenBsd | Kernel::DragonFly, EXCEPT) => bits & epoll::EPOLLPRI == 0,
             // `sorflush` takes the mark of a knote away with the buffer.
             (Kernel::FreeBsd, EVFILT_READ) if self.is_edge() && self.seen.is_deaf => true,
@@ -806,7 +806,7 @@ impl Queues {
     }
 
     fn disarm(&mut self, kq: BorrowedFd<'_>, knote: &Knote) {
-        // It fails on what was closed meanwhile, which needs no more.
+        // It fails on what was closed in between, which needs no more.
         let _ = self
             .of(kq, knote.registered.filter)
             .and_then(|queue| epoll::delete(queue, knote.watched()));
@@ -854,7 +854,7 @@ fn descriptor_event(registered: Kevent, bits: u32, is_socket: bool) -> Kevent {
     } else if bits & end != 0 {
         event.flags |= EV_EOF;
         if is_error && is_socket {
-            // Which one it is, only SO_ERROR tells, and takes it away from the program. This one
+            // Which one it is, only SO_ERROR says, and takes it away from the program. This one
             // has the bit of NOTE_OOB, as BSD's ECONNRESET has.
             event.fflags = Errno::ECONNREFUSED as u32;
         }

@@ -36,7 +36,7 @@ pub(crate) fn is_full(ident: usize) -> bool {
     unread(ident).is_some_and(|bytes| bytes >= BUFFER)
 }
 
-/// Whether it was opened for writing alone.
+/// Whether it was opened only for writing.
 pub(crate) fn is_write_only(ident: usize) -> bool {
     let flags = borrow(ident).and_then(|fd| fcntl(fd, FcntlArg::F_GETFL).ok());
     flags.is_some_and(|flags| OFlag::from_bits_retain(flags) & OFlag::O_ACCMODE == OFlag::O_WRONLY)

@@ -1,4 +1,4 @@
-//! What goes into kevent(2) and comes out, for whoever stands in for the kernel.
+//! What goes into kevent(2) and comes out, for what stands in for the kernel.
 
 use super::{Filter, Flags};
 

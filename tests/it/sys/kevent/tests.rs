@@ -9,9 +9,9 @@ use signal_hook::consts::SIGUSR1;
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::*;
-use crate::alone::{Closing, alone};
 use crate::conformance::waiting::signal;
 use crate::descriptors::{drain, fill, open, pair, pipe, tcp_pair};
+use crate::subprocess::{Closing, in_subprocess};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -447,7 +447,7 @@ fn a_null_timeout_waits_for_what_another_thread_does() {
 
 #[test]
 fn a_signal_is_an_interruption_with_all_changes_applied() {
-    alone!(|| {
+    in_subprocess!(|| {
         let caught = Arc::new(AtomicBool::new(false));
         signal_hook::flag::register(SIGUSR1, Arc::clone(&caught)).unwrap();
         let (near, mut far) = pair();
@@ -537,7 +537,7 @@ fn what_a_close_removed_takes_no_room() {
 /// All eventfds have one inode, so that the second is like the first.
 #[test]
 fn a_change_of_a_closed_descriptor_finds_out_that_its_events_are_gone() {
-    alone!(|| {
+    in_subprocess!(|| {
         let (kq, first) = (Kq::new(), eventfd(true).unwrap());
         let delete = read(&first, EV_DELETE);
         kq.change(read(&first, EV_ADD));
@@ -552,7 +552,7 @@ fn a_change_of_a_closed_descriptor_finds_out_that_its_events_are_gone() {
 
 #[test]
 fn closing_a_kqueue_frees_what_it_held() {
-    alone!(|| {
+    in_subprocess!(|| {
         let before = open();
         let (kq, near, far) = ready();
         kq.change(read(&near, EV_ADD));
@@ -685,7 +685,7 @@ fn eof_is_set_when_the_reader_disconnects() {
     assert!(event.flags() & EV_EOF != 0 && event.fflags() == 0);
 }
 
-/// The manual page of macOS does not tell of the data, its kernel does.
+/// The manual page of macOS does not mention the data, its kernel reports it.
 #[test]
 fn except_returns_out_of_band_data_and_on_macos_any_data() {
     let out_of_band = |near: &_, fflags| {

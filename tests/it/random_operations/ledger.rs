@@ -1,4 +1,4 @@
-//! What several threads registered, and what another one was told of it meanwhile.
+//! What several threads registered, and what a wait in another one reported.
 
 use std::collections::HashMap;
 use std::io;
@@ -27,7 +27,7 @@ struct Pages {
 
 struct Entry {
     object: EventObject,
-    /// How often it was told.
+    /// How often it was reported.
     reported: u64,
     /// When it was deleted or modified, which had returned by then.
     end: Option<u64>,
@@ -57,31 +57,31 @@ impl Ledger {
         self.pages().ends
     }
 
-    /// How often a registration was told.
+    /// How often a registration was reported.
     pub(super) fn reported(&self, token: u32) -> u64 {
         self.pages().entries.get(&token).map_or(0, |entry| entry.reported)
     }
 
-    /// Whether a wait that began at `now` may have told of this.
-    pub(super) fn tell(&self, now: u64, event: &Event) -> Result<(), String> {
+    /// Whether a wait that began at `now` may have reported this.
+    pub(super) fn report(&self, now: u64, event: &Event) -> Result<(), String> {
         let mut pages = self.pages();
         let Some(entry) = pages.entries.get_mut(&event.token) else {
-            return Err(format!("{event:?} was told, which was never registered"));
+            return Err(format!("{event:?} was reported, which was never registered"));
         };
         let object = entry.object;
         if (event.fd, event.kind) != (object.fd, object.kind) {
-            return Err(format!("{event:?} was told of {object:?}"));
+            return Err(format!("{event:?} was reported for {object:?}"));
         }
         if entry.end.is_some_and(|end| end <= now) {
-            return Err(format!("{event:?} was told by a wait that began after its end"));
+            return Err(format!("{event:?} was reported by a wait that began after its end"));
         }
         if event.readiness() == Readiness::empty() {
-            return Err(format!("{event:?} was told, and nothing of it"));
+            return Err(format!("{event:?} was reported, and nothing of it"));
         }
         entry.reported += 1;
         let is_oneshot = matches!(object.mode(), Mode::Oneshot | Mode::EdgeOneshot);
         if is_oneshot && entry.reported > 1 {
-            return Err(format!("{event:?} was told again, though it is a oneshot"));
+            return Err(format!("{event:?} was reported again, though it is a oneshot"));
         }
         Ok(())
     }
@@ -97,7 +97,7 @@ impl Ledger {
 }
 
 impl Ledger {
-    /// Registers `object`, of which a wait may tell before this returns, in place of what there was.
+    /// Registers `object`, which a wait may report before this returns, in place of what there was.
     fn register(
         &self,
         object: EventObject,

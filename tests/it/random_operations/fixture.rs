@@ -14,19 +14,19 @@ use pollio::{Event, EventKind, EventObject, Poller, Readiness, Registry};
 
 use super::ledger::Ledger;
 use super::operation::{Amount, Asked, End, Operation, What, Which};
-use super::thing::{LONG, Thing, bits};
+use super::watched::{LONG, Watched, bits};
 use crate::kernel::Kernel;
 
 /// A place for a descriptor, and its like.
 struct Slot {
     what: What,
-    thing: Option<Thing>,
+    watched: Option<Watched>,
     /// The number of the last descriptor here.
     last: Option<RawFd>,
 }
 
 /// The descriptors of a sequence, and the model of what is registered.
-pub(super) struct World {
+pub(super) struct Fixture {
     kernel: Kernel,
     registry: Registry,
     slots: Vec<Slot>,
@@ -35,19 +35,19 @@ pub(super) struct World {
     /// The least number of events that a wait has room for.
     capacity: usize,
     waits: u32,
-    /// What another thread was told that waits meanwhile, beside others that register.
+    /// What the wait of another thread reported, while others register.
     ledger: Option<Arc<Ledger>>,
 }
 
-impl World {
-    /// A world of one thread, which waits in between.
-    pub(super) fn alone(
+impl Fixture {
+    /// A fixture of one thread, which waits in between.
+    pub(super) fn of_one_thread(
         kernel: Kernel,
         registry: Registry,
         slots: &[What],
         capacity: usize,
     ) -> Self {
-        let slots = slots.iter().map(|what| Slot { what: *what, thing: None, last: None });
+        let slots = slots.iter().map(|what| Slot { what: *what, watched: None, last: None });
         let token = u32::MAX - 8; // it wraps
         let slots = slots.collect();
         Self { kernel, registry, slots, token, capacity, waits: 0, ledger: None }
@@ -61,27 +61,29 @@ impl World {
         token: u32,
     ) -> Self {
         let registry = Registry::new(ledger.clone());
-        let world = Self::alone(kernel, registry, slots, 0);
-        Self { token, ledger: Some(ledger), ..world }
+        let fixture = Self::of_one_thread(kernel, registry, slots, 0);
+        Self { token, ledger: Some(ledger), ..fixture }
     }
 
     /// Does all of it but for the waits.
     pub(super) fn operate(&mut self, operation: Operation) -> Result<(), String> {
         match operation {
             Operation::Wait | Operation::WaitForAll => Ok(()),
-            Operation::Add(which, asked) => self.register(which, |world, fd| world.add(fd, asked)),
+            Operation::Add(which, asked) => {
+                self.register(which, |fixture, fd| fixture.add(fd, asked))
+            }
             Operation::Modify(which, asked) => {
-                self.register(which, |world, fd| world.modify(fd, asked))
+                self.register(which, |fixture, fd| fixture.modify(fd, asked))
             }
             Operation::Delete(which) => self.register(which, Self::delete),
             Operation::Write(slot, end, amount) => {
-                self.act(slot, |thing, kernel| thing.write(kernel, end, amount))
+                self.act(slot, |watched, kernel| watched.write(kernel, end, amount))
             }
-            Operation::Read(slot, end, amount) => self.act(slot, |thing, _| {
-                thing.read(end, amount);
+            Operation::Read(slot, end, amount) => self.act(slot, |watched, _| {
+                watched.read(end, amount);
                 Ok(())
             }),
-            Operation::WriteOutOfBand(slot) => self.act(slot, Thing::write_out_of_band),
+            Operation::WriteOutOfBand(slot) => self.act(slot, Watched::write_out_of_band),
             // There, a socket whose reading was shut down reports no later reset as an edge: `sorflush`.
             Operation::Shutdown(_, End::Near, how)
                 if self.kernel == Kernel::FreeBsd && how != Shutdown::Write =>
@@ -89,17 +91,17 @@ impl World {
                 Ok(())
             }
             Operation::Shutdown(slot, end, how) => {
-                self.act(slot, |thing, _| thing.shutdown(end, how))
+                self.act(slot, |watched, _| watched.shutdown(end, how))
             }
-            Operation::CloseFar(slot) => self.act(slot, |thing, _| thing.close_far(false)),
-            Operation::ResetFar(slot) => self.act(slot, |thing, _| thing.close_far(true)),
-            Operation::Duplicate(slot) => self.act(slot, |thing, _| {
-                thing.duplicate();
+            Operation::CloseFar(slot) => self.act(slot, |watched, _| watched.close_far(false)),
+            Operation::ResetFar(slot) => self.act(slot, |watched, _| watched.close_far(true)),
+            Operation::Duplicate(slot) => self.act(slot, |watched, _| {
+                watched.duplicate();
                 Ok(())
             }),
             Operation::Close(Which(slot, nth)) => self.close(slot, nth),
             Operation::Open(slot, what) => {
-                while self.slots[slot].thing.is_some() {
+                while self.slots[slot].watched.is_some() {
                     self.close(slot, 0)?;
                 }
                 self.slots[slot].what = what;
@@ -112,11 +114,11 @@ impl World {
 
     /// Opens what was never opened.
     fn open(&mut self, slot: usize) {
-        let Slot { what, thing, last } = &mut self.slots[slot];
+        let Slot { what, watched, last } = &mut self.slots[slot];
         if last.is_none() {
-            let new = Thing::open(what.on(self.kernel));
+            let new = Watched::open(what.on(self.kernel));
             *last = Some(new.nears[0].number());
-            *thing = Some(new);
+            *watched = Some(new);
         }
     }
 
@@ -124,20 +126,20 @@ impl World {
     fn act(
         &mut self,
         slot: usize,
-        act: impl FnOnce(&mut Thing, Kernel) -> Result<(), String>,
+        act: impl FnOnce(&mut Watched, Kernel) -> Result<(), String>,
     ) -> Result<(), String> {
         self.open(slot);
-        let Some(thing) = &mut self.slots[slot].thing else { return Ok(()) };
+        let Some(watched) = &mut self.slots[slot].watched else { return Ok(()) };
         if let Some(ledger) = &self.ledger {
-            // What is told from here on may be told of what happens now.
-            for registration in &mut thing.registrations {
+            // What is reported from here on may be for what happens now.
+            for registration in &mut watched.registrations {
                 registration.learn(ledger.reported(registration.object.token));
             }
         }
-        let before = thing.bits();
-        act(thing, self.kernel)?;
-        let after = thing.bits();
-        thing.touch(self.kernel, after - before);
+        let before = watched.bits();
+        act(watched, self.kernel)?;
+        let after = watched.bits();
+        watched.touch(self.kernel, after - before);
         Ok(())
     }
 
@@ -145,24 +147,24 @@ impl World {
     /// next.
     fn close(&mut self, slot: usize, nth: usize) -> Result<(), String> {
         self.open(slot);
-        let Slot { thing: place, last, .. } = &mut self.slots[slot];
-        let Some(thing) = place else { return Ok(()) };
-        let fd = thing.nears[nth % thing.nears.len()].number();
-        if self.ledger.is_some() && thing.is_registered(fd) {
-            thing.forget(fd);
+        let Slot { watched: place, last, .. } = &mut self.slots[slot];
+        let Some(watched) = place else { return Ok(()) };
+        let fd = watched.nears[nth % watched.nears.len()].number();
+        if self.ledger.is_some() && watched.is_registered(fd) {
+            watched.forget(fd);
             check("delete", EventObject::client(fd), self.registry.delete(fd), Ok(()))?;
         }
-        thing.nears.retain(|near| near.number() != fd);
+        watched.nears.retain(|near| near.number() != fd);
         *last = Some(fd);
         if self.kernel.is_kqueue() {
-            thing.forget(fd);
+            watched.forget(fd);
         }
-        let may_be_mistaken = thing.what.is_anonymous() || !thing.nears.is_empty();
-        if thing.nears.is_empty() {
+        let may_be_mistaken = watched.what.is_anonymous() || !watched.nears.is_empty();
+        if watched.nears.is_empty() {
             *place = None;
         }
         if self.kernel.is_kqueue() && may_be_mistaken && self.ledger.is_none() {
-            // The model of kqueue is not told of a close: else it would take what has the number
+            // The model of kqueue does not see a close: else it would take what has the number
             // next for the same.
             self.delete(fd)?;
         }
@@ -176,9 +178,9 @@ impl World {
         register: impl FnOnce(&mut Self, RawFd) -> Result<(), String>,
     ) -> Result<(), String> {
         self.open(slot);
-        let Slot { thing, last, .. } = &self.slots[slot];
-        let fd = match thing {
-            Some(thing) => thing.nears[nth % thing.nears.len()].number(),
+        let Slot { watched, last, .. } = &self.slots[slot];
+        let fd = match watched {
+            Some(watched) => watched.nears[nth % watched.nears.len()].number(),
             None if self.ledger.is_some() => return Ok(()),
             None => last.expect("it was opened"),
         };
@@ -187,9 +189,9 @@ impl World {
     }
 
     /// What has this number, if it is one of ours.
-    fn holder(&mut self, fd: RawFd) -> Option<&mut Thing> {
-        let mut things = self.slots.iter_mut().filter_map(|slot| slot.thing.as_mut());
-        things.find(|thing| thing.nears.iter().any(|near| near.number() == fd))
+    fn holder(&mut self, fd: RawFd) -> Option<&mut Watched> {
+        let mut watched = self.slots.iter_mut().filter_map(|slot| slot.watched.as_mut());
+        watched.find(|watched| watched.nears.iter().any(|near| near.number() == fd))
     }
 
     fn object(&mut self, fd: RawFd, asked: Asked) -> EventObject {
@@ -207,8 +209,10 @@ impl World {
         let kernel = self.kernel;
         let expected = match self.holder(fd) {
             None => Err(Errno::EBADF),
-            Some(thing) if kernel == Kernel::Epoll && thing.is_registered(fd) => Err(Errno::EEXIST),
-            Some(thing) => thing.register(kernel, object),
+            Some(watched) if kernel == Kernel::Epoll && watched.is_registered(fd) => {
+                Err(Errno::EEXIST)
+            }
+            Some(watched) => watched.register(kernel, object),
         };
         check("add", object, self.registry.add(object), expected)
     }
@@ -218,8 +222,8 @@ impl World {
         let kernel = self.kernel;
         let expected = match self.holder(fd) {
             None => Err(unknown(kernel)),
-            Some(thing) if !thing.is_registered(fd) => Err(Errno::ENOENT),
-            Some(thing) => thing.register(kernel, object),
+            Some(watched) if !watched.is_registered(fd) => Err(Errno::ENOENT),
+            Some(watched) => watched.register(kernel, object),
         };
         check("modify", object, self.registry.modify(object), expected)
     }
@@ -228,9 +232,9 @@ impl World {
         let kernel = self.kernel;
         let expected = match self.holder(fd) {
             None => Err(unknown(kernel)),
-            Some(thing) if !thing.is_registered(fd) => Err(Errno::ENOENT),
-            Some(thing) => {
-                thing.forget(fd);
+            Some(watched) if !watched.is_registered(fd) => Err(Errno::ENOENT),
+            Some(watched) => {
+                watched.forget(fd);
                 Ok(())
             }
         };
@@ -240,7 +244,7 @@ impl World {
     /// Gives everything that is open something to read.
     pub(super) fn write_to_all(&mut self) -> Result<(), String> {
         for slot in 0..self.slots.len() {
-            if self.slots[slot].thing.is_some() {
+            if self.slots[slot].watched.is_some() {
                 self.operate(Operation::Write(slot, End::Far, Amount::One))?;
             }
         }
@@ -275,7 +279,7 @@ impl World {
         }
     }
 
-    /// Waits until the other thread was told what it must be.
+    /// Waits until the other thread's wait reported what it must.
     pub(super) fn await_reported(&mut self) -> Result<(), String> {
         let Some(ledger) = self.ledger.clone() else { return Ok(()) };
         let start = Instant::now();
@@ -287,9 +291,9 @@ impl World {
             let bits = self.bits();
             let mut lost = None;
             for (slot, bits) in self.slots.iter_mut().zip(bits) {
-                let Some(thing) = &mut slot.thing else { continue };
-                let polled = thing.polled(bits, bits);
-                for registration in &mut thing.registrations {
+                let Some(watched) = &mut slot.watched else { continue };
+                let polled = watched.polled(bits, bits);
+                for registration in &mut watched.registrations {
                     let object = registration.object;
                     if registration.learn(ledger.reported(object.token)) {
                         reported.push(object.token);
@@ -298,7 +302,7 @@ impl World {
                     if registration.lost(self.kernel, polled) != Readiness::empty()
                         && !reported.contains(&object.token)
                     {
-                        lost = Some(format!("{object:?} is not told"));
+                        lost = Some(format!("{object:?} is not reported"));
                     }
                 }
             }
@@ -312,15 +316,15 @@ impl World {
 
     /// What poll(2) says of each slot.
     fn bits(&self) -> Vec<PollFlags> {
-        let things = || self.slots.iter().filter_map(|slot| slot.thing.as_ref());
-        let mut entries: Vec<_> = things().flat_map(Thing::entries).collect();
+        let watched = || self.slots.iter().filter_map(|slot| slot.watched.as_ref());
+        let mut entries: Vec<_> = watched().flat_map(Watched::entries).collect();
         poll(&mut entries, PollTimeout::ZERO).unwrap();
         let mut polled = entries.chunks(2);
-        let bits = |slot: &Slot| slot.thing.as_ref().map(|_| bits(polled.next().unwrap()));
+        let bits = |slot: &Slot| slot.watched.as_ref().map(|_| bits(polled.next().unwrap()));
         self.slots.iter().map(bits).map(|bits| bits.unwrap_or(PollFlags::empty())).collect()
     }
 
-    /// Checks what a wait told. Returns what may still be on its way.
+    /// Checks what a wait reported. Returns what may still be on its way.
     fn check_reported(
         &mut self,
         reported: &[Event],
@@ -332,22 +336,22 @@ impl World {
         let (waits, kernel) = (self.waits, self.kernel);
         let mut registrations = Vec::new();
         for (slot, (before, after)) in self.slots.iter_mut().zip(before.iter().zip(after)) {
-            let Some(thing) = &mut slot.thing else { continue };
-            let polled = thing.polled(*before, *after);
-            registrations.extend(thing.registrations.iter_mut().map(|one| (one, polled)));
+            let Some(watched) = &mut slot.watched else { continue };
+            let polled = watched.polled(*before, *after);
+            registrations.extend(watched.registrations.iter_mut().map(|one| (one, polled)));
         }
         for event in reported {
             let registration = registrations
                 .iter_mut()
                 .find(|(registration, _)| registration.object.token == event.token);
             let Some((registration, polled)) = registration else {
-                return Err(format!("{event:?} was told, which is not registered"));
+                return Err(format!("{event:?} was reported, which is not registered"));
             };
             if registration.reported_in == waits {
-                return Err(format!("{event:?} was told twice in a wait"));
+                return Err(format!("{event:?} was reported twice in a wait"));
             }
             registration.reported_in = waits;
-            registration.tell(kernel, event, *polled, is_all)?;
+            registration.report(kernel, event, *polled, is_all)?;
         }
         let mut late = None;
         for (registration, polled) in registrations {
@@ -359,7 +363,7 @@ impl World {
                 registration.forget_arrivals();
                 continue;
             }
-            let lost = format!("{:?} was not told of {lost:?}", registration.object);
+            let lost = format!("{:?} was not reported with {lost:?}", registration.object);
             if !polled.takes_its_time {
                 return Err(lost);
             }

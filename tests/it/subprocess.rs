@@ -10,8 +10,8 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 use nix::unistd::alarm;
 
-/// Marks the process that is alone.
-const ALONE: &str = "POLLIO_TEST_ALONE";
+/// Marks the process of a single test.
+const IN_PROCESS: &str = "POLLIO_TEST_IN_PROCESS";
 
 /// How long a test may take there before `SIGALRM` ends it.
 const LIMIT_S: u32 = 60;
@@ -27,33 +27,33 @@ macro_rules! this_test {
 pub(crate) use this_test;
 
 /// Runs the body of the test that calls this in a process of its own.
-macro_rules! alone {
+macro_rules! in_subprocess {
     ($body:expr $(,)?) => {
-        $crate::alone::run_alone($crate::alone::this_test!(), $body)
+        $crate::subprocess::run($crate::subprocess::this_test!(), $body)
     };
 }
-pub(crate) use alone;
+pub(crate) use in_subprocess;
 
-/// Runs `body` in a process of its own: this program again, told to run the test `path` and
-/// nothing else.
-pub(crate) fn run_alone(path: &str, body: fn()) {
-    if env::var_os(ALONE).is_some() {
+/// Runs `body` in a process of its own: this program again, which runs only the test
+/// `path`.
+pub(crate) fn run(path: &str, body: fn()) {
+    if env::var_os(IN_PROCESS).is_some() {
         alarm::set(LIMIT_S);
         return body();
     }
     let mut command = this_program_again(path);
-    command.env(ALONE, "1").stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.env(IN_PROCESS, "1").stdout(Stdio::piped()).stderr(Stdio::piped());
     let output = spawn(&mut command).wait_with_output().unwrap();
     let stdout = String::from_utf8_lossy(&output.stdout);
     assert!(
         output.status.success() && stdout.contains("1 passed"),
-        "{path}, alone: {}\n{stdout}{}",
+        "{path}, in a subprocess: {}\n{stdout}{}",
         output.status,
         String::from_utf8_lossy(&output.stderr)
     );
 }
 
-/// This program, told to run one test. `path` begins with the crate, as `module_path!` does.
+/// This program, to run one test. `path` begins with the crate, as `module_path!` does.
 pub(crate) fn this_program_again(path: &str) -> Command {
     let (_crate, test) = path.split_once("::").expect("a path that begins with the crate");
     let mut command = Command::new(env::current_exe().unwrap());
@@ -74,12 +74,12 @@ pub(crate) fn spawn(command: &mut Command) -> Child {
 /// How many tests close.
 static CLOSING: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
 
-/// While one of these lives, [`spawn`] spawns nothing: for a test that runs beside others, and in
+/// While one of these lives, [`spawn`] spawns nothing: for a test that runs in parallel with others, and in
 /// which a close must close.
-#[allow(dead_code, reason = "on a BSD all such tests run alone")]
+#[allow(dead_code, reason = "on a BSD all such tests run in a subprocess")]
 pub(crate) struct Closing(());
 
-#[allow(dead_code, reason = "on a BSD all such tests run alone")]
+#[allow(dead_code, reason = "on a BSD all such tests run in a subprocess")]
 impl Closing {
     pub(crate) fn new() -> Self {
         *CLOSING.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;

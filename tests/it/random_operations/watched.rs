@@ -47,14 +47,14 @@ impl Near {
 }
 
 /// What is open in a slot.
-pub(super) struct Thing {
+pub(super) struct Watched {
     pub(super) what: What,
     pub(super) nears: Vec<Near>,
     far: Option<File>,
     pub(super) registrations: Vec<Registration>,
 }
 
-impl Thing {
+impl Watched {
     pub(super) fn open(what: What) -> Self {
         let (near, far) = match what {
             What::Unix => {
@@ -254,7 +254,7 @@ impl Thing {
         }
     }
 
-    /// Tells every registration that something happened, by which `bits` are new.
+    /// Notes for every registration that something happened, by which `bits` are new.
     pub(super) fn touch(&mut self, kernel: Kernel, bits: PollFlags) {
         for registration in &mut self.registrations {
             registration.touch(kernel, bits);
@@ -262,7 +262,7 @@ impl Thing {
     }
 }
 
-impl Drop for Thing {
+impl Drop for Watched {
     fn drop(&mut self) {
         if self.what == What::Tcp {
             // A connection that ends in good order keeps its port for a minute.

@@ -1,4 +1,4 @@
-//! What may and what must be told of a registration, by what poll(2) says.
+//! What may and what must be reported for a registration, by what poll(2) says.
 
 use nix::poll::PollFlags;
 use pollio::{Event, EventObject, Interest, Mode, Readiness};
@@ -18,7 +18,7 @@ const NOTHING: Readiness = Readiness::empty();
 
 /// The rules that hold over a kernel, where the docs say that kernels differ.
 impl Kernel {
-    /// What is told of a descriptor of which poll(2) says `bits`: nothing, or something.
+    /// What is reported of a descriptor of which poll(2) says `bits`: nothing, or something.
     pub(super) fn readiness(
         self,
         interest: Interest,
@@ -34,7 +34,7 @@ impl Kernel {
         }
     }
 
-    /// Those of the interests that have something to tell.
+    /// Those of the interests that have something to report.
     fn ready(self, interest: Interest, bits: PollFlags) -> Interest {
         interest
             .iter()
@@ -68,7 +68,7 @@ fn epoll_readiness(interest: Interest, bits: PollFlags) -> Readiness {
     reported
 }
 
-/// What the filter of one interest tells: nothing that was not asked for.
+/// What the filter of one interest reports: nothing that was not asked for.
 fn kqueue_readiness(kernel: Kernel, one: Interest, bits: PollFlags, is_socket: bool) -> Readiness {
     let (fires, end, ready, closed) = if one == Interest::WRITABLE {
         // A pipe without a reader has an end, and no error.
@@ -97,17 +97,17 @@ fn kqueue_readiness(kernel: Kernel, one: Interest, bits: PollFlags, is_socket: b
 #[derive(Debug)]
 pub(super) struct Registration {
     pub(super) object: EventObject,
-    /// Edge: the interests for which there was an arrival that was not told yet.
+    /// Edge: the interests for which there was an arrival that was not reported yet.
     due: Interest,
     /// Edge: whether a hang-up or an error is such an arrival.
     hang_up_is_due: bool,
-    /// Edge: whether anything at all happened to the descriptor since it was told.
+    /// Edge: whether anything at all happened to the descriptor since it was reported.
     is_touched: bool,
-    /// Oneshot: whether it was not told since it was added or modified.
+    /// Oneshot: whether it was not reported since it was added or modified.
     is_armed: bool,
-    /// The wait that told of it last.
+    /// The wait that reported it last.
     pub(super) reported_in: u32,
-    /// With several threads: how often it was told, as far as is known.
+    /// With several threads: how often it was reported, as far as is known.
     reported: u64,
 }
 
@@ -145,13 +145,13 @@ impl Registration {
         self.hang_up_is_due |= bits.intersects(HUP | ERR);
     }
 
-    /// What is lost if it is not told.
+    /// What is lost if it is not reported.
     pub(super) fn lost(&self, kernel: Kernel, polled: Polled) -> Readiness {
         let must = |bits| self.must(kernel, bits, polled.is_socket);
         must(polled.before) & must(polled.after)
     }
 
-    /// What must be told of a descriptor of which poll(2) says `bits`.
+    /// What must be reported of a descriptor of which poll(2) says `bits`.
     fn must(&self, kernel: Kernel, bits: PollFlags, is_socket: bool) -> Readiness {
         let interest = self.object.interest();
         let all = kernel.readiness(interest, bits, is_socket);
@@ -175,8 +175,8 @@ impl Registration {
         }
     }
 
-    /// Whether what was told could be, and learns of it. With `is_all`, there was room for more.
-    pub(super) fn tell(
+    /// Whether what was reported may be, which is noted. With `is_all`, there was room for more.
+    pub(super) fn report(
         &mut self,
         kernel: Kernel,
         event: &Event,
@@ -186,29 +186,31 @@ impl Registration {
         let Polled { before, after, is_socket, takes_its_time } = polled;
         let object = self.object;
         if (event.fd, event.kind, event.token) != (object.fd, object.kind, object.token) {
-            return Err(format!("{event:?} was told of {object:?}"));
+            return Err(format!("{event:?} was reported for {object:?}"));
         }
         let reported = event.readiness();
         let can = |bits| kernel.readiness(object.interest(), bits, is_socket);
         let (can_before, can_after) = (can(before), can(after));
         if reported == NOTHING || !(can_before | can_after).contains(reported) {
-            return Err(format!("{event:?} was told, while poll(2) says {before:?}, {after:?}"));
+            return Err(format!(
+                "{event:?} was reported, while poll(2) says {before:?}, {after:?}"
+            ));
         }
         let is_exact = kernel == Kernel::Epoll || (is_all && object.mode() != Mode::Edge);
         if is_exact && can_before == can_after && reported != can_before {
-            return Err(format!("{event:?} was told, and not all of {can_before:?}"));
+            return Err(format!("{event:?} was reported, and not all of {can_before:?}"));
         }
         let must = self.lost(kernel, polled);
         if is_all && !reported.contains(must) && !takes_its_time {
-            return Err(format!("{event:?} was told, and not all of {must:?}"));
+            return Err(format!("{event:?} was reported, and not all of {must:?}"));
         }
         if self.is_oneshot() && !self.is_armed {
-            return Err(format!("{event:?} was told again, though it is a oneshot"));
+            return Err(format!("{event:?} was reported again, though it is a oneshot"));
         }
         let can_be_news =
             self.is_touched || takes_its_time || !(self.due & object.interest()).is_empty();
         if object.mode() == Mode::Edge && !can_be_news {
-            return Err(format!("{event:?} was told again, though nothing happened"));
+            return Err(format!("{event:?} was reported again, though nothing happened"));
         }
         self.is_armed = false;
         if is_all || kernel == Kernel::Epoll {
@@ -224,7 +226,7 @@ impl Registration {
         Ok(())
     }
 
-    /// Learns how often it was told by now, of whatever was due, and says whether that is news.
+    /// Learns how often it was reported by now, of whatever was due, and says whether that is news.
     pub(super) fn learn(&mut self, reported: u64) -> bool {
         let is_news = reported > self.reported;
         if is_news {
@@ -235,7 +237,7 @@ impl Registration {
         is_news
     }
 
-    /// Learns that it was looked at, and not told.
+    /// Learns that it was looked at, and not reported.
     pub(super) fn forget_arrivals(&mut self) {
         self.due = Interest::NONE;
         self.hang_up_is_due = false;

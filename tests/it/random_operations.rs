@@ -1,14 +1,14 @@
 //! Random sequences of whatever a program does with its descriptors, over each backend, against a
-//! model: poll(2) says what is ready, and the contract what may and what must be told of it.
+//! model: poll(2) says what is ready, and the contract what may and what must be reported.
 //!
 //! A sequence is the same whenever it has the same number, which a failure prints. The environment
 //! says where to begin and how many to run.
 
+mod fixture;
 mod ledger;
 mod operation;
 mod oracle;
-mod thing;
-mod world;
+mod watched;
 
 use std::env;
 use std::fmt;
@@ -24,12 +24,12 @@ use pollio::{EventObject, OsPoller, Poller, Waker};
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, RngAlgorithm, RngSeed, TestCaseError, TestError, TestRunner};
 
-use crate::alone::alone;
 use crate::kernel::Kernel;
 use crate::random::Random;
+use crate::subprocess::in_subprocess;
+use fixture::Fixture;
 use ledger::Ledger;
 use operation::{INTERESTS, MODES, Operation, Sequence, Shape, sequences};
-use world::World;
 
 /// Makes a poller whose first wait has room for so many events.
 type WithCapacity<P> = fn(usize) -> io::Result<P>;
@@ -38,13 +38,13 @@ const EPOLL: WithCapacity<OsPoller> = OsPoller::with_capacity;
 /// C1, C2, C3, C4, C5, C6, C9, C10, C16
 #[test]
 fn epoll_reports_what_poll_says_and_the_modes_allow() {
-    alone!(|| run_all(1, |number| run(number, Kernel::Epoll, EPOLL)));
+    in_subprocess!(|| run_all(1, |number| run(number, Kernel::Epoll, EPOLL)));
 }
 
 /// C1, C2, C3, C4, C9, C12
 #[test]
 fn epoll_reports_a_thread_what_others_do() {
-    alone!(|| run_all(16, |number| run_threads(number, Kernel::Epoll, EPOLL)));
+    in_subprocess!(|| run_all(16, |number| run_threads(number, Kernel::Epoll, EPOLL)));
 }
 
 /// Makes the two tests over each system's kqueue, which share the sequences out.
@@ -62,13 +62,13 @@ macro_rules! systems {
                 /// C1, C2, C3, C4, C5, C6, C9, C10, C16
                 #[test]
                 fn it_reports_what_poll_says_and_the_modes_allow() {
-                    alone!(|| run_all(5, |number| run(number, KERNEL, KQUEUE)));
+                    in_subprocess!(|| run_all(5, |number| run(number, KERNEL, KQUEUE)));
                 }
 
                 /// C1, C2, C3, C4, C9, C12
                 #[test]
                 fn it_reports_to_a_thread_what_others_do() {
-                    alone!(|| run_all(5 * 16, |number| run_threads(number, KERNEL, KQUEUE)));
+                    in_subprocess!(|| run_all(5 * 16, |number| run_threads(number, KERNEL, KQUEUE)));
                 }
             }
         )*}
@@ -78,10 +78,10 @@ macro_rules! systems {
 systems! { apple freebsd netbsd openbsd dragonfly }
 
 /// The number of the first sequence.
-const FIRST: &str = "POLLIO_MODEL_FIRST";
+const FIRST: &str = "POLLIO_FIRST_SEQUENCE";
 
 /// How many to run over each backend, without the limit of time that a test has otherwise.
-const COUNT: &str = "POLLIO_MODEL_COUNT";
+const COUNT: &str = "POLLIO_SEQUENCES";
 
 /// Runs one of `part` of the sequences that a test or the environment asks for.
 fn run_all(part: u64, run: impl Fn(u64)) {
@@ -130,20 +130,20 @@ fn run<P: Poller>(number: u64, kernel: Kernel, with_capacity: WithCapacity<P>) {
     hold(number, &sequences(shape), |sequence: &Sequence| {
         let mut poller = with_capacity(capacity).unwrap();
         let registry = poller.registry().clone();
-        let mut world = World::alone(kernel, registry, &sequence.slots, capacity);
+        let mut fixture = Fixture::of_one_thread(kernel, registry, &sequence.slots, capacity);
         for (step, operation) in sequence.operations.iter().enumerate() {
             let done = match operation {
-                Operation::Wait => world.wait(&mut poller, false).map(drop),
-                Operation::WaitForAll => world.wait_for_all(&mut poller),
-                operation => world.operate(*operation),
+                Operation::Wait => fixture.wait(&mut poller, false).map(drop),
+                Operation::WaitForAll => fixture.wait_for_all(&mut poller),
+                operation => fixture.operate(*operation),
             };
             done.map_err(|error| format!("step {step}: {error}"))?;
         }
-        let mut wait = |world: &mut World| world.wait_for_all(&mut poller);
-        wait(&mut world).map_err(|error| format!("at the end: {error}"))?;
-        // There is news for those that were told of something else, and for those that were silent.
-        world.write_to_all().map_err(|error| format!("when all is written to: {error}"))?;
-        wait(&mut world).map_err(|error| format!("after all was written to: {error}"))
+        let mut wait = |fixture: &mut Fixture| fixture.wait_for_all(&mut poller);
+        wait(&mut fixture).map_err(|error| format!("at the end: {error}"))?;
+        // There is news for what was reported with something else, and for what was silent.
+        fixture.write_to_all().map_err(|error| format!("when all is written to: {error}"))?;
+        wait(&mut fixture).map_err(|error| format!("after all was written to: {error}"))
     });
 }
 
@@ -162,15 +162,15 @@ fn run_threads<P: Poller>(number: u64, kernel: Kernel, with_capacity: WithCapaci
         let the_end = Waker::new().unwrap();
         poller.add(EventObject::client(the_end.as_raw_fd())).unwrap();
         // They last as long as the threads: who closes a number without a delete gives it to others.
-        let world = |sequence: &Sequence, token| {
-            World::beside_others(kernel, ledger.clone(), &sequence.slots, token)
+        let fixture = |sequence: &Sequence, token| {
+            Fixture::beside_others(kernel, ledger.clone(), &sequence.slots, token)
         };
-        let mut worlds = [world(one, 1 << 30), world(other, 1 << 31)];
+        let mut worlds = [fixture(one, 1 << 30), fixture(other, 1 << 31)];
         thread::scope(|scope| {
-            for (world, sequence) in worlds.iter_mut().zip([one, other]) {
+            for (fixture, sequence) in worlds.iter_mut().zip([one, other]) {
                 let (ledger, running, the_end) = (&ledger, &running, &the_end);
                 scope.spawn(move || {
-                    if let Err(error) = operate(world, sequence) {
+                    if let Err(error) = operate(fixture, sequence) {
                         ledger.fail(error);
                     }
                     if running.fetch_sub(1, Ordering::Relaxed) == 1 {
@@ -182,10 +182,10 @@ fn run_threads<P: Poller>(number: u64, kernel: Kernel, with_capacity: WithCapaci
                 let now = ledger.now();
                 let events = poller.wait(LONG_MS).unwrap();
                 if events.is_empty() {
-                    ledger.fail("nothing is told any more, not even the end".to_owned());
+                    ledger.fail("nothing is reported any more, not even the end".to_owned());
                 }
                 for event in events.iter().filter(|event| event.fd != the_end.as_raw_fd()) {
-                    if let Err(error) = ledger.tell(now, event) {
+                    if let Err(error) = ledger.report(now, event) {
                         ledger.fail(error);
                     }
                 }
@@ -195,15 +195,15 @@ fn run_threads<P: Poller>(number: u64, kernel: Kernel, with_capacity: WithCapaci
     });
 }
 
-fn operate(world: &mut World, sequence: &Sequence) -> Result<(), String> {
+fn operate(fixture: &mut Fixture, sequence: &Sequence) -> Result<(), String> {
     for (step, operation) in sequence.operations.iter().enumerate() {
         let done = match operation {
-            Operation::Wait | Operation::WaitForAll => world.await_reported(),
-            operation => world.operate(*operation),
+            Operation::Wait | Operation::WaitForAll => fixture.await_reported(),
+            operation => fixture.operate(*operation),
         };
         done.map_err(|error| format!("step {step}: {error}"))?;
     }
-    world.await_reported().map_err(|error| format!("at the end: {error}"))
+    fixture.await_reported().map_err(|error| format!("at the end: {error}"))
 }
 
 /// The sequences of two threads.
