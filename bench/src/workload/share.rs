@@ -33,8 +33,11 @@ pub(crate) fn run(plan: Plan, progress: &ProgressBar) -> io::Result<Vec<Row>> {
                 name: format!("{threads} threads, {name}"),
                 rounds: plan.rounds(),
             };
-            let turns =
-                vec![turn::<all::Bare>(threads, pollers), turn::<all::Pollio<0>>(threads, pollers)];
+            let turns = vec![
+                turn::<all::Bare>(threads, pollers),
+                turn::<all::Pollio<0>>(threads, pollers),
+                turn::<all::Pollio<{ all::SPIN_US }>>(threads, pollers),
+            ];
             rows.extend(compare(case, turns, progress));
         }
     }
