@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::example::{LONG, Running, eventually, example, read_to_end, reset, write_until_stuck};
 use crate::random::Random;
+use crate::subprocess::{output, spawn};
 
 // For the test in it: `cargo test` builds examples, and runs none of what they test.
 #[path = "../../examples/async_runtime/runtime.rs"]
@@ -136,7 +137,7 @@ fn a_line_is_any_bytes() {
     let mut command = Command::new(example("async_runtime"));
     let (mut typing, input) = UnixStream::pair().unwrap();
     command.arg("127.0.0.1:0").stdin(OwnedFd::from(input)).stdout(Stdio::piped());
-    let mut server = command.spawn().unwrap();
+    let mut server = spawn(&mut command);
     // It holds the other end of the input too.
     drop(command);
     let mut stdout = BufReader::new(server.stdout.take().unwrap());
@@ -159,7 +160,7 @@ fn a_line_is_any_bytes() {
 #[test]
 fn an_input_that_cannot_be_read_is_an_error() {
     let mut command = Command::new(example("async_runtime"));
-    let output = command.arg("127.0.0.1:0").stdin(File::open("/").unwrap()).output().unwrap();
+    let output = output(command.arg("127.0.0.1:0").stdin(File::open("/").unwrap()));
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{}: {stderr}", output.status);
     assert!(stderr.contains("cannot read the input: Is a directory"), "{stderr}");

@@ -13,6 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, pipe};
 
 use crate::example::{Running, eventually, example, expect_failure, expect_usage_error};
+use crate::subprocess::{self, Closing, output};
 use crate::supervise::children_of;
 
 /// Each with arguments that it can run with, while nobody types or connects.
@@ -34,7 +35,7 @@ fn help_says_what_a_program_does_and_how_to_use_it() {
     for (name, args) in PROGRAMS {
         let with_all = [args, &["--help"]].concat();
         for args in [&["--help"][..], &["-h"], &with_all] {
-            let output = Command::new(example(name)).args(args).output().unwrap();
+            let output = output(Command::new(example(name)).args(args));
             let (stdout, stderr) = (text(output.stdout), text(output.stderr));
             assert_eq!(output.status.code(), Some(0), "{name} {args:?}: {stderr}");
             assert_eq!(stderr, "", "{name} {args:?}");
@@ -142,16 +143,12 @@ fn what_cannot_be_served_is_an_error_in_one_line() {
 fn a_program_whose_output_nobody_reads_ends_quietly() {
     for (name, args) in PROGRAMS {
         for args in [&["--help"][..], args] {
-            let (reader, writer) = pipe().unwrap();
-            drop(reader);
-            let program = spawn(Command::new(example(name)).args(args).stdout(writer));
+            let program = spawn(Command::new(example(name)).args(args).stdout(unread_pipe()));
             expect_quiet_end(name, program);
         }
         // Nor does it panic where nobody reads its complaints.
-        let (reader, writer) = pipe().unwrap();
-        drop(reader);
         let mut command = Command::new(example(name));
-        let status = command.arg("--nonsense").stderr(writer).stdin(Stdio::null()).status();
+        let status = subprocess::spawn(command.arg("--nonsense").stderr(unread_pipe())).wait();
         assert_eq!(status.unwrap().code(), Some(2), "{name}");
     }
 }
@@ -188,7 +185,7 @@ fn a_program_runs_without_a_standard_output() {
             shell.args(["-c", "exec \"$0\" \"$@\" >&-"]).arg(example(name)).args(args);
             shell
         };
-        assert_eq!(without(&["--help"]).output().unwrap().status.code(), Some(0), "{name}");
+        assert_eq!(output(&mut without(&["--help"])).status.code(), Some(0), "{name}");
 
         // It listens, though it cannot say where: no other test uses this address.
         let address = "127.77.0.1:7777";
@@ -211,7 +208,9 @@ fn an_output_that_is_full_is_an_error() {
     for (name, args) in PROGRAMS {
         let full = File::options().write(true).open("/dev/full").unwrap();
         let mut command = Command::new(example(name));
-        let output = command.args(args).stdout(full).stderr(Stdio::piped()).output().unwrap();
+        let output = subprocess::spawn(command.args(args).stdout(full).stderr(Stdio::piped()))
+            .wait_with_output()
+            .unwrap();
         let stderr = text(output.stderr);
         assert_eq!(output.status.code(), Some(1), "{name}: {stderr}");
         assert!(stderr.contains("No space left on device"), "{name}: {stderr}");
@@ -256,7 +255,7 @@ impl Drop for Program {
 
 fn spawn(command: &mut Command) -> Program {
     // Who types may do so indefinitely.
-    Program(command.stderr(Stdio::piped()).spawn().unwrap())
+    Program(subprocess::spawn(command.stderr(Stdio::piped())))
 }
 
 /// A program of whose output one line is read, and then nothing more.
@@ -264,7 +263,16 @@ fn first_line_read(command: &mut Command) -> Program {
     let mut program = spawn(command.stdout(Stdio::piped()));
     let mut stdout = BufReader::new(program.0.stdout.take().unwrap());
     assert!(stdout.read_line(&mut String::new()).unwrap() > 0);
+    // Until its exec, a child that another test spawns has a duplicate, and a write succeeds.
+    let _closing = Closing::new();
+    drop(stdout);
     program
+}
+
+/// A pipe that can be written to, and has no reader.
+fn unread_pipe() -> OwnedFd {
+    let _closing = Closing::new();
+    pipe().unwrap().1
 }
 
 #[track_caller]

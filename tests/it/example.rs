@@ -15,6 +15,8 @@ use nix::time::ClockId;
 use nix::unistd::Pid;
 use socket2::SockRef;
 
+use crate::subprocess::{output, spawn};
+
 /// Longer than anything here takes, so that what is lost fails a test instead of hanging it.
 pub(crate) const LONG: Duration = Duration::from_secs(120);
 
@@ -40,7 +42,7 @@ impl Running {
 
     /// For what `start` cannot say. The program's stdout is taken.
     pub(crate) fn spawn(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = spawn(command.stdout(Stdio::piped()));
         let stdout = lines(child.stdout.take().unwrap());
         Self { child, stdout, address: None }
     }
@@ -202,7 +204,7 @@ pub(crate) fn expect_usage_error(name: &str, args: &[&str], complaint: &str) {
 
 #[track_caller]
 fn expect_complaint(name: &str, args: &[&str], code: i32) -> String {
-    let output = Command::new(example(name)).args(args).output().unwrap();
+    let output = output(Command::new(example(name)).args(args));
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(code), "{args:?}: {}: {stderr}", output.status);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "", "{args:?}");

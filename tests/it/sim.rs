@@ -24,7 +24,7 @@ use crate::conformance::{conformance, load};
 use crate::descriptors::{drain, fill, pair};
 use crate::expect::Expect;
 use crate::kernel::{Kernel, On};
-use crate::subprocess::{Closing, this_program_again, this_test};
+use crate::subprocess::{Closing, output, this_program_again, this_test};
 use following::Following;
 
 conformance!(simulated: Following<{ usize::MAX }>);
@@ -504,7 +504,7 @@ fn a_failed_test_prints_its_seed() {
         panic!("this is not what was expected");
     }
     let path = this_test!();
-    let output = this_program_again(path).env(FAILS, "1").output().unwrap();
+    let output = output(this_program_again(path).env(FAILS, "1"));
     assert!(!output.status.success());
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(stderr.matches("with_seed(987654)").count(), 1, "{stderr}");

@@ -5,10 +5,13 @@
 //! duplicates of all descriptors, close-on-exec or not, so that for a moment a close closes nothing.
 
 use std::env;
-use std::process::{Child, Command, Stdio};
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use nix::unistd::alarm;
+use rustix::io::fcntl_dupfd_cloexec;
 
 /// Marks the process of a single test.
 const IN_PROCESS: &str = "POLLIO_TEST_IN_PROCESS";
@@ -42,8 +45,7 @@ pub(crate) fn run(path: &str, body: fn()) {
         return body();
     }
     let mut command = this_program_again(path);
-    command.env(IN_PROCESS, "1").stdout(Stdio::piped()).stderr(Stdio::piped());
-    let output = spawn(&mut command).wait_with_output().unwrap();
+    let output = output(command.env(IN_PROCESS, "1"));
     let stdout = String::from_utf8_lossy(&output.stdout);
     assert!(
         output.status.success() && stdout.contains("1 passed"),
@@ -61,14 +63,26 @@ pub(crate) fn this_program_again(path: &str) -> Command {
     command
 }
 
-/// Spawns a process while nobody [closes](Closing).
+/// Spawns a process while nobody [closes](Closing). When this returns, it has none of our descriptors any
+/// more.
 pub(crate) fn spawn(command: &mut Command) -> Child {
     let mut closing = CLOSING.0.lock().unwrap_or_else(PoisonError::into_inner);
     while *closing > 0 {
         closing = CLOSING.1.wait(closing).unwrap_or_else(PoisonError::into_inner);
     }
-    // It returns when the child has done its exec.
-    command.spawn().unwrap()
+    // Linux lets the parent of a vfork(2) go on before it closes what is close-on-exec
+    // (`begin_new_exec`), in the order of the numbers. So a high one is closed last.
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    let theirs = fcntl_dupfd_cloexec(&theirs, 900).unwrap_or_else(|_| theirs.into());
+    let child = command.spawn().unwrap();
+    drop(theirs);
+    assert_eq!(ours.read(&mut [0]).unwrap(), 0);
+    child
+}
+
+/// Runs a process to its end.
+pub(crate) fn output(command: &mut Command) -> Output {
+    spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped())).wait_with_output().unwrap()
 }
 
 /// How many tests close.

@@ -6,6 +6,7 @@ use std::{fs, io};
 use nix::sys::signal::Signal;
 
 use crate::example::{Running, eventually, example};
+use crate::subprocess::{Closing, spawn};
 
 /// A delay that no test outlives.
 const NEVER: &str = "100000";
@@ -183,14 +184,16 @@ fn nothing_is_started_once_it_is_asked_to_end() {
 fn whatever_ends_it_leaves_no_process_behind() {
     let mut command = Command::new(example("supervise"));
     command.args(["0.1", "exec sleep 60", "exit 0"]);
-    let mut supervise = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut supervise = spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
     let mut sleeping = None;
     eventually("it runs", || {
         sleeping = children_of(supervise.id()).into_iter().find(|id| name(*id) == "sleep");
         sleeping.is_some()
     });
     // Nobody reads what it prints any more.
+    let closing = Closing::new();
     drop(supervise.stdout.take());
+    drop(closing);
     let status = supervise.wait().unwrap();
     assert!(is_gone(sleeping.unwrap()));
     assert_eq!(status.code(), Some(0), "{status}");
