@@ -123,7 +123,9 @@
 //!
 //! | in place of | is |
 //! |---|---|
-//! | `pollio::OsPoller`, `Registered`, `Timer`, `Waker` | [`SimPoller`], [`Registered`], [`Timer`], [`Waker`] |
+//! | `pollio::OsPoller`, `Registered` | [`SimPoller`], [`Registered`] |
+//! | `pollio::{Timer, Waker}` | [`Timer`], [`Waker`] |
+//! | `pollio::{channel, sync_channel}` | [`channel()`], [`sync_channel`] |
 //! | `std::net` | [`net`] |
 //! | `std::os::unix::net::UnixStream`, by `pair` | [`os::unix::net::UnixStream`](os::unix::net) |
 //! | `std::os::fd::AsFd` | [`os::fd::AsFd`] |
@@ -230,6 +232,10 @@
 //! [`unready`](World::unready). A [`Waker`](crate::Waker) is a number like all others. A wait may allocate.
 
 mod agenda;
+// The same types, over queues and wakers of the simulation.
+#[path = "source/channel.rs"]
+#[allow(clippy::duplicate_mod, reason = "what they are made of differs")]
+mod channel;
 mod check;
 mod conditions;
 mod descriptor;
@@ -256,10 +262,12 @@ mod trace;
 mod world;
 
 use os::fd;
+use sync::{Arc, mpsc};
 
 #[cfg(doc)]
 use crate::Poller;
 
+pub use channel::{Receiver, Sender, SyncSender, TryIter, channel, sync_channel};
 pub use check::check;
 pub use conditions::Conditions;
 pub use poller::SimPoller;

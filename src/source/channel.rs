@@ -4,11 +4,11 @@ use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::iter::FusedIterator;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::mpsc::{SendError, TryRecvError, TrySendError};
 
-use super::Waker;
-use crate::sys::{Arc, mpsc};
+// The crate's own; in the simulation, which has this file too, those of a world.
+use super::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use super::{Arc, Waker, mpsc};
 
 /// Creates an unbounded channel, whose receiver you register like any other source.
 ///

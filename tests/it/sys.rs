@@ -18,6 +18,7 @@ mod descriptor;
 mod process;
 pub(crate) use bsd::{ChildFd, TimerFd, WakerFd};
 pub(crate) use descriptor::check_is_open;
+use std::os::fd;
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32};
 pub(crate) use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 

@@ -31,6 +31,9 @@ mod wait;
 mod waker;
 mod waking;
 
+use std::os::fd;
+
+use sys::{Arc, mpsc};
 use waker::Waker;
 
 use pollio::{

@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::panic;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SendError, TrySendError};
 use std::time::Duration;
 
 use pollio::sim::net::{TcpListener, TcpStream};
@@ -227,6 +228,89 @@ fn a_lock_and_a_queue_block_in_virtual_time() {
             let mut numbers: Vec<_> = std::iter::from_fn(|| receiver.recv().ok()).collect();
             numbers.sort_unstable();
             assert_eq!((numbers, *total.lock().unwrap()), (vec![0, 1, 2], 3));
+            Ok(())
+        });
+    }
+}
+
+/// Takes everything as an event loop does, until the last sender is dropped.
+fn receive_all(receiver: &sim::Receiver<u32>) -> io::Result<Vec<u32>> {
+    let mut poller = SimPoller::new()?;
+    poller.add(EventObject::client(receiver.as_raw_fd()).with_token(5).with_mode(Mode::Edge))?;
+    let mut values = Vec::new();
+    while !receiver.is_disconnected() {
+        assert_eq!(poller.wait(-1)?[0].token, 5);
+        values.extend(receiver.try_iter());
+    }
+    Ok(values)
+}
+
+#[test]
+fn a_channel_is_registered_and_its_last_sender_reported() {
+    for seed in 0..200 {
+        run(seed, |world| {
+            let (sender, receiver) = sim::channel()?;
+            for first in [0, 100, 200] {
+                let sender = sender.clone();
+                world.spawn("sender", move || {
+                    for number in first..first + 10 {
+                        sender.send(number).unwrap();
+                    }
+                });
+            }
+            drop(sender);
+            let mut values = receive_all(&receiver)?;
+            values.sort_unstable();
+            let expected = [0, 100, 200].into_iter().flat_map(|first| first..first + 10);
+            assert!(values.iter().copied().eq(expected), "{values:?}");
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn a_full_sync_channel_blocks_a_simulated_thread() {
+    for seed in 0..200 {
+        run(seed, |world| {
+            let (sender, receiver) = sim::sync_channel(2)?;
+            let begin = Instant::now();
+            let sending = world.spawn("sender", move || {
+                (0..5).for_each(|number| sender.send(number).unwrap());
+                begin.elapsed()
+            });
+            thread::sleep(SECOND);
+            assert_eq!(receiver.try_iter().take(2).count(), 2);
+            thread::sleep(SECOND);
+            assert_eq!(receive_all(&receiver)?, [2, 3, 4]);
+            assert!(sending.join().unwrap() >= 2 * SECOND);
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn a_channel_gives_back_what_nobody_will_receive() {
+    let why = failure(1, |_| {
+        let (sender, _receiver) = sim::sync_channel(1)?;
+        sender.send('a').unwrap();
+        assert_eq!(sender.try_send('b'), Err(TrySendError::Full('b')));
+        sender.send('c').unwrap();
+        Ok(())
+    });
+    assert!(why.contains("main: sends to another thread"), "{why}");
+    for seed in 0..50 {
+        run(seed, |world| {
+            let (sender, receiver) = sim::sync_channel(1)?;
+            let blocked = sender.clone();
+            let blocked =
+                world.spawn("sender", move || blocked.send('a').and_then(|()| blocked.send('b')));
+            thread::sleep(SECOND);
+            drop(receiver);
+            assert_eq!(blocked.join().unwrap(), Err(SendError('b')));
+            assert_eq!(sender.try_send('c'), Err(TrySendError::Disconnected('c')));
+            assert_eq!(sim::sync_channel::<u8>(0).unwrap_err().kind(), ErrorKind::InvalidInput);
+            let (sender, _) = sim::channel()?;
+            assert_eq!(sender.send('d'), Err(SendError('d')));
             Ok(())
         });
     }
