@@ -16,12 +16,14 @@ pub(super) struct Descriptor {
 }
 
 impl Descriptor {
-    pub(super) fn open(world: &World, kind: Kind) -> Self {
-        let (fd, _) = world.state().open(kind);
-        Self { world: world.clone(), fd }
+    pub(super) fn open(world: &World, kind: Kind) -> io::Result<Self> {
+        let mut state = world.state();
+        state.files.check_limit(1)?;
+        let (fd, _) = state.open(kind);
+        Ok(Self { world: world.clone(), fd })
     }
 
-    /// The first descriptor of a file.
+    /// A descriptor of a file, for which there is room.
     pub(super) fn of(world: &World, state: &mut State, file: FileId) -> Self {
         Self { world: world.clone(), fd: state.files.open(file) }
     }
@@ -29,6 +31,7 @@ impl Descriptor {
     pub(super) fn try_clone(&self) -> io::Result<Self> {
         let mut state = self.world.enter();
         let file = state.files.of(self.fd)?;
+        state.files.check_limit(1)?;
         Ok(Self::of(&self.world, &mut state, file))
     }
 

@@ -63,6 +63,10 @@ pub(super) struct Files {
     /// Numbers that were given out and closed: the lowest is used again.
     free: BTreeSet<RawFd>,
     given_out: RawFd,
+    /// Each poller is a descriptor of a real process, though nobody asks for its number here.
+    pub(super) pollers: usize,
+    /// How many may be open; any number, if none.
+    pub(super) limit: Option<usize>,
 }
 
 pub(super) fn errno(code: i32) -> io::Error {
@@ -95,6 +99,19 @@ impl Files {
     /// The file of an open descriptor.
     pub(super) fn of(&self, fd: RawFd) -> io::Result<FileId> {
         self.descriptors.get(&fd).copied().ok_or_else(|| errno(libc::EBADF))
+    }
+
+    /// How many descriptors are open.
+    pub(super) fn open_count(&self) -> usize {
+        self.descriptors.len() + self.pollers
+    }
+
+    /// Fails if there is no room for as many descriptors more.
+    pub(super) fn check_limit(&self, count: usize) -> io::Result<()> {
+        match self.limit {
+            Some(limit) if self.open_count() + count > limit => Err(errno(libc::EMFILE)),
+            _ => Ok(()),
+        }
     }
 
     /// Another descriptor of the file.
@@ -167,6 +184,7 @@ impl State {
             Kind::Listener(listening) => self.close_listener(listening),
             Kind::Timer(timer) => timer.next.into_iter().for_each(|when| self.agenda.remove(when)),
             Kind::InterestList(list) => {
+                self.files.pollers -= 1;
                 for (_, watched) in list.registered() {
                     if let Some(file) = self.files.get_mut(watched) {
                         file.watchers.retain(|(watcher, _)| *watcher != id);

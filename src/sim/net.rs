@@ -33,11 +33,12 @@ impl TcpListener {
     ///
     /// # Errors
     ///
-    /// `AddrInUse`.
+    /// `AddrInUse`; `EMFILE` at the limit of descriptors.
     pub fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
         let address = first(address)?;
         let world = World::current();
         let mut state = world.enter();
+        state.files.check_limit(1)?;
         let listening = state.listen(address, false, BACKLOG)?;
         let file = state.files.add(listening);
         state.publish(file);
@@ -49,16 +50,10 @@ impl TcpListener {
     ///
     /// # Errors
     ///
-    /// `WouldBlock` if there is none; as faults, `EMFILE` and `ConnectionAborted`.
+    /// `WouldBlock` if there is none. `EMFILE` at the limit of descriptors, whether or not there is one. As
+    /// faults, `EMFILE` and `ConnectionAborted`.
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let accept = |state: &mut State, file| {
-            let (file, client) = state.accept(file)?;
-            Ok((TcpStream(Descriptor::of(&self.0.world, state, file)), client))
-        };
-        let timeout = |file: &File| file.read_timeout;
-        self.0.blocking_call("accept", timeout, accept, |(stream, client)| {
-            format!("is {} from {client}", stream.as_raw_fd())
-        })
+        accept(&self.0).map(|(stream, client)| (TcpStream(stream), client))
     }
 
     /// [`accept`](Self::accept), again and again.
@@ -118,7 +113,8 @@ impl TcpStream {
     ///
     /// # Errors
     ///
-    /// `ConnectionRefused`; `TimedOut`, after two minutes of a full queue.
+    /// `ConnectionRefused`; `TimedOut`, after two minutes of a full queue; `EMFILE` at the limit of
+    /// descriptors.
     pub fn connect(address: impl ToSocketAddrs) -> io::Result<Self> {
         Self::connect_within(first(address)?, None)
     }
@@ -137,7 +133,7 @@ impl TcpStream {
 
     fn connect_within(address: SocketAddr, timeout: Option<Duration>) -> io::Result<Self> {
         let world = World::current();
-        let socket = Descriptor::open(&world, Kind::Socket(Unconnected::default()));
+        let socket = Descriptor::open(&world, Kind::Socket(Unconnected::default()))?;
         socket.call("connect", |state, file| {
             state.connect(file, address);
             Ok(())
@@ -321,6 +317,25 @@ impl TcpStream {
 
 fn first(address: impl ToSocketAddrs) -> io::Result<SocketAddr> {
     address.to_socket_addrs()?.next().ok_or_else(|| ErrorKind::InvalidInput.into())
+}
+
+pub(super) fn accept(listener: &Descriptor) -> io::Result<(Descriptor, SocketAddr)> {
+    let mut has_room = false;
+    let accept = |state: &mut State, file| {
+        if !has_room {
+            // The kernel reserves the descriptor before it looks at the queue.
+            state.files.check_limit(1)?;
+            has_room = true;
+        }
+        let (file, client) = state.accept(file)?;
+        Ok((Descriptor::of(&listener.world, state, file), client))
+    };
+    listener.blocking_call(
+        "accept",
+        |file| file.read_timeout,
+        accept,
+        |(stream, client)| format!("is {} from {client}", stream.as_raw_fd()),
+    )
 }
 
 pub(super) fn read(stream: &Descriptor, buffer: &mut [u8]) -> io::Result<usize> {

@@ -18,6 +18,8 @@ pub(super) struct Network {
     connections: Vec<Connection>,
     listeners: BTreeMap<SocketAddr, Vec<FileId>>,
     ports_given_out: u16,
+    /// How many connections each address still refuses, as a test scripts it.
+    refusals: BTreeMap<SocketAddr, usize>,
 }
 
 struct Connection {
@@ -70,6 +72,8 @@ struct End {
     wants_room: bool,
     /// A fault: no room, whatever the numbers say.
     has_no_room: bool,
+    /// As a test scripts it: how many more bytes arrive here before the connection is reset.
+    bytes_until_reset: Option<usize>,
 }
 
 enum Segment {
@@ -136,6 +140,15 @@ impl Network {
         self.of(id).is_unix
     }
 
+    /// Whether a test has scripted that this connection is refused.
+    fn takes_refusal(&mut self, address: SocketAddr) -> bool {
+        let Some(count) = self.refusals.get_mut(&address).filter(|count| **count > 0) else {
+            return false;
+        };
+        *count -= 1;
+        true
+    }
+
     fn next_port(&mut self) -> u16 {
         self.ports_given_out = (self.ports_given_out + 1) % 16_384;
         49_151 + self.ports_given_out
@@ -173,6 +186,7 @@ impl End {
             in_use: 0,
             wants_room: false,
             has_no_room: false,
+            bytes_until_reset: None,
         }
     }
 }
@@ -284,13 +298,18 @@ impl State {
             IpAddr::V4(_) => IpAddr::from([0; 4]),
             IpAddr::V6(_) => IpAddr::from([0; 8]),
         };
+        let is_refused = self.network.takes_refusal(address);
         let listeners = &self.network.listeners;
         let listeners = listeners
             .get(&address)
             .or_else(|| listeners.get(&SocketAddr::new(any, address.port())));
         let latency = self.network.of(id).latency;
         let listeners = match listeners {
-            Some(files) if !self.weather.fault(|kind| kind.refusals, &mut self.random) => files,
+            Some(files)
+                if !is_refused && !self.weather.fault(|kind| kind.refusals, &mut self.random) =>
+            {
+                files
+            }
             _ => {
                 self.note(|| format!("nobody listens at {address}"));
                 return self.deliver_in(latency, Delivery::Reset(id, libc::ECONNREFUSED));
@@ -460,6 +479,13 @@ impl State {
             }
             Some(Segment::Bytes(bytes)) => {
                 let was_empty = end.received.bytes.is_empty();
+                if let Some(count) = &mut end.bytes_until_reset {
+                    if *count <= bytes.len() {
+                        end.received.push(&bytes[..*count]);
+                        return self.reset_now(id);
+                    }
+                    *count -= bytes.len();
+                }
                 end.received.push(&bytes);
                 // Linux reports data as a possible PRIORITY too.
                 self.notify_end(id, Readiness::READABLE | Readiness::PRIORITY);
@@ -731,6 +757,14 @@ impl State {
 
     pub(super) fn reset_now(&mut self, id: EndId) {
         self.deliver(Delivery::ResetBoth(id));
+    }
+
+    pub(super) fn reset_after(&mut self, id: EndId, count: usize) {
+        self.network.end_mut(id.peer()).bytes_until_reset = Some(count);
+    }
+
+    pub(super) fn refuse(&mut self, address: SocketAddr, count: usize) {
+        self.network.refusals.insert(address, count);
     }
 
     pub(super) fn stall_now(&mut self, id: EndId, length: Duration) {

@@ -62,10 +62,11 @@ impl UnixStream {
     ///
     /// # Errors
     ///
-    /// None.
+    /// `EMFILE` at the limit of descriptors.
     pub fn pair() -> io::Result<(Self, Self)> {
         let world = World::current();
         let mut state = world.enter();
+        state.files.check_limit(2)?;
         let [near, far] =
             state.connect_pair().map(|file| Self(Descriptor::of(&world, &mut state, file)));
         Ok((near, far))

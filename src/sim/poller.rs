@@ -35,13 +35,16 @@ impl SimPoller {
     ///
     /// # Errors
     ///
-    /// None.
+    /// `EMFILE` at the limit of descriptors.
     pub fn with_capacity(_capacity: usize) -> io::Result<Self> {
         Self::new()
     }
 
     fn of(world: World) -> Self {
-        let file = world.state().files.add(Kind::InterestList(Default::default()));
+        let mut state = world.state();
+        let file = state.files.add(Kind::InterestList(Default::default()));
+        state.files.pollers += 1;
+        drop(state);
         Self::on(Arc::new(List { world, file }))
     }
 
@@ -112,7 +115,9 @@ fn deadlock(why: &str, seed: u64) -> io::Error {
 
 impl Poller for SimPoller {
     fn new() -> io::Result<Self> {
-        Ok(World::current_if_any().map_or_else(|| Self::with_seed(0), Self::of))
+        let Some(world) = World::current_if_any() else { return Ok(Self::with_seed(0)) };
+        world.state().files.check_limit(1)?;
+        Ok(Self::of(world))
     }
 
     fn registry(&self) -> &Registry {

@@ -10,7 +10,8 @@ use std::time::Duration;
 use super::descriptor::Descriptor;
 use super::kernel::{File, FileId, Kind, errno};
 use super::net::{
-    TcpListener, TcpStream, descriptor, local_addr, set_nonblocking, shut_down, take_error, write,
+    TcpListener, TcpStream, accept, descriptor, local_addr, set_nonblocking, shut_down, take_error,
+    write,
 };
 use super::network::Unconnected;
 use super::os::fd::{AsFd, BorrowedFd};
@@ -74,7 +75,7 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// `EMFILE`, as a fault, once a connection was accepted in this world.
+    /// `EMFILE` at the limit of descriptors, and as a fault, once a connection was accepted in this world.
     pub fn new(_domain: Domain, _kind: Type, _protocol: Option<Protocol>) -> io::Result<Self> {
         let world = World::current();
         {
@@ -87,7 +88,7 @@ impl Socket {
                 return Err(errno(libc::EMFILE));
             }
         }
-        Ok(Self(Descriptor::open(&world, Kind::Socket(Unconnected::default()))))
+        Descriptor::open(&world, Kind::Socket(Unconnected::default())).map(Self)
     }
 
     /// Gives it an address.
@@ -197,9 +198,7 @@ impl Socket {
     ///
     /// As [`TcpListener::accept`].
     pub fn accept(&self) -> io::Result<(Self, SockAddr)> {
-        let listener = TcpListener(self.0.try_clone()?);
-        let (stream, client) = listener.accept()?;
-        Ok((Self(stream.0), SockAddr(client)))
+        accept(&self.0).map(|(stream, client)| (Self(stream), SockAddr(client)))
     }
 }
 

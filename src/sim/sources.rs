@@ -27,9 +27,9 @@ impl Waker {
     ///
     /// # Errors
     ///
-    /// None.
+    /// `EMFILE` at the limit of descriptors.
     pub fn new() -> io::Result<Self> {
-        let descriptor = Descriptor::open(&World::current(), Kind::Waker(false));
+        let descriptor = Descriptor::open(&World::current(), Kind::Waker(false))?;
         Ok(Self(descriptor, AtomicBool::new(false)))
     }
 
@@ -80,9 +80,9 @@ impl Timer {
     ///
     /// # Errors
     ///
-    /// None.
+    /// `EMFILE` at the limit of descriptors.
     pub fn new() -> io::Result<Self> {
-        Ok(Self(Descriptor::open(&World::current(), Kind::Timer(Default::default()))))
+        Descriptor::open(&World::current(), Kind::Timer(Default::default())).map(Self)
     }
 
     /// See [`pollio::Timer::set`](crate::Timer::set).

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -139,6 +140,54 @@ impl World {
     /// after this call.
     pub fn set_patience(&self, patience: Duration) {
         self.state().patience = Some(patience);
+    }
+
+    /// Limits how many descriptors may be open, as `RLIMIT_NOFILE` does for a process: whatever opens one
+    /// more fails with `EMFILE`, until one is closed or the limit is raised. The limit is that of the whole
+    /// world: create the sockets of clients before.
+    ///
+    /// With [`after`](Self::after), there is no descriptor for a while:
+    ///
+    /// ```
+    /// # use std::{io, time::Duration};
+    /// # use pollio::sim::{World, net::TcpListener, thread};
+    /// # let outcome = World::run(0, |world| {
+    /// world.after(Duration::from_secs(5), |world| world.set_descriptor_limit(0));
+    /// world.after(Duration::from_secs(9), |world| world.set_descriptor_limit(usize::MAX));
+    /// # let works = || TcpListener::bind("10.0.0.1:0").is_ok();
+    /// # assert!(works());
+    /// # thread::sleep(Duration::from_secs(6));
+    /// # assert!(!works());
+    /// # thread::sleep(Duration::from_secs(6));
+    /// # assert!(works());
+    /// # Ok(())
+    /// # });
+    /// # assert_eq!(outcome.failure, None);
+    /// ```
+    pub fn set_descriptor_limit(&self, limit: usize) {
+        let mut state = self.state();
+        state.note(|| format!("up to {limit} descriptors may be open"));
+        state.files.limit = Some(limit);
+    }
+
+    /// How many descriptors are open: sockets, wakers, timers and pollers.
+    #[must_use]
+    pub fn descriptors(&self) -> usize {
+        self.state().files.open_count()
+    }
+
+    /// Refuses the next `count` connections to `address`, although somebody listens there.
+    pub fn refuse(&self, address: SocketAddr, count: usize) {
+        self.state().refuse(address, count);
+    }
+
+    /// Resets the connection of a stream, at both ends, once `count` more bytes that the stream writes have
+    /// arrived: the peer can read these, and no more. At 0, with the next one.
+    pub fn reset_after(&self, stream: &impl AsRawFd, count: usize) {
+        let mut state = self.state();
+        if let Some(end) = state.end_of(stream.as_raw_fd()) {
+            state.reset_after(end, count);
+        }
     }
 
     /// Resets the connection of a stream, at both ends, whatever is on its way.

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SendError, TrySendError};
 use std::time::Duration;
 
-use pollio::sim::net::{TcpListener, TcpStream};
+use pollio::sim::net::{SocketAddr, TcpListener, TcpStream};
+use pollio::sim::os::unix::net::UnixStream;
+use pollio::sim::socket2::{Domain, Type};
 use pollio::sim::sync::{Arc, Mutex, mpsc};
 use pollio::sim::time::Instant;
 use pollio::sim::{self, Conditions, SimPoller, Timer, Waker, World, thread};
@@ -333,6 +335,107 @@ fn a_reset_and_a_stall_are_scripted() {
         assert_eq!(server.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
         Ok(())
     });
+}
+
+#[test]
+fn a_reset_is_scripted_at_a_byte() {
+    for count in [0, 1, 7, 150, 200] {
+        run(1, |world| {
+            world.set_conditions(Conditions { fragments: true, ..Conditions::calm() });
+            let listener = TcpListener::bind(ADDRESS)?;
+            let mut client = TcpStream::connect(ADDRESS)?;
+            let (mut server, _) = listener.accept()?;
+            world.reset_after(&client, count);
+            client.write_all(&[1; 100])?;
+            client.write_all(&[2; 100])?;
+            let mut taken = Vec::new();
+            let error = server.read_to_end(&mut taken).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+            assert_eq!(taken, [[1; 100], [2; 100]].concat()[..count]);
+            assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn a_refusal_is_scripted_at_a_time() {
+    run(1, |world| {
+        world.set_conditions(Conditions::calm());
+        let _listener = TcpListener::bind(ADDRESS)?;
+        world.after(SECOND, |world| world.refuse(ADDRESS.parse().unwrap(), 2));
+        let connect = || TcpStream::connect(ADDRESS).map(drop).map_err(|error| error.kind());
+        assert_eq!(connect(), Ok(()));
+        thread::sleep(SECOND);
+        assert_eq!(connect(), Err(ErrorKind::ConnectionRefused));
+        assert_eq!(connect(), Err(ErrorKind::ConnectionRefused));
+        assert_eq!(connect(), Ok(()));
+        Ok(())
+    });
+}
+
+#[test]
+fn whatever_opens_a_descriptor_fails_at_the_limit() {
+    fn is_over<T>(result: io::Result<T>) {
+        let error = result.err().expect("no descriptor is left");
+        assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
+    }
+    run(1, |world| {
+        world.set_conditions(Conditions::calm());
+        let listener = TcpListener::bind(ADDRESS)?;
+        listener.set_nonblocking(true)?;
+        let poller = SimPoller::new()?;
+        assert_eq!(world.descriptors(), 2);
+        world.set_descriptor_limit(2);
+        // Before it looks whether anybody waits.
+        is_over(listener.accept());
+        is_over(listener.try_clone());
+        is_over(TcpListener::bind("10.0.0.1:8"));
+        is_over(TcpStream::connect(ADDRESS));
+        is_over(sim::socket2::Socket::new(Domain::IPV4, Type::STREAM, None));
+        is_over(UnixStream::pair());
+        is_over(SimPoller::new());
+        is_over(Waker::new());
+        is_over(Timer::new());
+        is_over(sim::channel::<u8>());
+        is_over(sim::sync_channel::<u8>(1));
+        // As a clone of a real one, it takes no descriptor.
+        drop(poller.try_clone()?);
+        world.set_descriptor_limit(3);
+        is_over(UnixStream::pair());
+        let waker = Waker::new()?;
+        is_over(Timer::new());
+        drop(waker);
+        drop(Timer::new()?);
+        drop(poller);
+        assert_eq!(world.descriptors(), 1);
+        UnixStream::pair().map(drop)
+    });
+}
+
+/// As `graceful_shutdown` has to do it: who came while there was no descriptor is served later.
+#[test]
+fn who_queues_while_there_is_no_descriptor_is_accepted_once_there_is_one() {
+    for seed in 0..100 {
+        let outcome = run(seed, |world| {
+            world.set_conditions(Conditions::calm());
+            let client = sim::socket2::Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            let listener = TcpListener::bind(ADDRESS)?;
+            listener.set_nonblocking(true)?;
+            let mut poller = SimPoller::new()?;
+            poller.add(EventObject::server(listener.as_raw_fd()).with_mode(Mode::Edge))?;
+            world.set_descriptor_limit(world.descriptors());
+            world.after(5 * SECOND, |world| world.set_descriptor_limit(usize::MAX));
+            client.connect(&ADDRESS.parse::<SocketAddr>().unwrap().into())?;
+            assert_eq!(poller.wait(-1)?.len(), 1);
+            let error = listener.accept().unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
+            // The edge is over.
+            while poller.wait_timeout(Some(SECOND))?.is_empty() && listener.accept().is_err() {}
+            Ok(())
+        });
+        assert_eq!(outcome.elapsed.as_secs(), 5);
+    }
 }
 
 #[test]
