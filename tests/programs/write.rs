@@ -107,6 +107,12 @@ const PROGRAMS: &[Program] = &[
                 is_shared: false })",
     },
     Program {
+        name: "http_server_shared",
+        path: "examples/http_server/main.rs",
+        start: "serve(&Arguments { address: \"10.0.0.1:7\".into(), idle: Duration::from_secs(10), \
+                is_shared: true })",
+    },
+    Program {
         name: "async_runtime",
         path: "examples/async_runtime/main.rs",
         start: "run(\"10.0.0.1:7\")",

@@ -5,11 +5,12 @@
 mod written {
     include!(concat!(env!("OUT_DIR"), "/programs.rs"));
 
-    pub(super) fn programs() -> [(&'static str, super::Start); 8] {
+    pub(super) fn programs() -> [(&'static str, super::Start); 9] {
         [
             ("echo_server", echo_server::start),
             ("proxy", proxy::start),
             ("http_server", http_server::start),
+            ("http_server_shared", http_server_shared::start),
             ("async_runtime", async_runtime::start),
             ("graceful_shutdown", graceful_shutdown::start),
             ("idle_server", idle_server::start),
@@ -24,9 +25,9 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::panic;
 use std::time::Duration;
 
-use pollio::sim::net::{Shutdown, TcpListener, TcpStream};
+use pollio::sim::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use pollio::sim::signal_hook::consts::SIGTERM;
-use pollio::sim::socket2::SockRef;
+use pollio::sim::socket2::{Domain, SockRef, Socket, Type};
 use pollio::sim::{self, Conditions, World, thread};
 
 use crate::random::Random;
@@ -339,7 +340,7 @@ fn scenario(program: &str) -> fn(Start, &World) -> io::Result<()> {
     match program.trim_end_matches("_before") {
         "echo_server" => echo_server,
         "proxy" => proxy,
-        "http_server" => http_server,
+        "http_server" | "http_server_shared" => http_server,
         "async_runtime" => async_runtime,
         "graceful_shutdown" => graceful_shutdown,
         "idle_server" => idle_server,
@@ -369,6 +370,11 @@ fn the_http_server_serves_in_every_world() {
 }
 
 #[test]
+fn the_http_server_with_a_shared_listener_serves_in_every_world() {
+    check("http_server_shared");
+}
+
+#[test]
 fn the_async_runtime_serves_in_every_world() {
     check("async_runtime");
 }
@@ -381,6 +387,33 @@ fn the_guides_timeouts_close_who_is_silent_in_every_world() {
 #[test]
 fn graceful_shutdown_ends_well_in_every_world() {
     check("graceful_shutdown");
+}
+
+/// What `tests/it/graceful_shutdown.rs` does with a process and its `RLIMIT_NOFILE`.
+#[test]
+fn graceful_shutdown_serves_who_queued_without_a_descriptor_in_every_world() {
+    let programs = written::programs();
+    let (_, start) = programs.into_iter().find(|(name, _)| *name == "graceful_shutdown").unwrap();
+    sim::check(seeds(), move |world| {
+        world.set_conditions(Conditions { stalls: false, ..Conditions::default() });
+        let server = world.spawn("server", start);
+        thread::sleep(SECOND);
+        let client = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        world.set_descriptor_limit(world.descriptors());
+        world.after(5 * SECOND, |world| world.set_descriptor_limit(usize::MAX));
+        let begin = sim::time::Instant::now();
+        client.connect(&ADDRESS.parse::<SocketAddr>().unwrap().into())?;
+        let mut client = TcpStream::from(client);
+        client.write_all(b"who comes late")?;
+        let mut answer = [0; 14];
+        client.read_exact(&mut answer)?;
+        assert_eq!(&answer, b"WHO COMES LATE");
+        let elapsed = begin.elapsed();
+        assert!(elapsed > 4 * SECOND && elapsed < 8 * SECOND, "served after {elapsed:?}");
+        drop(client);
+        world.raise(SIGTERM);
+        server.join().unwrap()
+    });
 }
 
 /// The first seed that finds a fault, and why.

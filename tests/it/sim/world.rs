@@ -210,6 +210,89 @@ fn a_timer_and_a_waker_end_a_wait() {
     }
 }
 
+/// C18: an edge or a oneshot goes to exactly one of the threads that wait on one poller, and a wake ends
+/// one wait.
+#[test]
+fn what_is_reported_once_ends_one_wait_of_a_shared_poller() {
+    for mode in [Mode::Oneshot, Mode::Edge, Mode::EdgeOneshot] {
+        let mut first = [0, 0];
+        for seed in 0..200 {
+            run(seed, |world| {
+                world.set_conditions(Conditions::calm());
+                let poller = SimPoller::new()?;
+                let waker = Waker::new()?;
+                poller.add(EventObject::client(waker.as_raw_fd()).with_mode(mode))?;
+                let waiters = [0, 1].map(|_| {
+                    let mut poller = poller.try_clone().unwrap();
+                    world.spawn("waiter", move || {
+                        let count = poller.wait_timeout(Some(10 * SECOND)).unwrap().len();
+                        (count, Instant::now())
+                    })
+                });
+                let begin = Instant::now();
+                thread::sleep(SECOND);
+                waker.wake()?;
+                let ends = waiters.map(|waiter| waiter.join().unwrap());
+                let ends = ends.map(|(count, end)| (count, (end - begin).as_secs()));
+                match ends {
+                    [(1, 1), (0, 10)] => first[0] += 1,
+                    [(0, 10), (1, 1)] => first[1] += 1,
+                    _ => panic!("{ends:?}"),
+                }
+                Ok(())
+            });
+        }
+        assert!(first.iter().all(|count| *count > 20), "{first:?}: the seed does not choose");
+    }
+}
+
+/// Each event has one reader, who re-arms it: whatever was sent is read once.
+#[test]
+fn two_threads_serve_one_poller() {
+    for seed in 0..200 {
+        run(seed, |world| {
+            let poller = SimPoller::new()?;
+            let pairs = [UnixStream::pair()?, UnixStream::pair()?, UnixStream::pair()?];
+            let (mut ours, theirs): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
+            let streams = Arc::new(theirs);
+            let oneshot = |index: usize| {
+                let token = u32::try_from(index).unwrap();
+                let object = EventObject::client(streams[index].as_raw_fd());
+                object.with_token(token).with_mode(Mode::Oneshot)
+            };
+            for (index, stream) in streams.iter().enumerate() {
+                stream.set_nonblocking(true)?;
+                poller.add(oneshot(index))?;
+            }
+            let waiters = [0, 1].map(|_| {
+                let (mut poller, streams) = (poller.try_clone().unwrap(), streams.clone());
+                world.spawn("waiter", move || {
+                    let (mut count, registry) = (0, poller.registry().clone());
+                    loop {
+                        let events = poller.wait_timeout(Some(100 * SECOND)).unwrap();
+                        if events.is_empty() {
+                            return count;
+                        }
+                        for event in events {
+                            let mut stream = &streams[event.token as usize];
+                            // Under a oneshot nobody else reads: a byte is there.
+                            count += stream.read(&mut [0]).unwrap();
+                            let object = EventObject::client(event.fd).with_token(event.token);
+                            registry.modify(object.with_mode(Mode::Oneshot)).unwrap();
+                        }
+                    }
+                })
+            });
+            for _ in 0..10 {
+                ours.iter_mut().try_for_each(|stream| stream.write_all(b"x"))?;
+            }
+            let counts = waiters.map(|waiter| waiter.join().unwrap());
+            assert_eq!(counts.iter().sum::<usize>(), 30, "{counts:?}");
+            Ok(())
+        });
+    }
+}
+
 #[test]
 fn a_lock_and_a_queue_block_in_virtual_time() {
     for seed in 0..100 {
