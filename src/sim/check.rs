@@ -46,14 +46,14 @@ pub fn check(seeds: u64, body: impl Fn(&World) -> io::Result<()> + Send + Sync +
         }
         return;
     }
-    if let Some(first) = first_failure(seeds, &body) {
+    if let Some(first) = first_failure(seeds, &body, LONGEST_COMPUTATION) {
         let again = [(); 2].map(|()| World::run(first.seed, |world| body(world)));
         panic!("{}", report(&first, &again));
     }
 }
 
-/// The lowest seed that fails.
-fn first_failure(seeds: u64, body: &Arc<Body>) -> Option<Outcome> {
+/// The lowest seed that fails. Panics if a thread computes for longer than `longest`.
+fn first_failure(seeds: u64, body: &Arc<Body>, longest: Duration) -> Option<Outcome> {
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let threads = threads.min(usize::try_from(seeds).unwrap_or(usize::MAX));
     let (sender, reports) = mpsc::channel();
@@ -71,11 +71,11 @@ fn first_failure(seeds: u64, body: &Arc<Body>) -> Option<Outcome> {
     drop(sender);
     let (mut failures, start, mut last_progress) = (Vec::new(), Instant::now(), Instant::now());
     loop {
-        match reports.recv_timeout(Duration::from_secs(1)) {
+        match reports.recv_timeout(longest / 10) {
             Ok(failure) => failures.push(failure),
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {
-                runners.iter().for_each(|runner| runner.watch());
+                runners.iter().for_each(|runner| runner.watch(longest));
                 if last_progress.elapsed() > PROGRESS {
                     last_progress = Instant::now();
                     let done = common.next.load(Ordering::Relaxed).min(seeds);
@@ -133,17 +133,19 @@ impl Runner {
     }
 
     /// Barks if nothing has happened in its world for too long.
-    fn watch(&self) {
+    fn watch(&self, longest: Duration) {
         let mut watched = self.watched();
         let Some(Watched { world, steps, since }) = &mut *watched else { return };
-        let (now, thread, seed) = world.progress();
+        let (now, thread) = world.progress();
         if now != *steps {
             (*steps, *since) = (now, Instant::now());
-        } else if since.elapsed() > LONGEST_COMPUTATION {
+        } else if since.elapsed() > longest {
             panic!(
-                "seed {seed} hangs: thread `{thread}` has made no call into the simulation for \
-                 {LONGEST_COMPUTATION:?}: it loops, or waits for something that is not simulated, such as \
-                 a lock whose owner waits"
+                "seed {} hangs: thread `{thread}` has made no call into the simulation for \
+                 {longest:?}: it loops, or waits for something that is not simulated, such as a lock that \
+                 one of these holds:{}",
+                world.seed(),
+                world.waits(),
             );
         }
     }
@@ -173,4 +175,35 @@ fn report(first: &Outcome, [again, and_again]: &[Outcome; 2]) -> String {
     }
     let name = thread::current().name().unwrap_or("the test").to_owned();
     text + &format!("  to run it alone: {SEED}={} cargo test {name}", first.seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{self, AssertUnwindSafe};
+
+    use super::*;
+    use crate::sim::thread::sleep;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Both threads are named: the one that hangs, and the one that holds the lock over a wait.
+    #[test]
+    fn a_real_lock_that_is_held_over_a_wait_is_reported() {
+        let body: Arc<Body> = Arc::new(|world| {
+            let lock = Arc::new(Mutex::new(()));
+            let held = lock.clone();
+            world.spawn("holder", move || {
+                let _guard = held.lock();
+                sleep(2 * SECOND);
+            });
+            sleep(SECOND);
+            drop(lock.lock());
+            Ok(())
+        });
+        let longest = Duration::from_millis(300);
+        let check = AssertUnwindSafe(|| first_failure(1, &body, longest));
+        let why = *panic::catch_unwind(check).unwrap_err().downcast::<String>().unwrap();
+        assert!(why.starts_with("seed 0 hangs: thread `main` has made no call"), "{why}");
+        assert!(why.contains("one of these holds:\n  holder: sleeps"), "{why}");
+    }
 }

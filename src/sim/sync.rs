@@ -2,7 +2,7 @@
 //!
 //! The rest of `std::sync` works as it is, where no thread blocks in it. A lock of the standard library that
 //! is held over a call into the simulation can hang: another thread may run during the call, and wait for
-//! the lock for real.
+//! the lock for real. [`check()`](crate::sim::check()) reports both threads then.
 
 use std::cell::OnceCell;
 use std::fmt;

@@ -272,12 +272,17 @@ impl World {
         }
     }
 
-    /// How many steps were made, by whom the last one, and the seed.
-    pub(super) fn progress(&self) -> (u64, String, u64) {
+    /// How many steps were made, and by whom the last one.
+    pub(super) fn progress(&self) -> (u64, String) {
         let state = self.state();
         let running = state.threads.list.get(state.threads.running.0);
         let name = running.map(|thread| thread.name.clone()).unwrap_or_default();
-        (state.threads.steps, name, state.seed)
+        (state.threads.steps, name)
+    }
+
+    /// Who waits for what: a line for each thread.
+    pub(super) fn waits(&self) -> String {
+        self.state().waits()
     }
 
     fn run_plan(&self, plan: Box<dyn FnOnce(&Self) + Send>) {
@@ -439,13 +444,16 @@ impl State {
 
     /// Who waits for what.
     fn deadlock(&self) -> String {
-        let mut text = "deadlock: every thread waits, and nothing will ever happen".to_owned();
+        let waits = self.waits();
+        format!("deadlock: every thread waits, and nothing will ever happen{waits}")
+    }
+
+    fn waits(&self) -> String {
+        let mut text = String::new();
         for thread in self.threads.list.iter().filter(|thread| !thread.is_done) {
-            let (what, file) = match &thread.wait {
-                Some(wait) => (wait.what, wait.file.map(|file| self.describe(file))),
-                None => ("does nothing", None),
-            };
-            text += &format!("\n  {}: {what} {}", thread.name, file.unwrap_or_default());
+            let Some(wait) = &thread.wait else { continue };
+            let file = wait.file.map(|file| self.describe(file)).unwrap_or_default();
+            text += &format!("\n  {}: {} {file}", thread.name, wait.what);
         }
         text
     }
