@@ -80,30 +80,31 @@
 //! });
 //! ```
 //!
-//! It fails at one of its first seeds:
+//! It fails at one of its first seeds (shortened):
 //!
 //! ```text
-//! seed 1 fails: thread `server` panicked: called `Result::unwrap()` on an `Err` value: Os { code: 11, kind: WouldBlock, … }
-//!   it replays exactly: 29 lines, of which the last are
+//! seed 1 fails: thread `server` panicked: … `Err` value: WouldBlock
+//!  it replays exactly: 29 lines, of which the last are
 //!    …
-//!   25.723920466 server       wait returns 1048578 Readiness(READABLE | WRITABLE)
-//!   25.723920466 server       read 1048578 gives 100
-//!   25.723920466 -            fault: room for 11 bytes only
-//!   25.723920466 server       write 1048578 takes 11 of 100
-//!   25.723920466 server       write 1048578: Resource temporarily unavailable (os error 11)
+//!  25.72392 server  wait returns 1048578 Readiness(READABLE | …)
+//!  25.72392 server  read 1048578 gives 100
+//!  25.72392 -       fault: room for 11 bytes only
+//!  25.72392 server  write 1048578 takes 11 of 100
+//!  25.72392 server  write 1048578: … unavailable (os error 11)
 //!    …
-//!   to run it alone: POLLIO_SEED=1 cargo test …
+//!  to run it alone: POLLIO_SEED=1 cargo test …
 //! ```
 //!
 //! `write_all` on a socket that does not block loses what found no room. With a loop in its place, the first
 //! seed that fails is another one:
 //!
 //! ```text
-//! seed 9 fails: deadlock: every thread waits, and nothing will ever happen
-//!   main: read 10.0.0.1:49152 to 10.0.0.1:7
-//!   server: waits for events of a poller of 1048576 (listener 10.0.0.1:7, 1 in its queue)
+//! seed 9 fails: deadlock: every thread waits, and …
+//!  main: read 10.0.0.1:49152 to 10.0.0.1:7
+//!  server: waits for events of a poller of
+//!    1048576 (listener 10.0.0.1:7, 1 in its queue)
 //!    …
-//!    1.003834921 server       accept 1048576: Too many open files (os error 24)
+//!  1.00383 server  accept 1048576: Too many open files …
 //! ```
 //!
 //! After `EMFILE`, no edge is reported for the client that still waits. `examples/echo_server.rs` has an
@@ -127,15 +128,18 @@
 //! | `pollio::{Timer, Waker}` | [`Timer`], [`Waker`] |
 //! | `pollio::{channel, sync_channel}` | [`channel()`], [`sync_channel`] |
 //! | `std::net` | [`net`] |
-//! | `std::os::unix::net::UnixStream`, by `pair` | [`os::unix::net::UnixStream`](os::unix::net) |
+//! | `UnixStream::pair` of `std` | [`UnixStream`](os::unix::net) |
 //! | `std::os::fd::AsFd` | [`os::fd::AsFd`] |
 //! | `std::thread` | [`thread`] |
 //! | `std::time::Instant` | [`time::Instant`] |
 //! | `std::sync::{mpsc, Mutex}` | [`sync`] |
-//! | `socket2`, to connect without blocking | [`socket2`] |
-//! | `signal_hook::low_level::pipe` | [`signal_hook`], and [`World::raise`] |
+//! | the crate `socket2` | [`socket2`] |
+//! | the `pipe` of `signal_hook` | [`signal_hook`], [`World::raise`] |
 //!
-//! What the network is like and what goes wrong in it is up to [`Conditions`].
+//! What the network is like and what goes wrong in it is up to [`Conditions`]. A test can also script it, at
+//! a time with [`World::after`]: [`stall`](World::stall), [`reset`](World::reset),
+//! [`reset_after`](World::reset_after) a number of bytes, [`refuse`](World::refuse), or `EMFILE` by
+//! [`set_descriptor_limit`](World::set_descriptor_limit).
 //!
 //! ## What is not simulated
 //!

@@ -66,7 +66,7 @@ impl TcpListener {
     ///
     /// # Errors
     ///
-    /// None.
+    /// It never fails: the signature is that of `std`.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         local_addr(&self.0)
     }
@@ -75,7 +75,7 @@ impl TcpListener {
     ///
     /// # Errors
     ///
-    /// None.
+    /// It never fails: the signature is that of `std`.
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         set_nonblocking(&self.0, nonblocking)
     }
@@ -84,7 +84,7 @@ impl TcpListener {
     ///
     /// # Errors
     ///
-    /// None.
+    /// `EMFILE` at the limit of descriptors.
     pub fn try_clone(&self) -> io::Result<Self> {
         self.0.try_clone().map(Self)
     }
@@ -93,7 +93,7 @@ impl TcpListener {
     ///
     /// # Errors
     ///
-    /// None.
+    /// It never fails: the signature is that of `std`.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         Ok(None)
     }
@@ -168,7 +168,7 @@ macro_rules! stream {
             ///
             /// # Errors
             ///
-            /// None.
+            /// It never fails: the signature is that of `std`.
             pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
                 set_nonblocking(&self.0, nonblocking)
             }
@@ -195,7 +195,7 @@ macro_rules! stream {
             ///
             /// # Errors
             ///
-            /// None.
+            /// It never fails: the signature is that of `std`.
             pub fn take_error(&self) -> io::Result<Option<io::Error>> {
                 take_error(&self.0)
             }
@@ -204,7 +204,7 @@ macro_rules! stream {
             ///
             /// # Errors
             ///
-            /// None.
+            /// `EMFILE` at the limit of descriptors.
             pub fn try_clone(&self) -> io::Result<Self> {
                 self.0.try_clone().map(Self)
             }
@@ -279,7 +279,7 @@ impl TcpStream {
     ///
     /// # Errors
     ///
-    /// None.
+    /// It never fails: the signature is that of `std`.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         local_addr(&self.0)
     }
@@ -300,7 +300,7 @@ impl TcpStream {
     ///
     /// # Errors
     ///
-    /// None.
+    /// It never fails: the signature is that of `std`.
     pub fn set_nodelay(&self, _nodelay: bool) -> io::Result<()> {
         Ok(())
     }

@@ -57,7 +57,7 @@ impl SimPoller {
     ///
     /// # Errors
     ///
-    /// None.
+    /// It never fails: the signature is that of the real one.
     pub fn try_clone(&self) -> io::Result<Self> {
         Ok(Self::on(self.list.clone()))
     }

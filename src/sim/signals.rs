@@ -43,7 +43,7 @@ pub mod signal_hook {
             ///
             /// # Errors
             ///
-            /// None.
+            /// It never fails: the signature is that of `signal-hook`.
             pub fn register(signal: i32, stream: UnixStream) -> io::Result<()> {
                 World::current().state().signals.push((signal, stream));
                 Ok(())

@@ -142,7 +142,7 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// None.
+    /// It never fails: the signature is that of `socket2`.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         take_error(&self.0)
     }
@@ -151,7 +151,7 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// None.
+    /// It never fails: the signature is that of `socket2`.
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         set_nonblocking(&self.0, nonblocking)
     }
@@ -160,7 +160,7 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// None.
+    /// It never fails: the signature is that of `socket2`.
     pub fn set_reuse_address(&self, _reuse: bool) -> io::Result<()> {
         Ok(())
     }
@@ -178,7 +178,7 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// None.
+    /// It never fails: the signature is that of `socket2`.
     pub fn set_tcp_nodelay(&self, _nodelay: bool) -> io::Result<()> {
         Ok(())
     }
@@ -187,7 +187,7 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// None.
+    /// It never fails: the signature is that of `socket2`.
     pub fn local_addr(&self) -> io::Result<SockAddr> {
         local_addr(&self.0).map(SockAddr)
     }
@@ -302,7 +302,7 @@ impl SockRef<'_> {
     ///
     /// # Errors
     ///
-    /// None.
+    /// It never fails: the signature is that of `socket2`.
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         set_nonblocking(self.0.0, nonblocking)
     }
@@ -311,7 +311,7 @@ impl SockRef<'_> {
     ///
     /// # Errors
     ///
-    /// None.
+    /// It never fails: the signature is that of `socket2`.
     pub fn set_tcp_nodelay(&self, _nodelay: bool) -> io::Result<()> {
         Ok(())
     }
@@ -338,7 +338,7 @@ impl SockRef<'_> {
     ///
     /// # Errors
     ///
-    /// None.
+    /// It never fails: the signature is that of `socket2`.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         take_error(self.0.0)
     }

@@ -37,7 +37,7 @@ impl Waker {
     ///
     /// # Errors
     ///
-    /// None.
+    /// It never fails: the signature is that of the real one.
     pub fn wake(&self) -> io::Result<()> {
         if self.1.swap(true, AcqRel) {
             return Ok(());
@@ -55,7 +55,7 @@ impl Waker {
     ///
     /// # Errors
     ///
-    /// None.
+    /// It never fails: the signature is that of the real one.
     pub fn clear(&self) -> io::Result<()> {
         let cleared = self.0.call("clear", |state, id| {
             if let Some(File { kind: Kind::Waker(is_woken), .. }) = state.files.get_mut(id) {
@@ -89,7 +89,7 @@ impl Timer {
     ///
     /// # Errors
     ///
-    /// None.
+    /// It never fails: the signature is that of the real one.
     pub fn set(&self, after: Duration) -> io::Result<()> {
         self.0.call("set timer", |state, id| {
             state.set_timer(id, Some(after), None);
@@ -116,7 +116,7 @@ impl Timer {
     ///
     /// # Errors
     ///
-    /// None.
+    /// It never fails: the signature is that of the real one.
     pub fn disarm(&self) -> io::Result<()> {
         self.0.call("disarm timer", |state, id| {
             state.set_timer(id, None, None);
@@ -128,7 +128,7 @@ impl Timer {
     ///
     /// # Errors
     ///
-    /// None.
+    /// It never fails: the signature is that of the real one.
     pub fn clear(&self) -> io::Result<u64> {
         self.0.call("clear timer", |state, id| match state.files.get_mut(id) {
             Some(File { kind: Kind::Timer(timer), .. }) => {

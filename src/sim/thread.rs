@@ -34,7 +34,7 @@ pub fn yield_now() {
 ///
 /// # Errors
 ///
-/// None.
+/// It never fails: the signature is that of `std`.
 pub fn available_parallelism() -> io::Result<NonZero<usize>> {
     Ok(NonZero::<usize>::MIN.saturating_add(1))
 }
@@ -55,7 +55,7 @@ impl<T> JoinHandle<T> {
     ///
     /// # Errors
     ///
-    /// None: a thread that panics fails the run, which ends the thread that joins as well.
+    /// It never fails: a thread that panics fails the run, which ends the thread that joins as well.
     pub fn join(self) -> Result<T> {
         let state = self.world.enter();
         let result = self.result;

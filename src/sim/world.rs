@@ -198,7 +198,7 @@ impl World {
         }
     }
 
-    /// Lets nothing arrive at either end of a stream's connection for so long.
+    /// Lets nothing arrive at either end of a stream's connection for so long: what is on its way arrives then.
     pub fn stall(&self, stream: &impl AsRawFd, length: Duration) {
         let mut state = self.state();
         if let Some(end) = state.end_of(stream.as_raw_fd()) {
