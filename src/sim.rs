@@ -137,7 +137,7 @@
 //! | the `pipe` of `signal_hook` | [`signal_hook`], [`World::raise`] |
 //!
 //! What the network is like and what goes wrong in it is up to [`Conditions`]. A test can also script it, at
-//! a time with [`World::after`]: [`stall`](World::stall), [`reset`](World::reset),
+//! a time with [`World::schedule`]: [`stall`](World::stall), [`reset`](World::reset),
 //! [`reset_after`](World::reset_after) a number of bytes, [`refuse`](World::refuse), or `EMFILE` by
 //! [`set_descriptor_limit`](World::set_descriptor_limit).
 //!
@@ -201,7 +201,7 @@
 //!     world.open(silent);
 //!     for minute in 1..=60 {
 //!         let speaks = LIMIT * minute - Duration::from_nanos(1);
-//!         world.after(speaks, move |world| world.ready(talker, Readiness::READABLE));
+//!         world.schedule(speaks, move |world| world.set_ready(talker, Readiness::READABLE));
 //!     }
 //!
 //!     let mut closed = Vec::new();
@@ -233,7 +233,8 @@
 //! ## What it does not
 //!
 //! There are no bytes: the test says what a read or a write of the program leaves behind, by
-//! [`unready`](World::unready). A [`Waker`](crate::Waker) is a number like all others. A wait may allocate.
+//! [`clear_ready`](World::clear_ready). A [`Waker`](crate::Waker) is a number like all others. A wait
+//! may allocate.
 
 mod agenda;
 // The same types, over queues and wakers of the simulation.

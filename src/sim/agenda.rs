@@ -9,7 +9,7 @@ use super::threads::ThreadId;
 use super::world::World;
 
 /// Something that will happen at a time.
-pub(super) enum Happening {
+pub(super) enum Action {
     /// What a test has planned.
     Plan(Box<dyn FnOnce(&World) + Send>),
     /// The timeout of what a thread waits for.
@@ -20,7 +20,7 @@ pub(super) enum Happening {
     Patience(FileId, Duration),
 }
 
-impl Happening {
+impl Action {
     const fn is_look(&self) -> bool {
         matches!(self, Self::Patience(..))
     }
@@ -31,23 +31,23 @@ pub(super) type When = (Duration, u64);
 
 #[derive(Default)]
 pub(super) struct Agenda {
-    happenings: BTreeMap<When, Happening>,
+    actions: BTreeMap<When, Action>,
     made: u64,
-    /// How many are [`Happening::Patience`], which only looks.
+    /// How many are [`Action::Patience`], which only looks.
     looks: usize,
 }
 
 impl Agenda {
-    pub(super) fn add(&mut self, time: Duration, happening: Happening) -> When {
+    pub(super) fn add(&mut self, time: Duration, action: Action) -> When {
         self.made += 1;
         let when = (time, self.made);
-        self.looks += usize::from(happening.is_look());
-        self.happenings.insert(when, happening);
+        self.looks += usize::from(action.is_look());
+        self.actions.insert(when, action);
         when
     }
 
     pub(super) fn remove(&mut self, when: When) {
-        self.happenings.remove(&when);
+        self.actions.remove(&when);
     }
 
     /// How many were ever added: the number of the last one.
@@ -57,17 +57,17 @@ impl Agenda {
 
     /// When something happens next, if anything ever does.
     pub(super) fn next_time(&self) -> Option<Duration> {
-        if self.looks == self.happenings.len() {
+        if self.looks == self.actions.len() {
             return None;
         }
-        self.happenings.keys().next().map(|(time, _)| *time)
+        self.actions.keys().next().map(|(time, _)| *time)
     }
 
     /// What is due, with its number.
-    pub(super) fn take_due(&mut self, now: Duration) -> Option<(u64, Happening)> {
-        let due = self.happenings.first_entry().filter(|entry| entry.key().0 <= now);
-        let (when, happening) = due?.remove_entry();
-        self.looks -= usize::from(happening.is_look());
-        Some((when.1, happening))
+    pub(super) fn take_due(&mut self, now: Duration) -> Option<(u64, Action)> {
+        let due = self.actions.first_entry().filter(|entry| entry.key().0 <= now);
+        let (when, action) = due?.remove_entry();
+        self.looks -= usize::from(action.is_look());
+        Some((when.1, action))
     }
 }

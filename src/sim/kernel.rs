@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-use super::agenda::{Happening, When};
+use super::agenda::{Action, When};
 use super::interest_list::InterestList;
 use super::network::{EndId, Listening};
 use super::threads::ThreadId;
@@ -265,7 +265,7 @@ impl State {
         every: Option<Duration>,
     ) {
         let time = after.and_then(|after| self.now.checked_add(after));
-        let next = time.map(|time| self.agenda.add(time, Happening::Timer(id)));
+        let next = time.map(|time| self.agenda.add(time, Action::Timer(id)));
         let Some(File { kind: Kind::Timer(timer), .. }) = self.files.get_mut(id) else { return };
         let before = std::mem::replace(timer, Timer { next, every, expirations: 0 });
         before.next.into_iter().for_each(|when| self.agenda.remove(when));
@@ -276,7 +276,7 @@ impl State {
         let Some(File { kind: Kind::Timer(timer), .. }) = self.files.get_mut(id) else { return };
         timer.expirations += 1;
         let next = timer.every.and_then(|every| now.checked_add(every));
-        timer.next = next.map(|time| self.agenda.add(time, Happening::Timer(id)));
+        timer.next = next.map(|time| self.agenda.add(time, Action::Timer(id)));
         self.notify(id, Readiness::READABLE);
     }
 

@@ -8,7 +8,7 @@ use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::time::Duration;
 
-use super::agenda::Happening;
+use super::agenda::Action;
 use super::kernel::{File, FileId, Kind, Received, errno};
 use super::world::State;
 use crate::Readiness;
@@ -409,7 +409,7 @@ impl State {
         if time.is_zero() {
             return self.deliver(delivery);
         }
-        self.agenda.add(self.now + time, Happening::Delivery(delivery));
+        self.agenda.add(self.now + time, Action::Delivery(delivery));
     }
 
     pub(super) fn deliver(&mut self, delivery: Delivery) {
@@ -453,13 +453,13 @@ impl State {
             Duration::from_nanos(length * 1_000_000_000 / connection.bandwidth.max(1));
         let arrival = end.last_arrival.max(self.now + connection.latency) + transmission;
         end.last_arrival = arrival;
-        self.agenda.add(arrival, Happening::Delivery(Delivery::Segment(to)));
+        self.agenda.add(arrival, Action::Delivery(Delivery::Segment(to)));
     }
 
     fn segment_arrives(&mut self, id: EndId) {
         let stalled_until = self.network.of(id).stalled_until;
         if self.now < stalled_until {
-            self.agenda.add(stalled_until, Happening::Delivery(Delivery::Segment(id)));
+            self.agenda.add(stalled_until, Action::Delivery(Delivery::Segment(id)));
             return;
         }
         let end = self.network.end_mut(id);
@@ -652,7 +652,7 @@ impl State {
             let end = self.network.end_mut(id);
             (end.has_no_room, end.wants_room) = (true, true);
             let time = self.network.of(id).latency.max(Duration::from_nanos(1));
-            self.agenda.add(self.now + time, Happening::Delivery(Delivery::RoomReturns(id)));
+            self.agenda.add(self.now + time, Action::Delivery(Delivery::RoomReturns(id)));
             self.note(|| format!("fault: room for {count} bytes only"));
         }
         let end = self.network.end_mut(id);
@@ -803,7 +803,7 @@ impl State {
 impl State {
     fn look_after_patience(&mut self, file: FileId) {
         if let Some(patience) = self.patience {
-            self.agenda.add(self.now + patience, Happening::Patience(file, self.now));
+            self.agenda.add(self.now + patience, Action::Patience(file, self.now));
         }
     }
 
@@ -835,7 +835,7 @@ impl State {
         if last > since {
             // Something was taken since: look again.
             let time = (last + patience).max(self.now + Duration::from_nanos(1));
-            self.agenda.add(time, Happening::Patience(id, last));
+            self.agenda.add(time, Action::Patience(id, last));
             return None;
         }
         let lists: Vec<_> = file.watchers.iter().map(|(list, _)| *list).collect();
@@ -846,7 +846,7 @@ impl State {
         // Who waits for room somewhere has a reason not to read.
         let is_held_back = matches!(file.kind, Kind::Stream(_)) && self.is_any_held_back(&lists);
         if !all_wait || is_held_back {
-            self.agenda.add(self.now + patience, Happening::Patience(id, since));
+            self.agenda.add(self.now + patience, Action::Patience(id, since));
             return None;
         }
         Some(format!(

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::agenda::{Happening, When};
+use super::agenda::{Action, When};
 use super::kernel::{FileId, Kind};
 use super::pool::{Baton, Job, Worker};
 use super::world::{Guard, State, World};
@@ -71,7 +71,7 @@ const CALLS_AT_ONE_TIME: u32 = 1_000;
 /// How long a thread is kept from going on between two calls.
 const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 
-/// As many happenings, each caused by the one before it, may happen at the same time.
+/// As many actions, each caused by the one before it, may happen at the same time.
 const LONGEST_CHAIN: usize = 10_000;
 
 /// What a thread does in a pause.
@@ -240,7 +240,7 @@ impl World {
         let (mut happened, mut chain, mut newest) = (0, 0, state.agenda.made());
         loop {
             let now = state.now;
-            let Some((number, happening)) = state.agenda.take_due(now) else {
+            let Some((number, action)) = state.agenda.take_due(now) else {
                 return (state, Ok(happened));
             };
             if number > newest {
@@ -248,17 +248,17 @@ impl World {
                 newest = state.agenda.made();
             }
             happened += 1;
-            match happening {
-                Happening::Plan(plan) => {
+            match action {
+                Action::Plan(plan) => {
                     // A plan scripts, which locks.
                     drop(state);
                     self.run_plan(plan);
                     state = self.state();
                 }
-                Happening::Wake(thread) => state.make_runnable(thread),
-                Happening::Timer(file) => state.timer_expires(file),
-                Happening::Delivery(delivery) => state.deliver(delivery),
-                Happening::Patience(file, since) => {
+                Action::Wake(thread) => state.make_runnable(thread),
+                Action::Timer(file) => state.timer_expires(file),
+                Action::Delivery(delivery) => state.deliver(delivery),
+                Action::Patience(file, since) => {
                     if let Some(why) = state.forgotten(file, since) {
                         state.fail(why);
                         return (state, Ok(happened));
@@ -426,7 +426,7 @@ impl State {
         what: &'static str,
         deadline: Option<Duration>,
     ) {
-        let timeout = deadline.map(|time| self.agenda.add(time, Happening::Wake(me)));
+        let timeout = deadline.map(|time| self.agenda.add(time, Action::Wake(me)));
         let thread = &mut self.threads.list[me.0];
         thread.wait = Some(Wait { file, what, timeout });
         if what != COMPUTES {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::agenda::{Agenda, Happening};
+use super::agenda::{Action, Agenda};
 use super::conditions::{Conditions, Weather};
 use super::kernel::{FileId, Files, Kind};
 use super::network::Network;
@@ -24,7 +24,8 @@ use crate::Readiness;
 ///
 /// It is a handle: its clones are the same world. [`run`](Self::run) and [`check()`](super::check()) create
 /// one for whole programs; [`SimPoller::with_seed`](super::SimPoller::with_seed) one for a single loop
-/// over scripted descriptors. Everything here happens at once; [`after`](Self::after) schedules it.
+/// over scripted descriptors. Everything here happens at once, or at the time that
+/// [`schedule`](Self::schedule) sets.
 #[derive(Clone)]
 pub struct World(Arc<Shared>);
 
@@ -146,14 +147,14 @@ impl World {
     /// more fails with `EMFILE`, until one is closed or the limit is raised. The limit is that of the whole
     /// world: create the sockets of clients before.
     ///
-    /// With [`after`](Self::after), there is no descriptor for a while:
+    /// With [`schedule`](Self::schedule), there is no descriptor for a while:
     ///
     /// ```
     /// # use std::{io, time::Duration};
     /// # use pollio::sim::{World, net::TcpListener, thread};
     /// # let outcome = World::run(0, |world| {
-    /// world.after(Duration::from_secs(5), |world| world.set_descriptor_limit(0));
-    /// world.after(Duration::from_secs(9), |world| world.set_descriptor_limit(usize::MAX));
+    /// world.schedule(Duration::from_secs(5), |world| world.set_descriptor_limit(0));
+    /// world.schedule(Duration::from_secs(9), |world| world.set_descriptor_limit(usize::MAX));
     /// # let works = || TcpListener::bind("10.0.0.1:0").is_ok();
     /// # assert!(works());
     /// # thread::sleep(Duration::from_secs(6));
@@ -234,7 +235,7 @@ impl World {
     ///
     /// It happens to a descriptor that is not registered, too, and is found by a later `add`. To
     /// one that is not open, nothing happens.
-    pub fn ready(&self, fd: RawFd, readiness: Readiness) {
+    pub fn set_ready(&self, fd: RawFd, readiness: Readiness) {
         let mut state = self.state();
         if let Some((file, ready)) = state.script(fd) {
             *ready |= readiness;
@@ -244,7 +245,7 @@ impl World {
 
     /// Ends the readiness of `fd` for `readiness`: `READABLE` when all was read, `WRITABLE` when
     /// there is no more room.
-    pub fn unready(&self, fd: RawFd, readiness: Readiness) {
+    pub fn clear_ready(&self, fd: RawFd, readiness: Readiness) {
         if let Some((_, ready)) = self.state().script(fd) {
             *ready -= readiness;
         }
@@ -267,7 +268,7 @@ impl World {
         self.state().add_errors.push_back(error);
     }
 
-    /// Has the next wait fail with `error`, or the current one, by [`after`](Self::after). What is
+    /// Has the next wait fail with `error`, or the current one, by [`schedule`](Self::schedule). What is
     /// ready is reported by the wait after it. After several calls, as many waits fail, in their order.
     pub fn fail_wait(&self, error: io::Error) {
         self.state().wait_errors.push_back(error);
@@ -309,20 +310,20 @@ impl World {
         state.now = state.now.checked_add(time).unwrap_or(state.now);
     }
 
-    /// Plans that `happening` happens once `delay` has passed from now, in a wait.
+    /// Plans that `action` happens once `delay` has passed from now, in a wait.
     ///
     /// What is planned for the same time happens in the order of the plans, and before a wait that
     /// ends at that time. A delay that no clock can reach is never.
     ///
     /// It happens to the file that has the number of the descriptor then. The plan is given the world; a
     /// clone in it would keep the world alive for as long as it has not happened.
-    pub fn after(&self, delay: Duration, happening: impl FnOnce(&Self) + Send + 'static) {
+    pub fn schedule(&self, delay: Duration, action: impl FnOnce(&Self) + Send + 'static) {
         let mut state = self.state();
         let is_reachable =
             state.start.checked_add(state.now).and_then(|now| now.checked_add(delay));
         if is_reachable.is_some() {
             let time = state.now + delay;
-            state.agenda.add(time, Happening::Plan(Box::new(happening)));
+            state.agenda.add(time, Action::Plan(Box::new(action)));
         }
     }
 

@@ -132,7 +132,7 @@ fn a_registered_source_is_simulated_by_its_number() {
     let fd = near.as_raw_fd();
     world.open(fd);
     let near = Registered::new(poller.registry(), near, EventObject::client).unwrap();
-    world.ready(fd, Readiness::READABLE);
+    world.set_ready(fd, Readiness::READABLE);
     assert_eq!(reported(&mut poller), [fd]);
     drop(near);
     assert_eq!(reported(&mut poller), []);
@@ -149,12 +149,12 @@ fn nothing_sleeps() {
     let (mut poller, world) = watching(0, 1);
     let start = Instant::now();
     for hour in 1..=100 {
-        world.after(HOUR * hour, |world| world.ready(0, Readiness::READABLE));
+        world.schedule(HOUR * hour, |world| world.set_ready(0, Readiness::READABLE));
     }
     for _ in 0..100 {
         assert!(poller.wait_timeout(Some(HOUR / 2)).unwrap().is_empty());
         assert_eq!(poller.wait(-1).unwrap().len(), 1);
-        world.unready(0, Readiness::READABLE);
+        world.clear_ready(0, Readiness::READABLE);
     }
     assert_eq!(world.elapsed(), HOUR * 100);
     assert!(start.elapsed() < HOUR);
@@ -164,14 +164,14 @@ fn nothing_sleeps() {
 #[test]
 fn a_wait_ends_when_what_was_planned_happens() {
     let (mut poller, world) = watching(0, 2);
-    world.after(2 * SECOND, |world| world.ready(1, Readiness::READABLE));
-    world.after(SECOND, |world| {
-        world.ready(0, Readiness::WRITABLE);
-        world.after(SECOND / 2, |world| world.ready(0, Readiness::READABLE));
+    world.schedule(2 * SECOND, |world| world.set_ready(1, Readiness::READABLE));
+    world.schedule(SECOND, |world| {
+        world.set_ready(0, Readiness::WRITABLE);
+        world.schedule(SECOND / 2, |world| world.set_ready(0, Readiness::READABLE));
     });
     assert_eq!(poller.wait_timeout(Some(HOUR)).unwrap()[0].fd, 0);
     assert_eq!(world.elapsed(), SECOND * 3 / 2);
-    world.unready(0, Readiness::READABLE);
+    world.clear_ready(0, Readiness::READABLE);
     assert_eq!(poller.wait_timeout(None).unwrap()[0].fd, 1);
     assert_eq!(world.elapsed(), 2 * SECOND);
 }
@@ -182,7 +182,7 @@ fn what_is_planned_for_the_same_time_happens_in_the_order_of_the_plans() {
     let happened = Arc::new(Mutex::new(Vec::new()));
     for plan in 0..3 {
         let happened = happened.clone();
-        world.after(SECOND, move |_| happened.lock().unwrap().push(plan));
+        world.schedule(SECOND, move |_| happened.lock().unwrap().push(plan));
     }
     assert!(poller.wait_timeout(Some(SECOND)).unwrap().is_empty());
     assert_eq!(*happened.lock().unwrap(), [0, 1, 2]);
@@ -191,10 +191,10 @@ fn what_is_planned_for_the_same_time_happens_in_the_order_of_the_plans() {
 #[test]
 fn what_happens_as_the_time_is_up_is_reported() {
     let (mut poller, world) = watching(0, 1);
-    world.after(SECOND, |world| world.ready(0, Readiness::READABLE));
-    world.after(SECOND, |world| world.unready(0, Readiness::READABLE));
-    world.after(2 * SECOND, |world| world.unready(0, Readiness::READABLE));
-    world.after(2 * SECOND, |world| world.ready(0, Readiness::READABLE));
+    world.schedule(SECOND, |world| world.set_ready(0, Readiness::READABLE));
+    world.schedule(SECOND, |world| world.clear_ready(0, Readiness::READABLE));
+    world.schedule(2 * SECOND, |world| world.clear_ready(0, Readiness::READABLE));
+    world.schedule(2 * SECOND, |world| world.set_ready(0, Readiness::READABLE));
     assert!(poller.wait_timeout(Some(SECOND)).unwrap().is_empty());
     assert_eq!(poller.wait_timeout(Some(SECOND)).unwrap().len(), 1);
 }
@@ -209,23 +209,23 @@ fn a_wait_that_nothing_can_end_is_a_deadlock() {
     }
     assert_eq!(world.elapsed(), Duration::ZERO);
     // A plan that ends no wait does not last either.
-    world.after(HOUR, |world| world.ready(0, Readiness::WRITABLE));
+    world.schedule(HOUR, |world| world.set_ready(0, Readiness::WRITABLE));
     assert_eq!(poller.wait(-1).unwrap_err().kind(), ErrorKind::Deadlock);
-    world.after(Duration::MAX, |world| world.ready(0, Readiness::READABLE));
+    world.schedule(Duration::MAX, |world| world.set_ready(0, Readiness::READABLE));
     assert_eq!(poller.wait(-1).unwrap_err().kind(), ErrorKind::Deadlock);
-    world.ready(0, Readiness::READABLE);
+    world.set_ready(0, Readiness::READABLE);
     assert_eq!(poller.wait(-1).unwrap().len(), 1);
 }
 
 /// Has `plan` happen again and again, after `delay`.
 fn again_and_again(world: &World, delay: Duration) {
-    world.after(delay, move |world| again_and_again(world, delay));
+    world.schedule(delay, move |world| again_and_again(world, delay));
 }
 
 #[test]
 fn a_plan_that_plans_itself_after_no_time_is_an_error() {
     let (mut poller, world) = watching(78, 1);
-    world.ready(0, Readiness::READABLE);
+    world.set_ready(0, Readiness::READABLE);
     again_and_again(&world, Duration::ZERO);
     for timeout in [Some(SECOND), Some(Duration::ZERO), None] {
         let error = poller.wait_timeout(timeout).unwrap_err();
@@ -250,16 +250,16 @@ fn plans_that_never_end_a_wait_are_an_error() {
 fn many_plans_for_the_same_time_are_none_too_many() {
     let (mut poller, world) = watching(0, 1);
     for _ in 0..100_000 {
-        world.after(SECOND, |_| ());
+        world.schedule(SECOND, |_| ());
     }
-    world.after(SECOND, |world| world.ready(0, Readiness::READABLE));
+    world.schedule(SECOND, |world| world.set_ready(0, Readiness::READABLE));
     assert_eq!(poller.wait(-1).unwrap().len(), 1);
 }
 
 #[test]
 fn time_passes_in_a_slow_handler() {
     let (mut poller, world) = watching(0, 1);
-    world.after(SECOND, |world| world.ready(0, Readiness::READABLE));
+    world.schedule(SECOND, |world| world.set_ready(0, Readiness::READABLE));
     world.advance(HOUR);
     world.advance(Duration::MAX);
     assert_eq!(world.elapsed(), HOUR);
@@ -273,7 +273,7 @@ fn adding_twice_is_already_exists() {
     let (mut poller, world) = watching(0, 1);
     let error = poller.add(EventObject::client(0).with_token(1)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AlreadyExists);
-    world.ready(0, Readiness::READABLE);
+    world.set_ready(0, Readiness::READABLE);
     assert_eq!(poller.expect_one().token, 0);
 }
 
@@ -281,12 +281,12 @@ fn adding_twice_is_already_exists() {
 #[test]
 fn a_close_deletes() {
     let (mut poller, world) = watching(0, 1);
-    world.ready(0, Readiness::READABLE);
+    world.set_ready(0, Readiness::READABLE);
     world.close(0);
     assert!(reported(&mut poller).is_empty());
     let bad = Some(Errno::EBADF as i32);
     assert_eq!(poller.delete(0).unwrap_err().raw_os_error(), bad);
-    world.ready(0, Readiness::READABLE);
+    world.set_ready(0, Readiness::READABLE);
     world.open(0);
     assert_eq!(poller.delete(0).unwrap_err().kind(), ErrorKind::NotFound);
     poller.add(EventObject::client(0)).unwrap();
@@ -308,7 +308,7 @@ fn hang_ups_and_errors_need_no_interest() {
             let (mut poller, world) = watching(0, 1);
             let object = EventObject::client(0).with_interest(Interest::NONE).with_mode(mode);
             poller.modify(object).unwrap();
-            world.ready(0, readiness);
+            world.set_ready(0, readiness);
             let event = poller.wait(0).unwrap().first().copied();
             assert_eq!(event.is_some(), is_reported, "{readiness:?}");
             assert!(event.is_none_or(|event| event.readiness().contains(readiness)));
@@ -323,13 +323,13 @@ fn an_edge_needs_an_arrival_that_was_asked_for() {
     let (mut poller, world) = watching(0, 1);
     let object = EventObject::client(0).with_mode(Mode::Edge);
     poller.modify(object.with_interest(Interest::WRITABLE)).unwrap();
-    world.ready(0, Readiness::WRITABLE);
+    world.set_ready(0, Readiness::WRITABLE);
     assert_eq!(reported(&mut poller), [0]);
-    world.ready(0, Readiness::READABLE);
+    world.set_ready(0, Readiness::READABLE);
     assert!(reported(&mut poller).is_empty());
     poller.modify(object.with_interest(BOTH)).unwrap();
     assert_eq!(reported(&mut poller), [0]);
-    world.ready(0, Readiness::READABLE);
+    world.set_ready(0, Readiness::READABLE);
     let event = poller.expect_one();
     assert!(event.is_readable() && event.is_writable(), "what stands is reported with what comes");
 }
@@ -340,7 +340,7 @@ fn an_error_of_add_registers_nothing() {
     world.open(0);
     world.fail_add(Errno::EMFILE.into());
     world.fail_add(Errno::ENOSPC.into());
-    world.ready(0, Readiness::READABLE);
+    world.set_ready(0, Readiness::READABLE);
     for errno in [Errno::EMFILE, Errno::ENOSPC] {
         let error = poller.add(EventObject::client(0)).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(errno as i32));
@@ -354,12 +354,12 @@ fn an_error_of_add_registers_nothing() {
 fn an_error_of_wait_loses_nothing() {
     let (mut poller, world) = watching(0, 1);
     poller.modify(EventObject::client(0).with_mode(Mode::Edge)).unwrap();
-    world.ready(0, Readiness::READABLE);
+    world.set_ready(0, Readiness::READABLE);
     world.fail_wait(ErrorKind::Interrupted.into());
     assert_eq!(poller.wait(-1).unwrap_err().kind(), ErrorKind::Interrupted);
     assert_eq!(reported(&mut poller), [0]);
 
-    world.after(SECOND, |world| world.fail_wait(io::Error::other("out of the blue")));
+    world.schedule(SECOND, |world| world.fail_wait(io::Error::other("out of the blue")));
     assert_eq!(poller.wait(-1).unwrap_err().to_string(), "out of the blue");
     assert_eq!(world.elapsed(), SECOND);
     assert!(reported(&mut poller).is_empty());
@@ -381,7 +381,7 @@ fn spurious_readiness_is_reported_once() {
 #[test]
 fn spurious_readiness_takes_none_away_that_is_true() {
     let (mut poller, world) = watching(0, 1);
-    world.ready(0, Readiness::READABLE);
+    world.set_ready(0, Readiness::READABLE);
     world.spurious(0, Readiness::READABLE);
     assert_eq!(poller.expect_one().readiness(), Readiness::READABLE);
 }
@@ -390,7 +390,7 @@ fn spurious_readiness_takes_none_away_that_is_true() {
 fn what_nobody_asked_for_is_never_reported_as_spurious() {
     let (mut poller, world) = watching(0, 1);
     world.spurious(0, Readiness::WRITABLE);
-    world.ready(0, Readiness::READABLE);
+    world.set_ready(0, Readiness::READABLE);
     assert_eq!(poller.expect_one().readiness(), Readiness::READABLE);
     poller.modify(EventObject::client(0).with_interest(Interest::WRITABLE)).unwrap();
     assert!(reported(&mut poller).is_empty());
@@ -412,7 +412,7 @@ fn spurious_readiness_of_what_is_not_registered_comes_to_nothing() {
 fn a_batch_of_one_starves_nobody() {
     let (mut poller, world) = watching(3, 10);
     world.set_batch(0);
-    (0..10).for_each(|fd| world.ready(fd, Readiness::READABLE));
+    (0..10).for_each(|fd| world.set_ready(fd, Readiness::READABLE));
     for _ in 0..10 {
         let mut round: Vec<_> = (0..10).flat_map(|_| reported(&mut poller)).collect();
         assert_eq!(round.len(), 10);
@@ -438,10 +438,10 @@ fn every_oneshot_is_silenced_in_batches_of_one() {
 fn who_was_left_out_comes_before_who_came_later() {
     for seed in 0..1_000 {
         let (mut poller, world) = watching(seed, 8);
-        (0..4).for_each(|fd| world.ready(fd, Readiness::READABLE));
+        (0..4).for_each(|fd| world.set_ready(fd, Readiness::READABLE));
         let first = reported(&mut poller);
         // Those of before come again, too, and keep their place.
-        (0..8).for_each(|fd| world.ready(fd, Readiness::READABLE));
+        (0..8).for_each(|fd| world.set_ready(fd, Readiness::READABLE));
         let left_out: BTreeSet<_> = (0..4).filter(|fd| !first.contains(fd)).collect();
         let mut later = Vec::new();
         while later.len() < left_out.len() {
@@ -459,12 +459,12 @@ fn seeds_bring_about_every_order_in_every_batch() {
         let (mut poller, world) = watching(seed, 3);
         // What was ready earlier has no older right.
         for fd in [0, 1] {
-            world.ready(fd, Readiness::READABLE);
+            world.set_ready(fd, Readiness::READABLE);
             assert_eq!(reported(&mut poller), [fd]);
-            world.unready(fd, Readiness::READABLE);
+            world.clear_ready(fd, Readiness::READABLE);
             assert!(reported(&mut poller).is_empty());
         }
-        (0..3).for_each(|fd| world.ready(fd, Readiness::READABLE));
+        (0..3).for_each(|fd| world.set_ready(fd, Readiness::READABLE));
         let events = reported(&mut poller);
         assert!(!events.is_empty());
         seen.insert(events);
@@ -481,7 +481,7 @@ fn the_same_seed_reports_the_same() {
         for fd in 0..20 {
             world.open(fd);
             poller.add(EventObject::client(fd)).unwrap();
-            world.ready(fd, Readiness::READABLE);
+            world.set_ready(fd, Readiness::READABLE);
             all.push(reported(&mut poller));
         }
         all
@@ -497,7 +497,7 @@ fn a_failed_test_prints_its_seed() {
     if env::var_os(FAILS).is_some() {
         let (poller, world) = watching(987_654, 1);
         let planned = world.clone();
-        world.after(HOUR, move |_| planned.ready(0, Readiness::READABLE));
+        world.schedule(HOUR, move |_| planned.set_ready(0, Readiness::READABLE));
         // The poller may be gone by the time that the test fails.
         drop(poller);
         let _second_handle = world.clone();
@@ -525,9 +525,9 @@ fn the_world_goes_to_other_threads() {
     let seen = Arc::new(Mutex::new(None));
     let note = seen.clone();
     thread::spawn(move || {
-        world.after(SECOND, move |world| {
+        world.schedule(SECOND, move |world| {
             *note.lock().unwrap() = Some(world.elapsed());
-            world.ready(0, Readiness::READABLE);
+            world.set_ready(0, Readiness::READABLE);
         });
     })
     .join()

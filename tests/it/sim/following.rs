@@ -40,7 +40,7 @@ impl<const BATCH: usize> Following<BATCH> {
         let world = self.sim.world();
         for edges in &mut self.edges {
             for event in edges.wait(0)? {
-                world.ready(event.fd, event.readiness());
+                world.set_ready(event.fd, event.readiness());
             }
         }
         let levels = self.levels.wait(0)?;
@@ -48,7 +48,7 @@ impl<const BATCH: usize> Following<BATCH> {
         let levels: BTreeMap<_, _> = levels.iter().map(|at| (at.fd, at.readiness())).collect();
         for fd in self.watched.fds.lock().unwrap().iter() {
             let readiness = levels.get(fd).copied().unwrap_or(Readiness::empty());
-            world.unready(*fd, Readiness::all() - readiness);
+            world.clear_ready(*fd, Readiness::all() - readiness);
         }
         Ok(())
     }

@@ -400,7 +400,7 @@ fn graceful_shutdown_serves_who_queued_without_a_descriptor_in_every_world() {
         thread::sleep(SECOND);
         let client = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         world.set_descriptor_limit(world.descriptors());
-        world.after(5 * SECOND, |world| world.set_descriptor_limit(usize::MAX));
+        world.schedule(5 * SECOND, |world| world.set_descriptor_limit(usize::MAX));
         let begin = sim::time::Instant::now();
         client.connect(&ADDRESS.parse::<SocketAddr>().unwrap().into())?;
         let mut client = TcpStream::from(client);

@@ -101,7 +101,7 @@ fn a_panic_in_any_thread_fails_the_run() {
     });
     let in_body = failure(1, |_| panic!("oh"));
     let in_plan = failure(1, |world| {
-        world.after(SECOND, |_| panic!("oops"));
+        world.schedule(SECOND, |_| panic!("oops"));
         thread::sleep(2 * SECOND);
         Ok(())
     });
@@ -150,7 +150,7 @@ fn a_forgotten_client_fails_the_run() {
     // The clients are a round trip apart: only a server that is late meets both.
     assert_eq!(World::run(0, forgetful).failure, None);
     let why = failure(0, |world| {
-        world.after(SECOND, |world| world.set_patience(SECOND));
+        world.schedule(SECOND, |world| world.set_patience(SECOND));
         world.spawn("server", || {
             let listener = TcpListener::bind(ADDRESS).unwrap();
             listener.set_nonblocking(true).unwrap();
@@ -446,7 +446,7 @@ fn a_refusal_is_scripted_at_a_time() {
     run(1, |world| {
         world.set_conditions(Conditions::calm());
         let _listener = TcpListener::bind(ADDRESS)?;
-        world.after(SECOND, |world| world.refuse(ADDRESS.parse().unwrap(), 2));
+        world.schedule(SECOND, |world| world.refuse(ADDRESS.parse().unwrap(), 2));
         let connect = || TcpStream::connect(ADDRESS).map(drop).map_err(|error| error.kind());
         assert_eq!(connect(), Ok(()));
         thread::sleep(SECOND);
@@ -508,7 +508,7 @@ fn who_queues_while_there_is_no_descriptor_is_accepted_once_there_is_one() {
             let mut poller = SimPoller::new()?;
             poller.add(EventObject::server(listener.as_raw_fd()).with_mode(Mode::Edge))?;
             world.set_descriptor_limit(world.descriptors());
-            world.after(5 * SECOND, |world| world.set_descriptor_limit(usize::MAX));
+            world.schedule(5 * SECOND, |world| world.set_descriptor_limit(usize::MAX));
             client.connect(&ADDRESS.parse::<SocketAddr>().unwrap().into())?;
             assert_eq!(poller.wait(-1)?.len(), 1);
             let error = listener.accept().unwrap_err();
