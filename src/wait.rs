@@ -29,7 +29,7 @@ pub(crate) fn wait_until(
     spin_or_sleep_until(timeout, spin, ask)
 }
 
-// Apart, so that what it keeps at hand does not burden the wait that goes straight through.
+// Out of line: its register spills stay off the fast path.
 #[inline(never)]
 fn spin_or_sleep_until(
     timeout: Option<Duration>,
