@@ -63,8 +63,6 @@ pub(super) struct Files {
     /// Numbers that were given out and closed: the lowest is used again.
     free: BTreeSet<RawFd>,
     given_out: RawFd,
-    /// Each poller is a descriptor of a real process, though nobody asks for its number here.
-    pub(super) pollers: usize,
     /// How many may be open; any number, if none.
     pub(super) limit: Option<usize>,
 }
@@ -101,9 +99,11 @@ impl Files {
         self.descriptors.get(&fd).copied().ok_or_else(|| errno(libc::EBADF))
     }
 
-    /// How many descriptors are open.
+    /// How many descriptors are open. Each poller is one of a real process, though nobody asks for its
+    /// number here.
     pub(super) fn open_count(&self) -> usize {
-        self.descriptors.len() + self.pollers
+        let is_poller = |file: &&File| matches!(file.kind, Kind::InterestList(_));
+        self.descriptors.len() + self.files.iter().flatten().filter(is_poller).count()
     }
 
     /// Fails if there is no room for as many descriptors more.
@@ -184,7 +184,6 @@ impl State {
             Kind::Listener(listening) => self.close_listener(listening),
             Kind::Timer(timer) => timer.next.into_iter().for_each(|when| self.agenda.remove(when)),
             Kind::InterestList(list) => {
-                self.files.pollers -= 1;
                 for (_, watched) in list.registered() {
                     if let Some(file) = self.files.get_mut(watched) {
                         file.watchers.retain(|(watcher, _)| *watcher != id);

@@ -41,10 +41,7 @@ impl SimPoller {
     }
 
     fn of(world: World) -> Self {
-        let mut state = world.state();
-        let file = state.files.add(Kind::InterestList(Default::default()));
-        state.files.pollers += 1;
-        drop(state);
+        let file = world.state().files.add(Kind::InterestList(Default::default()));
         Self::on(Arc::new(List { world, file }))
     }
 
