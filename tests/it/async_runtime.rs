@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::example::{LONG, Running, eventually, example, read_to_end, reset, write_until_stuck};
 use crate::random::Random;
-use crate::subprocess::{output, spawn};
+use crate::subprocess::spawn;
 
 // For the test in it: `cargo test` builds examples, and runs none of what they test.
 #[path = "../../examples/async_runtime/runtime.rs"]
@@ -160,7 +160,9 @@ fn a_line_is_any_bytes() {
 #[test]
 fn an_input_that_cannot_be_read_is_an_error() {
     let mut command = Command::new(example("async_runtime"));
-    let output = output(command.arg("127.0.0.1:0").stdin(File::open("/").unwrap()));
+    command.arg("127.0.0.1:0").stdin(File::open("/").unwrap());
+    let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let output = spawn(command).wait_with_output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{}: {stderr}", output.status);
     assert!(stderr.contains("cannot read the input: Is a directory"), "{stderr}");

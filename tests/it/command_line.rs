@@ -148,7 +148,9 @@ fn a_program_whose_output_nobody_reads_ends_quietly() {
         }
         // Nor does it panic where nobody reads its complaints.
         let mut command = Command::new(example(name));
-        let status = subprocess::spawn(command.arg("--nonsense").stderr(unread_pipe())).wait();
+        let status =
+            subprocess::spawn(command.arg("--nonsense").stderr(unread_pipe()).stdin(Stdio::null()))
+                .wait();
         assert_eq!(status.unwrap().code(), Some(2), "{name}");
     }
 }
@@ -208,9 +210,11 @@ fn an_output_that_is_full_is_an_error() {
     for (name, args) in PROGRAMS {
         let full = File::options().write(true).open("/dev/full").unwrap();
         let mut command = Command::new(example(name));
-        let output = subprocess::spawn(command.args(args).stdout(full).stderr(Stdio::piped()))
-            .wait_with_output()
-            .unwrap();
+        let output = subprocess::spawn(
+            command.args(args).stdin(Stdio::null()).stdout(full).stderr(Stdio::piped()),
+        )
+        .wait_with_output()
+        .unwrap();
         let stderr = text(output.stderr);
         assert_eq!(output.status.code(), Some(1), "{name}: {stderr}");
         assert!(stderr.contains("No space left on device"), "{name}: {stderr}");

@@ -150,11 +150,7 @@ fn clients_beyond_the_last_descriptor_are_served_though_nobody_leaves() {
     server.expect_idle();
     expect_nothing_yet(&waiting);
 
-    let raised = Command::new("prlimit")
-        .args(["--nofile=64:", "--pid", &server.id().to_string()])
-        .status()
-        .expect("no prlimit (of util-linux) here: leave this test out by name, with --skip");
-    assert!(raised.success(), "prlimit: {raised}");
+    server.limit_descriptors(64);
     waiting.iter_mut().for_each(expect_pong);
     served.iter_mut().for_each(ping);
 }

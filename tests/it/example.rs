@@ -143,6 +143,15 @@ impl Running {
         entries.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect()
     }
 
+    /// Sets the soft limit of the running program.
+    pub(crate) fn limit_descriptors(&self, limit: usize) {
+        let status = Command::new("prlimit")
+            .args([&format!("--nofile={limit}:"), "--pid", &self.id().to_string()])
+            .status()
+            .expect("no prlimit (of util-linux) here: leave this test out by name, with --skip");
+        assert!(status.success(), "prlimit: {status}");
+    }
+
     fn proc(&self, name: &str) -> String {
         format!("/proc/{}/{name}", self.id())
     }

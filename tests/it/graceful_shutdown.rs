@@ -106,6 +106,7 @@ fn connect_with_little_room(server: &Running) -> TcpStream {
     socket.set_recv_buffer_size(32 << 10).unwrap();
     socket.connect(&server.address().into()).unwrap();
     socket.set_read_timeout(Some(LONG)).unwrap();
+    socket.set_write_timeout(Some(LONG)).unwrap();
     socket.into()
 }
 
@@ -134,16 +135,17 @@ fn write_until_unread(mut client: &TcpStream, data: &[u8]) -> usize {
         client.write_all(part).unwrap();
         sent += part.len();
         // Looks, and no time: on a busy machine the server has few turns, and so has this one.
+        const ENOUGH: u32 = 100;
         let mut looks = 0;
         eventually("it arrives", || match queues() {
             [0, 0] => true,
             [0, _] => {
                 looks += 1;
-                looks == 100
+                looks == ENOUGH
             }
             _ => false,
         });
-        if looks == 100 {
+        if looks == ENOUGH {
             return sent;
         }
     }
@@ -217,21 +219,12 @@ fn who_queues_while_there_is_no_descriptor_is_served_once_there_is_one() {
     let server = start();
     let descriptors = server.descriptors();
     let next = (0..).find(|fd| !descriptors.contains(fd)).unwrap();
-    limit_descriptors(&server, next);
+    server.limit_descriptors(next);
     let mut client = server.connect();
     client.write_all(b"hello").unwrap();
     server.expect_idle();
-    limit_descriptors(&server, 64);
+    server.limit_descriptors(64);
     ask(&mut client, "", "HELLO");
-}
-
-/// Sets the soft limit of a running server.
-fn limit_descriptors(server: &Running, limit: usize) {
-    let status = Command::new("prlimit")
-        .args([&format!("--nofile={limit}:"), "--pid", &server.id().to_string()])
-        .status()
-        .expect("no prlimit (of util-linux) here: leave this test out by name, with --skip");
-    assert!(status.success(), "prlimit: {status}");
 }
 
 fn start() -> Running {

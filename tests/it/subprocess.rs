@@ -80,9 +80,10 @@ pub(crate) fn spawn(command: &mut Command) -> Child {
     child
 }
 
-/// Runs a process to its end.
+/// Runs a process to its end, which has nothing to read.
 pub(crate) fn output(command: &mut Command) -> Output {
-    spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped())).wait_with_output().unwrap()
+    let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    spawn(command).wait_with_output().unwrap()
 }
 
 /// How many tests close.
