@@ -1,5 +1,7 @@
 //! Sets of bits: what [`Interest`](crate::Interest) and [`Readiness`](crate::Readiness) have in common.
 
+use std::fmt::{self, Formatter};
+
 /// Gives a `struct Name(u8)` the operations of a set, and a `Debug` that names its members.
 macro_rules! bit_set {
     ($name:ident { $($flag:ident)* }) => {
@@ -92,16 +94,30 @@ macro_rules! bit_set {
 
         impl std::fmt::Debug for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                if self.is_empty() {
-                    return write!(f, "{}(NONE)", stringify!($name));
-                }
-                let flags = [$((Self::$flag, stringify!($flag))),*];
-                let set = flags.iter().filter(|(flag, _)| self.contains(*flag));
-                let names: Vec<_> = set.map(|(_, name)| *name).collect();
-                write!(f, "{}({})", stringify!($name), names.join(" | "))
+                let names = [$((Self::$flag.0, stringify!($flag))),*];
+                $crate::bits::write_names(f, stringify!($name), &names, self.0)
             }
         }
     };
 }
 
 pub(crate) use bit_set;
+
+/// Writes `Set(FIRST | SECOND)`, the names of the bits that are set, or `Set(NONE)`.
+pub(crate) fn write_names(
+    f: &mut Formatter<'_>,
+    set: &str,
+    names: &[(u8, &str)],
+    bits: u8,
+) -> fmt::Result {
+    write!(f, "{set}(")?;
+    if bits == 0 {
+        f.write_str("NONE")?;
+    }
+    let mut separator = "";
+    for (_, name) in names.iter().filter(|(bit, _)| bits & bit != 0) {
+        write!(f, "{separator}{name}")?;
+        separator = " | ";
+    }
+    f.write_str(")")
+}
