@@ -1,6 +1,7 @@
 //! An echo server: whatever a client sends comes back to it.
 //!
-//! `cargo run --release --example echo_server`, then, elsewhere, `nc 127.0.0.1 7777`. `--help` says more.
+//! `cargo run --release -p pollio --example echo_server`, then, elsewhere,
+//! `nc 127.0.0.1 7777`. `--help` says more.
 //!
 //! Sockets are edge-triggered here: readiness is reported when it arrives, and not again. So a handler
 //! goes on until `WouldBlock`, and one that stops earlier sees to it that it is called again.

@@ -1,7 +1,7 @@
 //! A server that ends in good order. Whatever a client sends comes back in capitals.
 //!
-//! `cargo run --release --example graceful_shutdown`, then, elsewhere, `nc 127.0.0.1 7878`. `--help`
-//! says more.
+//! `cargo run --release -p pollio --example graceful_shutdown`, then, elsewhere,
+//! `nc 127.0.0.1 7878`. `--help` says more.
 //!
 //! A signal handler may do hardly anything. These write a byte into a pipe, and the pipe is one
 //! more descriptor to watch: what a signal does is done in the loop, like all else.

@@ -1,6 +1,7 @@
 //! A TCP proxy: whatever a client sends goes to one upstream address, and what comes back, back.
 //!
-//! `cargo run --release --example proxy LISTEN UPSTREAM`, both of them `ADDRESS:PORT`. `--help` says more.
+//! `cargo run --release -p pollio --example proxy LISTEN UPSTREAM`, both of them `ADDRESS:PORT`.
+//! `--help` says more.
 //!
 //! Either way has one buffer, and nothing more is read until that is written: who sends faster than
 //! the other end takes is soon held back by TCP itself. The end of what one side sends is passed on

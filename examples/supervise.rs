@@ -1,6 +1,7 @@
 //! Keeps commands running: each that ends is started again after a delay.
 //!
-//! `cargo run --release --example supervise 0.5 'sleep 3' 'date; exit 1'`. `--help` says more.
+//! `cargo run --release -p pollio --example supervise 0.5 'sleep 3' 'date; exit 1'`. `--help` says
+//! more.
 //!
 //! A command is all that it starts: when its first process ends, what is left of its process group is
 //! killed. Ctrl-C or SIGTERM asks the commands to end, by SIGTERM, and ends with the last of them; a second

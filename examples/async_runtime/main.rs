@@ -1,6 +1,6 @@
 //! A program on a runtime of its own: an echo server that reminds.
 //!
-//! `cargo run --release --example async_runtime`, then type `1500 tea`; elsewhere,
+//! `cargo run --release -p pollio --example async_runtime`, then type `1500 tea`; elsewhere,
 //! `nc 127.0.0.1 7777`. `--help` says more.
 
 mod runtime;

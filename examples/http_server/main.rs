@@ -1,7 +1,7 @@
 //! An HTTP/1.1 server on all cores: the polling of it. The HTTP is in `connection`, a file apart.
 //!
-//! `cargo run --release --example http_server`, then, elsewhere, `curl -i http://127.0.0.1:8080/path`.
-//! `--help` says more.
+//! `cargo run --release -p pollio --example http_server`, then, elsewhere,
+//! `curl -i http://127.0.0.1:8080/path`. `--help` says more.
 //!
 //! Each core has a thread, a poller, and connections of its own. The kernel spreads the clients over
 //! as many listeners on one port, by `SO_REUSEPORT` (BSDs and macOS may not spread them). With
