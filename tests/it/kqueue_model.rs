@@ -51,7 +51,7 @@ impl<S: On> On for KqueuePoller<S> {
 }
 
 impl<S: On + Send> Share for KqueuePoller<S> {
-    const MESSAGES: usize = 10_000;
+    const MESSAGES: usize = 4_000;
 
     fn share(&self) -> Self {
         Self(self.0.try_clone().unwrap(), PhantomData)

@@ -165,7 +165,7 @@ pub(crate) fn no_interest_is_never_reported_beside_waits<P: Share>() {
     let registry = poller.registry().clone();
     thread::scope(|scope| {
         let adding = scope.spawn(|| {
-            for _ in 0..2_000 {
+            for _ in 0..500 {
                 registry.add(object).unwrap();
                 registry.modify(object).unwrap();
                 registry.delete(object.fd).unwrap();
