@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -13,12 +13,15 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::time::ClockId;
 use nix::unistd::Pid;
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::subprocess::{output, spawn};
+use crate::subprocess::spawn;
 
 /// Longer than anything here takes, so that what is lost fails a test instead of hanging it.
 pub(crate) const LONG: Duration = Duration::from_secs(120);
+
+/// For the buffer of a socket, in bytes.
+pub(crate) const LITTLE_ROOM: usize = 32 << 10;
 
 /// The program of the example `name`, which `cargo test` builds next to the tests.
 pub(crate) fn example(name: &str) -> PathBuf {
@@ -208,17 +211,20 @@ pub(crate) fn expect_failure(name: &str, args: &[&str], complaint: &str) {
 #[track_caller]
 pub(crate) fn expect_usage_error(name: &str, args: &[&str], complaint: &str) {
     let stderr = expect_complaint(name, args, 2);
-    assert_eq!(stderr, format!("{name}: {complaint}; try --help\n"), "{args:?}");
+    assert_eq!(stderr, format!("{name}: {complaint}; try --help"), "{args:?}");
 }
 
 #[track_caller]
 fn expect_complaint(name: &str, args: &[&str], code: i32) -> String {
-    let output = output(Command::new(example(name)).args(args));
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(code), "{args:?}: {}: {stderr}", output.status);
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "", "{args:?}");
-    assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr}");
-    stderr
+    let mut command = Command::new(example(name));
+    let (running, complaints) =
+        Running::spawn_with_complaints(command.args(args).stdin(Stdio::null()));
+    let (status, stdout) = running.end();
+    let stderr: Vec<_> = complaints.0.iter().collect();
+    assert_eq!(status.code(), Some(code), "{args:?}: {status}: {stderr:?}");
+    assert_eq!(stdout, [""; 0], "{args:?}");
+    let [stderr] = &stderr[..] else { panic!("{args:?}: {stderr:?}") };
+    stderr.clone()
 }
 
 #[track_caller]
@@ -254,6 +260,33 @@ pub(crate) fn write_until_stuck(mut client: &TcpStream, data: &[u8]) -> usize {
     }
     client.set_nonblocking(false).unwrap();
     sent
+}
+
+/// How many bytes of a connection the kernel holds: what it has still to send for `stream`, and what lies
+/// unread at the other end, if that is open.
+pub(crate) fn in_kernel(stream: &TcpStream) -> (u64, Option<u64>) {
+    let port = |address: io::Result<SocketAddr>| format!(":{:04X}", address.unwrap().port());
+    let (here, there) = (port(stream.local_addr()), port(stream.peer_addr()));
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let queues = |local: &str, remote: &str| {
+        let mut sockets = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let socket =
+            sockets.find(|socket| socket[1].ends_with(local) && socket[2].ends_with(remote))?;
+        let (to_send, to_read) = socket[4].split_once(':').unwrap();
+        Some([to_send, to_read].map(|bytes| u64::from_str_radix(bytes, 16).unwrap()))
+    };
+    let [to_send, _] = queues(&here, &there).expect("it is open");
+    (to_send, queues(&there, &here).map(|[_, to_read]| to_read))
+}
+
+/// A client whose kernel takes few bytes before it reads.
+pub(crate) fn connect_with_little_room(server: &Running) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(LITTLE_ROOM).unwrap();
+    socket.connect(&server.address().into()).unwrap();
+    socket.set_read_timeout(Some(LONG)).unwrap();
+    socket.set_write_timeout(Some(LONG)).unwrap();
+    socket.into()
 }
 
 /// Ends the connection with a reset instead of a farewell.

@@ -1,6 +1,5 @@
 //! The example `graceful_shutdown`: signals to a process, and what its clients see of them.
 
-use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::process::Command;
@@ -8,9 +7,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use socket2::{Domain, Socket, Type};
 
-use crate::example::{LONG, Running, eventually, example, read_to_end, reset, write_until_stuck};
+use crate::example::{
+    Running, connect_with_little_room, eventually, example, in_kernel, read_to_end, reset,
+    write_until_stuck,
+};
 
 /// How long the example lets its clients finish.
 const GRACE: Duration = Duration::from_secs(3);
@@ -100,35 +101,9 @@ fn who_is_owed_an_answer_gets_it_and_nobody_else_is_let_in() {
     assert_eq!(lines, [""; 0]);
 }
 
-/// A client whose kernel takes few answers, so that the server soon reads no more.
-fn connect_with_little_room(server: &Running) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.set_recv_buffer_size(32 << 10).unwrap();
-    socket.connect(&server.address().into()).unwrap();
-    socket.set_read_timeout(Some(LONG)).unwrap();
-    socket.set_write_timeout(Some(LONG)).unwrap();
-    socket.into()
-}
-
 /// Writes until the server's kernel has all of it and the server reads no more, and returns how much
 /// that is. Of what is still in the client's kernel, a server that ends cannot know.
 fn write_until_unread(mut client: &TcpStream, data: &[u8]) -> usize {
-    let port = format!(":{:04X}", client.local_addr().unwrap().port());
-    // What of the connection is still in the client's kernel, and what in the server's, unread.
-    let queues = || {
-        let table = fs::read_to_string("/proc/net/tcp").unwrap();
-        let lines = table.lines().filter(|line| line.contains(&port));
-        let sockets: Vec<Vec<_>> = lines.map(|line| line.split_whitespace().collect()).collect();
-        let queues = |column: usize| {
-            let of_port = |fields: &&Vec<&str>| fields[column].ends_with(&port);
-            let (to_send, to_read) =
-                sockets.iter().find(of_port).expect("it is open")[4].split_once(':').unwrap();
-            [to_send, to_read].map(|bytes| u64::from_str_radix(bytes, 16).unwrap())
-        };
-        const LOCAL: usize = 1;
-        const REMOTE: usize = 2;
-        [queues(LOCAL)[0], queues(REMOTE)[1]]
-    };
     let mut sent = 0;
     // Smaller than any window, so that all of it arrives though the server does not read.
     for part in data.chunks(32 << 10) {
@@ -137,9 +112,9 @@ fn write_until_unread(mut client: &TcpStream, data: &[u8]) -> usize {
         // Looks, and no time: on a busy machine the server has few turns, and so has this one.
         const ENOUGH: u32 = 100;
         let mut looks = 0;
-        eventually("it arrives", || match queues() {
-            [0, 0] => true,
-            [0, _] => {
+        eventually("it arrives", || match in_kernel(client) {
+            (0, Some(0)) => true,
+            (0, Some(_)) => {
                 looks += 1;
                 looks == ENOUGH
             }
