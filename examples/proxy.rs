@@ -165,6 +165,8 @@ struct Side {
     has_ended: bool,
     /// It was reset, or cannot be written to.
     is_broken: bool,
+    /// It is to end, and is not writable before its kernel has sent everything.
+    is_writable_once_sent: bool,
 }
 
 impl Proxy {
@@ -279,7 +281,13 @@ impl Proxy {
             reset(&stream);
             return Err(error);
         }
-        Ok(Side { stream: BufReader::new(stream), object, has_ended: false, is_broken: false })
+        Ok(Side {
+            stream: BufReader::new(stream),
+            object,
+            has_ended: false,
+            is_broken: false,
+            is_writable_once_sent: false,
+        })
     }
 
     fn handle(&mut self, event: &Event) -> io::Result<()> {
@@ -298,7 +306,10 @@ impl Proxy {
         }
         let was_broken = pair.is_broken();
         if pair.pass(event, &self.registry).unwrap_or(true) {
-            return self.end(event.token);
+            // What the kernel has not sent yet, the reset would discard.
+            if pair.has_sent(event, &self.registry).unwrap_or(true) {
+                return self.end(event.token);
+            }
         }
         if pair.is_broken() && !was_broken {
             let deadline = Instant::now() + self.timeout;
@@ -362,6 +373,15 @@ fn reset(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
+/// Lets `stream` be writable only when the kernel has sent all that was written to it. Returns whether it
+/// can do that: Linux calls it `TCP_NOTSENT_LOWAT`, tcp(7).
+fn be_writable_once_sent(stream: &TcpStream) -> io::Result<bool> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    SockRef::from(stream).set_tcp_notsent_lowat(1)?;
+    let _ = stream;
+    Ok(cfg!(any(target_os = "linux", target_os = "android")))
+}
+
 /// Says why a client was not served: each reason once, however many clients it meets.
 fn not_served(error: &io::Error) {
     static REASONS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
@@ -390,6 +410,25 @@ impl Pair {
         }
         let is_over = |side: &Side| side.is_broken && side.has_ended;
         Ok(client.has_ended && upstream.has_ended || is_over(client) || is_over(upstream))
+    }
+
+    /// Whether the kernel has sent all that was written to the side that is left, where one is broken. If
+    /// not, an event will come of it.
+    fn has_sent(&mut self, event: &Event, registry: &Registry) -> io::Result<bool> {
+        let side = match (self.client.is_broken, self.upstream.is_broken) {
+            (true, false) => &mut self.upstream,
+            (false, true) => &mut self.client,
+            _ => return Ok(true),
+        };
+        if side.is_writable_once_sent {
+            return Ok(event.fd == side.object.fd && event.is_writable());
+        }
+        if !be_writable_once_sent(side.stream.get_ref())? {
+            return Ok(true);
+        }
+        side.is_writable_once_sent = true;
+        registry.modify(side.object)?;
+        Ok(false)
     }
 }
 

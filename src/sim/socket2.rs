@@ -307,6 +307,15 @@ impl SockRef<'_> {
         set_nonblocking(self.0.0, nonblocking)
     }
 
+    /// Has no effect: nothing waits to be sent here, what is written is on its way.
+    ///
+    /// # Errors
+    ///
+    /// It never fails: the signature is that of `socket2`.
+    pub fn set_tcp_notsent_lowat(&self, _lowat: u32) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Has no effect: nothing is held back here.
     ///
     /// # Errors

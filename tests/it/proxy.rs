@@ -7,9 +7,13 @@ use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
 use nix::sys::signal::Signal;
+use rustix::io::ioctl_fionread;
 use socket2::SockRef;
 
-use crate::example::{LONG, Running, eventually, example, read_to_end, reset, write_until_stuck};
+use crate::example::{
+    LITTLE_ROOM, LONG, Running, connect_with_little_room, eventually, example, in_kernel,
+    read_to_end, reset, write_until_stuck,
+};
 use crate::random::Random;
 
 #[test]
@@ -170,6 +174,35 @@ fn what_was_sent_before_a_reset_arrives() {
                 assert!(arrived == data, "other bytes arrived than were sent");
                 expect_reset(&other);
             }
+        }
+    }
+    proxy.expect_forgotten();
+}
+
+/// Who reads slowly has taken little of it by then: the rest is still in the proxy's kernel.
+#[test]
+fn what_was_sent_before_a_reset_arrives_at_who_reads_slowly() {
+    const LENGTH: usize = 8 * LITTLE_ROOM;
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    SockRef::from(&upstream).set_recv_buffer_size(LITTLE_ROOM).unwrap();
+    let proxy = Proxy::with_upstream(upstream);
+    let data = Random::new(LENGTH).bytes(LENGTH);
+    for client_resets in [true, false] {
+        for _ in 0..10 {
+            let client = connect_with_little_room(&proxy.running);
+            let upstream = proxy.accept();
+            let (mut one, mut other) =
+                if client_resets { (client, upstream) } else { (upstream, client) };
+            one.write_all(&data).unwrap();
+            eventually("the proxy has it", || in_kernel(&one) == (0, Some(0)));
+            assert!(ioctl_fionread(&other).unwrap() < LENGTH as u64, "all of it is here");
+            reset(one);
+            // It may take notice only later, which shows less.
+            thread::sleep(Duration::from_millis(20));
+            let mut arrived = vec![0; LENGTH];
+            other.read_exact(&mut arrived).unwrap();
+            assert!(arrived == data, "other bytes arrived than were sent");
+            expect_reset(&other);
         }
     }
     proxy.expect_forgotten();
