@@ -257,14 +257,18 @@ fn a_sender_blocks_while_there_is_no_room() {
     let mut poller = AnyPoller::new().unwrap();
     poller.add(EventObject::client(receiver.as_raw_fd()).with_mode(Mode::Edge)).unwrap();
     let sent = AtomicU64::new(0);
-    thread::scope(|scope| {
-        let sent = &sent;
+    let sent = &sent;
+    // What fails here drops the receiver, and so ends the thread.
+    thread::scope(move |scope| {
         scope.spawn(move || {
             for value in 0..5_000 {
                 sender.send(value).unwrap();
                 sent.fetch_add(1, Relaxed);
             }
         });
+        while sent.load(Relaxed) < 2 {
+            thread::yield_now();
+        }
         thread::sleep(Duration::from_millis(50));
         assert_eq!(sent.load(Relaxed), 2);
         let mut next = 0;
