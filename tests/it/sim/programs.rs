@@ -23,8 +23,11 @@ mod written {
 use std::env;
 use std::io::{self, ErrorKind, Read, Write};
 use std::panic;
-use std::time::Duration;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
 
+use nix::sys::resource::{UsageWho, getrusage};
 use pollio::sim::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use pollio::sim::signal_hook::consts::SIGTERM;
 use pollio::sim::socket2::{Domain, SockRef, Socket, Type};
@@ -438,4 +441,67 @@ fn every_mutant_is_found() {
         }
     }
     assert!(missed.is_empty(), "nobody notices: {missed:#?}");
+}
+
+/// Prints how many worlds of an echo of ten messages run in a second, and how many would if nothing cost time
+/// but switching from thread to thread.
+#[test]
+#[ignore = "a measurement: .ci/seeds"]
+fn seeds_a_second() {
+    const SEEDS: u32 = 30_000;
+    let (_, start) = written::programs()[0];
+    let (begin, switches_before) = (Instant::now(), switches());
+    sim::check(SEEDS.into(), move |world| {
+        world.set_conditions(Conditions::calm());
+        let server = world.spawn("server", start);
+        thread::sleep(SECOND);
+        let mut client = connect()?;
+        for number in 0..10 {
+            client.write_all(&[number; 100])?;
+            let mut answer = [0; 100];
+            client.read_exact(&mut answer)?;
+            assert_eq!(answer, [number; 100]);
+        }
+        drop(client);
+        world.raise(SIGTERM);
+        server.join().unwrap()
+    });
+    let a_seed = begin.elapsed() / SEEDS;
+    let switches = (switches() - switches_before) / u64::from(SEEDS);
+    let switching = switch() * u32::try_from(switches).unwrap();
+    let a_second = |time: Duration| 1.0 / time.as_secs_f64();
+    println!("{:.0} seeds a second: {a_seed:?} each", a_second(a_seed));
+    println!(
+        "of which {switches} switches take {switching:?}: alone {:.0} a second",
+        a_second(switching)
+    );
+}
+
+/// How often a thread of this process has given up its core, or had to.
+fn switches() -> u64 {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).unwrap();
+    let switches = usage.voluntary_context_switches() + usage.involuntary_context_switches();
+    u64::try_from(switches).unwrap()
+}
+
+/// What it takes to let another thread run, on average.
+fn switch() -> Duration {
+    const TURNS: u32 = 200_000;
+    let turn = AtomicU32::new(0);
+    let take_turns = |first: u32, other: &std::thread::Thread| {
+        for mine in (first..TURNS).step_by(2) {
+            while turn.load(SeqCst) != mine {
+                std::thread::park();
+            }
+            turn.store(mine + 1, SeqCst);
+            other.unpark();
+        }
+    };
+    let begin = Instant::now();
+    std::thread::scope(|scope| {
+        let this = std::thread::current();
+        let other = scope.spawn(move || take_turns(1, &this));
+        take_turns(0, other.thread());
+    });
+    begin.elapsed() / TURNS
 }
