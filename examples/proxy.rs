@@ -373,8 +373,8 @@ fn reset(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
-/// Lets `stream` be writable only when the kernel has sent all that was written to it. Returns whether it
-/// can do that: Linux calls it `TCP_NOTSENT_LOWAT`, tcp(7).
+/// Lets `stream` be writable only when the kernel has sent all that was written to it. Returns whether this
+/// system can do that: Linux calls it `TCP_NOTSENT_LOWAT`, tcp(7). Elsewhere a reset may overtake it.
 fn be_writable_once_sent(stream: &TcpStream) -> io::Result<bool> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     SockRef::from(stream).set_tcp_notsent_lowat(1)?;

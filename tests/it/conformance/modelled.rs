@@ -40,17 +40,21 @@ pub(crate) fn a_oneshot_is_reported_once_by_a_buffer_of_one<P: Share + AsFd>() {
 
 /// C17: it asks for as long as it waits; else it sleeps.
 pub(crate) fn a_poller_that_spins_uses_the_processor<P: Share + AsFd>() {
-    let processor_time = |spin| {
+    let processor_time = |spin, timeout_ms| {
         let mut poller = P::new().unwrap();
         poller.set_spin(spin);
         let now = || clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap();
         let start = now();
-        assert!(poller.wait(100).unwrap().is_empty());
+        assert!(poller.wait(timeout_ms).unwrap().is_empty());
         Duration::from(now() - start)
     };
-    let (spun, slept) = (processor_time(Duration::MAX), processor_time(Duration::ZERO));
-    // The other tests leave it a share of a core.
-    assert!(spun > 2 * slept && spun > Duration::from_millis(4), "{spun:?}, not {slept:?}");
+    // A busy machine leaves it a small share of a core.
+    let spins = [100, 1_000, 10_000].into_iter().any(|timeout_ms| {
+        let spun = processor_time(Duration::MAX, timeout_ms);
+        let slept = processor_time(Duration::ZERO, timeout_ms);
+        spun > 2 * slept && spun > Duration::from_millis(4)
+    });
+    assert!(spins, "it sleeps");
 }
 
 /// C10, C12: registrations of one descriptor take turns.
