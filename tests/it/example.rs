@@ -71,10 +71,7 @@ impl Running {
     }
 
     pub(crate) fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect_timeout(&self.address(), LONG).unwrap();
-        stream.set_read_timeout(Some(LONG)).unwrap();
-        stream.set_write_timeout(Some(LONG)).unwrap();
-        stream
+        with_timeouts(TcpStream::connect_timeout(&self.address(), LONG).unwrap())
     }
 
     #[track_caller]
@@ -284,9 +281,14 @@ pub(crate) fn connect_with_little_room(server: &Running) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(LITTLE_ROOM).unwrap();
     socket.connect(&server.address().into()).unwrap();
-    socket.set_read_timeout(Some(LONG)).unwrap();
-    socket.set_write_timeout(Some(LONG)).unwrap();
-    socket.into()
+    with_timeouts(socket.into())
+}
+
+/// Has what never comes, or is never taken, fail a test instead of hanging it.
+pub(crate) fn with_timeouts(stream: TcpStream) -> TcpStream {
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    stream.set_write_timeout(Some(LONG)).unwrap();
+    stream
 }
 
 /// Ends the connection with a reset instead of a farewell.

@@ -12,7 +12,7 @@ use socket2::SockRef;
 
 use crate::example::{
     LITTLE_ROOM, LONG, Running, connect_with_little_room, eventually, example, in_kernel,
-    read_to_end, reset, write_until_stuck,
+    read_to_end, reset, with_timeouts, write_until_stuck,
 };
 use crate::random::Random;
 
@@ -478,9 +478,7 @@ impl Proxy {
         });
         let stream = accepted.unwrap();
         stream.set_nonblocking(false).unwrap();
-        stream.set_read_timeout(Some(LONG)).unwrap();
-        stream.set_write_timeout(Some(LONG)).unwrap();
-        stream
+        with_timeouts(stream)
     }
 
     fn connections(&self) -> usize {

@@ -351,9 +351,13 @@ fn scenario(program: &str) -> fn(Start, &World) -> io::Result<()> {
     }
 }
 
+/// What starts a program, by its name.
+fn start_of(name: &str) -> Start {
+    written::programs().into_iter().find(|program| program.0 == name).unwrap().1
+}
+
 fn check(name: &str) {
-    let (name, start) = written::programs().into_iter().find(|program| program.0 == name).unwrap();
-    let scenario = scenario(name);
+    let (start, scenario) = (start_of(name), scenario(name));
     sim::check(seeds(), move |world| scenario(start, world));
 }
 
@@ -395,8 +399,7 @@ fn graceful_shutdown_ends_well_in_every_world() {
 /// What `tests/it/graceful_shutdown.rs` does with a process and its `RLIMIT_NOFILE`.
 #[test]
 fn graceful_shutdown_serves_who_queued_without_a_descriptor_in_every_world() {
-    let programs = written::programs();
-    let (_, start) = programs.into_iter().find(|(name, _)| *name == "graceful_shutdown").unwrap();
+    let start = start_of("graceful_shutdown");
     sim::check(seeds(), move |world| {
         world.set_conditions(Conditions { stalls: false, ..Conditions::default() });
         let server = world.spawn("server", start);
@@ -449,7 +452,7 @@ fn every_mutant_is_found() {
 #[ignore = "a measurement: .ci/seeds"]
 fn seeds_a_second() {
     const SEEDS: u32 = 30_000;
-    let (_, start) = written::programs()[0];
+    let start = start_of("echo_server");
     let (begin, switches_before) = (Instant::now(), switches());
     sim::check(SEEDS.into(), move |world| {
         world.set_conditions(Conditions::calm());
