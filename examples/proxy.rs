@@ -305,11 +305,10 @@ impl Proxy {
             }
         }
         let was_broken = pair.is_broken();
-        if pair.pass(event, &self.registry).unwrap_or(true) {
-            // What the kernel has not sent yet, the reset would discard.
-            if pair.has_sent(event, &self.registry).unwrap_or(true) {
-                return self.end(event.token);
-            }
+        let is_over = pair.pass(event, &self.registry).unwrap_or(true);
+        // What the kernel has not sent yet, the reset would discard.
+        if is_over && pair.has_sent(event, &self.registry).unwrap_or(true) {
+            return self.end(event.token);
         }
         if pair.is_broken() && !was_broken {
             let deadline = Instant::now() + self.timeout;
