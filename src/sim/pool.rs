@@ -67,7 +67,7 @@ thread_local! {
     static PARKS_UNTIL: Cell<Instant> = Cell::new(Instant::now() + FIRST);
 }
 
-/// Yields the core, unless others have kept it for long lately; false if so.
+/// Yields the core, unless others kept it for long lately. Returns whether it did and had it back soon.
 fn yields_shortly() -> bool {
     let begin = Instant::now();
     if begin < PARKS_UNTIL.get() {
