@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::RawFd;
 
-use super::kernel::{File, FileId, Kind, errno};
+use super::kernel::{FileId, Kind, errno};
 use super::world::State;
 use crate::{Event, EventObject, Interest, Mode, Readiness};
 
@@ -118,23 +118,8 @@ impl State {
     /// Has the next wait look at a registration that asks for `arrival`. Returns whether a thread was
     /// woken that waits for it.
     pub(super) fn queue(&mut self, list: FileId, key: Key, arrival: Readiness) -> bool {
-        let Some(File { kind: Kind::InterestList(items), waiters, .. }) = self.files.get_mut(list)
-        else {
-            return false;
-        };
-        if !items.queue(key, arrival) || waiters.is_empty() {
-            return false;
-        }
-        self.wake_one(list);
-        true
-    }
-
-    fn wake_one(&mut self, list: FileId) {
-        let Some(file) = self.files.get_mut(list) else { return };
-        if !file.waiters.is_empty() {
-            let thread = file.waiters.remove(0);
-            self.make_runnable(thread);
-        }
+        let items = self.files.list(list);
+        items.is_some_and(|items| items.queue(key, arrival)) && self.wake_one(list)
     }
 
     /// Has one wait report `readiness`, though it is not true.

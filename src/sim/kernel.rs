@@ -214,10 +214,7 @@ impl State {
     /// Lets those who wait for a file know what came: threads that it blocks, and pollers whose
     /// registration asks for it.
     pub(super) fn notify(&mut self, id: FileId, arrival: Readiness) {
-        let Some(file) = self.files.get_mut(id) else { return };
-        for thread in std::mem::take(&mut file.waiters) {
-            self.make_runnable(thread);
-        }
+        while self.wake_one(id) {}
         let Some(file) = self.files.get(id) else { return };
         match file.watchers[..] {
             [] => {}

@@ -400,6 +400,14 @@ impl State {
         !self.threads.list.is_empty()
     }
 
+    /// Lets the thread go on that a file has blocked for longest. Returns whether there is one.
+    pub(super) fn wake_one(&mut self, file: FileId) -> bool {
+        let file = self.files.get(file);
+        let Some(&first) = file.and_then(|file| file.waiters.first()) else { return false };
+        self.make_runnable(first);
+        true
+    }
+
     /// Lets a thread go on that waits.
     pub(super) fn make_runnable(&mut self, id: ThreadId) {
         if self.end_wait(id) {
