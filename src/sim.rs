@@ -132,7 +132,7 @@
 //! | `std::os::fd::AsFd` | [`os::fd::AsFd`] |
 //! | `std::thread` | [`thread`] |
 //! | `std::time::Instant` | [`time::Instant`] |
-//! | `std::sync::{mpsc, Mutex}` | [`sync`] |
+//! | `std::sync::{mpsc, Condvar, Mutex}` | [`sync`] |
 //! | the crate `socket2` | [`socket2`] |
 //! | the `pipe` of `signal_hook` | [`signal_hook`], [`World::raise`] |
 //!
@@ -143,10 +143,11 @@
 //!
 //! ## What is not simulated
 //!
-//! Names of hosts, UDP, out-of-band data, files, pipes, child processes; kqueue: the rules are those of
-//! epoll. What threads do to memory between two calls: `loom` has that. A program that reads the real
-//! clock, or depends on the order of a `HashMap` or on addresses, does not replay; a failure is run twice
-//! more, and says so. Pollers do not watch pollers.
+//! Names of hosts, UDP, out-of-band data, files, pipes, child processes; `thread::scope` and `thread::park`;
+//! pollers that watch pollers; kqueue: the rules are those of epoll. What threads do to memory between two
+//! calls: `loom` has that. A program that reads the real clock, or depends on the order of a `HashMap`, on
+//! addresses or on what a `static` holds, which all worlds share, does not replay; a failure is run twice
+//! more, and says so.
 //!
 //! # One loop over scripted descriptors
 //!

@@ -45,7 +45,8 @@ pub struct Conditions {
     /// no new edge is reported for it. So does [`Socket::new`](super::socket2::Socket::new), once a
     /// connection was accepted.
     pub failing_accepts: bool,
-    /// A wait reports a stream or a listener as readable that is not.
+    /// A wait reports a stream or a listener as readable that is not; one at a
+    /// [`Condvar`](super::sync::Condvar) ends without a notification.
     pub spurious: bool,
     /// For some seconds nothing arrives at either end of a connection.
     pub stalls: bool,

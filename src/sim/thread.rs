@@ -11,9 +11,51 @@ use std::time::Duration;
 use super::kernel::FileId;
 use super::world::World;
 
-/// Starts a thread in the world that runs here; [`World::spawn`] gives it a name.
+/// Starts a thread in the world that runs here, under the name `thread` in reports.
+///
+/// [`Builder`] and [`World::spawn`] give it another.
 pub fn spawn<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-    World::current().spawn("thread", body)
+    World::current().spawn(NAME, body)
+}
+
+/// The name of a thread that has none.
+const NAME: &str = "thread";
+
+/// Starts a thread with a name, in place of [`std::thread::Builder`].
+#[derive(Debug, Default)]
+#[must_use = "it starts nothing by itself"]
+pub struct Builder {
+    name: Option<String>,
+}
+
+impl Builder {
+    /// A thread without a name.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the name under which reports have it.
+    pub fn name(mut self, name: String) -> Self {
+        self.name = Some(name);
+        self
+    }
+
+    /// Has no effect: the size is what the real system has it.
+    pub fn stack_size(self, _size: usize) -> Self {
+        self
+    }
+
+    /// Starts the thread in the world that runs here.
+    ///
+    /// # Errors
+    ///
+    /// It never fails: the signature is that of `std`.
+    pub fn spawn<T: Send + 'static>(
+        self,
+        body: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<JoinHandle<T>> {
+        Ok(World::current().spawn(self.name.as_deref().unwrap_or(NAME), body))
+    }
 }
 
 /// Lets virtual time pass: it takes no real time.

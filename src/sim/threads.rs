@@ -167,7 +167,9 @@ impl World {
             if success.is_some() || deadline.is_some_and(|deadline| deadline <= state.now) {
                 return (state, success);
             }
-            let me = self.me().expect("only the threads of a world can block in it");
+            let me = self
+                .me()
+                .expect("only the threads of a world can block in it: is this in a `static`?");
             if state.is_ending() {
                 return (self.end_here(state), None);
             }

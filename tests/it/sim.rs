@@ -4,6 +4,7 @@ mod following;
 mod in_step;
 pub(crate) mod programs;
 mod sockets;
+mod sync;
 mod world;
 
 use std::collections::BTreeSet;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use pollio::sim::net::{SocketAddr, TcpListener, TcpStream};
 use pollio::sim::os::unix::net::UnixStream;
 use pollio::sim::socket2::{Domain, Type};
-use pollio::sim::sync::{Arc, Mutex, mpsc};
+use pollio::sim::sync::Arc;
 use pollio::sim::time::Instant;
 use pollio::sim::{self, Conditions, SimPoller, Timer, Waker, World, thread};
 use pollio::{EventObject, Mode, Poller};
@@ -19,12 +19,12 @@ const SECOND: Duration = Duration::from_secs(1);
 const ADDRESS: &str = "10.0.0.1:7";
 
 /// The failure of a run that has to fail.
-fn failure(seed: u64, body: impl FnOnce(&World) -> io::Result<()>) -> String {
+pub(super) fn failure(seed: u64, body: impl FnOnce(&World) -> io::Result<()>) -> String {
     World::run(seed, body).failure.expect("this fails")
 }
 
 /// Runs where nothing fails.
-fn run(seed: u64, body: impl FnOnce(&World) -> io::Result<()>) -> sim::Outcome {
+pub(super) fn run(seed: u64, body: impl FnOnce(&World) -> io::Result<()>) -> sim::Outcome {
     let outcome = World::run(seed, body);
     assert_eq!(outcome.failure, None, "seed {seed}: {:#?}", outcome.trace);
     outcome
@@ -288,31 +288,6 @@ fn two_threads_serve_one_poller() {
             }
             let counts = waiters.map(|waiter| waiter.join().unwrap());
             assert_eq!(counts.iter().sum::<usize>(), 30, "{counts:?}");
-            Ok(())
-        });
-    }
-}
-
-#[test]
-fn a_lock_and_a_queue_block_in_virtual_time() {
-    for seed in 0..100 {
-        run(seed, |world| {
-            let total = Arc::new(Mutex::new(0));
-            let (sender, receiver) = mpsc::channel();
-            for number in 0..3 {
-                let (total, sender) = (total.clone(), sender.clone());
-                world.spawn("adder", move || {
-                    let mut total = total.lock().unwrap();
-                    let before = *total;
-                    thread::sleep(SECOND);
-                    *total = before + 1;
-                    sender.send(number).unwrap();
-                });
-            }
-            drop(sender);
-            let mut numbers: Vec<_> = std::iter::from_fn(|| receiver.recv().ok()).collect();
-            numbers.sort_unstable();
-            assert_eq!((numbers, *total.lock().unwrap()), (vec![0, 1, 2], 3));
             Ok(())
         });
     }
