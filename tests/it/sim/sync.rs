@@ -260,6 +260,14 @@ fn a_thread_that_is_built_has_its_name_in_reports() {
     assert_eq!(fails(None), "thread `thread` panicked: on purpose");
 }
 
+#[test]
+fn locks_are_shown() {
+    let lock = Mutex::new(7);
+    assert!(format!("{lock:?}").contains('7'));
+    assert_eq!(format!("{:?}", lock.lock().unwrap()), "7");
+    assert_eq!(format!("{:?}", Condvar::new()), "Condvar { .. }");
+}
+
 /// As one in a `static`, which outlives its world.
 #[test]
 fn a_lock_of_another_world_says_so() {
