@@ -144,9 +144,10 @@
 //! ## What is not simulated
 //!
 //! Names of hosts, UDP, out-of-band data, files, pipes, child processes; `thread::scope` and `thread::park`;
-//! pollers that watch pollers; kqueue: the rules are those of epoll. What threads do to memory between two
-//! calls: `loom` has that. A program that reads the real clock, or depends on the order of a `HashMap`, on
-//! addresses or on what a `static` holds, which all worlds share, does not replay; a failure is run twice
+//! pollers that watch pollers; kqueue: the rules are those of epoll. A write that blocks goes on until some
+//! bytes are taken, and not until all are: `write_all` makes no difference. What threads do to memory between
+//! two calls: `loom` has that. A program that reads the real clock, or depends on the order of a `HashMap`,
+//! on addresses or on what a `static` holds, which all worlds share, does not replay; a failure is run twice
 //! more, and says so.
 //!
 //! # One loop over scripted descriptors
@@ -237,6 +238,7 @@
 //! [`clear_ready`](World::clear_ready). A [`Waker`](crate::Waker) is a number like all others. A wait
 //! may allocate.
 
+mod addresses;
 mod agenda;
 // The same types, over queues and wakers of the simulation.
 #[path = "source/channel.rs"]

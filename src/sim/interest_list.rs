@@ -50,7 +50,7 @@ impl InterestList {
     /// Puts it on the ready list, if it is armed and asks for `arrival`. Returns whether it does.
     fn queue(&mut self, key: Key, arrival: Readiness) -> bool {
         let Some(item) = self.items.get_mut(&key) else { return false };
-        let is_asked = item.is_armed && !reported(arrival, item.object.interest()).is_empty();
+        let is_asked = item.is_armed && !item.reported(arrival).is_empty();
         if is_asked && item.queued_in.is_none() {
             item.queued_in = Some(self.round);
             self.ready.push(key);
@@ -70,6 +70,13 @@ impl State {
             return Err(error);
         }
         let key = self.key(object.fd)?;
+        let (interest, mode) = (object.interest(), object.mode());
+        let is_shareable =
+            matches!(mode, Mode::Level | Mode::Edge) && !interest.contains(Interest::PRIORITY);
+        // As `EPOLLEXCLUSIVE_OK_BITS` has it.
+        if object.is_exclusive() && !is_shareable {
+            return Err(errno(libc::EINVAL));
+        }
         let Some(items) = self.files.list(list) else { return Err(errno(libc::EBADF)) };
         if items.get(key).is_some() {
             return Err(errno(libc::EEXIST));
@@ -83,9 +90,12 @@ impl State {
 
     pub(super) fn modify(&mut self, list: FileId, object: EventObject) -> io::Result<()> {
         let key = self.key(object.fd)?;
+        if object.is_exclusive() {
+            return Err(errno(libc::EINVAL));
+        }
         let item = self.files.list(list).and_then(|items| items.get(key));
         let Some(item) = item else { return Err(errno(libc::ENOENT)) };
-        if item.object.is_exclusive() || object.is_exclusive() {
+        if item.object.is_exclusive() {
             return Err(errno(libc::EINVAL));
         }
         self.register(list, key, object);
@@ -166,7 +176,7 @@ impl State {
             let now = self.readiness(key.1);
             let Some(items) = self.files.list(list) else { return };
             let Some(item) = items.items.get_mut(&key) else { continue };
-            let readiness = reported(now | item.spurious, item.object.interest());
+            let readiness = item.reported(now | item.spurious);
             match item.queued_in {
                 Some(round) if !readiness.is_empty() => candidates.push((round, key, readiness)),
                 // It came and went before anyone looked.
@@ -207,6 +217,15 @@ impl State {
 }
 
 impl Item {
+    fn reported(&self, readiness: Readiness) -> Readiness {
+        let reported = reported(readiness, self.object.interest());
+        // `EPOLLRDHUP` is none of `EPOLLEXCLUSIVE_OK_BITS`.
+        if self.object.is_exclusive() && !reported.contains(Readiness::WRITE_CLOSED) {
+            return reported - Readiness::READ_CLOSED;
+        }
+        reported
+    }
+
     /// Makes the event, and decides by the mode whether the next wait looks again.
     fn report(&mut self, readiness: Readiness, round: u64) -> Event {
         self.spurious = Readiness::empty();

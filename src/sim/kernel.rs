@@ -180,8 +180,15 @@ impl State {
             }
         }
         match file.kind {
-            Kind::Stream(end) => self.close_end(end),
-            Kind::Listener(listening) => self.close_listener(listening),
+            Kind::Socket(socket) => self.release(socket.bound, id),
+            Kind::Stream(end) => {
+                self.release(self.address(end), id);
+                self.close_end(end);
+            }
+            Kind::Listener(listening) => {
+                self.release(Some(listening.address), id);
+                self.reset_queue(listening);
+            }
             Kind::Timer(timer) => timer.next.into_iter().for_each(|when| self.agenda.remove(when)),
             Kind::InterestList(list) => {
                 for (_, watched) in list.registered() {
@@ -190,7 +197,7 @@ impl State {
                     }
                 }
             }
-            Kind::Scripted(_) | Kind::Socket(_) | Kind::Waker(_) | Kind::Gate => {}
+            Kind::Scripted(_) | Kind::Waker(_) | Kind::Gate => {}
         }
     }
 
@@ -273,7 +280,11 @@ impl State {
         timer.expirations += 1;
         let next = timer.every.and_then(|every| now.checked_add(every));
         timer.next = next.map(|time| self.agenda.add(time, Action::Timer(id)));
-        self.notify(id, Readiness::READABLE);
+        // What goes off again before anybody has looked is no arrival: `timerfd_poll` starts it anew only in
+        // a read.
+        if timer.expirations == 1 {
+            self.notify(id, Readiness::READABLE);
+        }
     }
 
     /// Who waits for a file, in words.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
+use std::mem;
 #[doc(no_inline)]
 pub use std::net::{
     IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6, ToSocketAddrs,
@@ -35,15 +36,20 @@ impl TcpListener {
     ///
     /// `AddrInUse`; `EMFILE` at the limit of descriptors.
     pub fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
-        let address = first(address)?;
-        let world = World::current();
-        let mut state = world.enter();
-        state.files.check_limit(1)?;
-        let listening = state.listen(address, false, BACKLOG)?;
-        let file = state.files.add(listening);
-        state.publish(file);
-        state.call(|| format!("listen at {address}"));
-        Ok(Self(Descriptor::of(&world, &mut state, file)))
+        each(address, |address| {
+            let world = World::current();
+            let mut state = world.enter();
+            state.files.check_limit(1)?;
+            let socket = Unconnected { reuses_address: true, ..Default::default() };
+            let file = state.files.add(Kind::Socket(socket));
+            let listening = state.bind(file, address).and_then(|()| state.listen(file, BACKLOG));
+            if let Err(error) = listening {
+                state.close_file(file);
+                return Err(error);
+            }
+            state.call(|| format!("listen at {address}"));
+            Ok(Self(Descriptor::of(&world, &mut state, file)))
+        })
     }
 
     /// Takes a connection from the queue.
@@ -116,7 +122,7 @@ impl TcpStream {
     /// `ConnectionRefused`; `TimedOut`, after two minutes of a full queue; `EMFILE` at the limit of
     /// descriptors.
     pub fn connect(address: impl ToSocketAddrs) -> io::Result<Self> {
-        Self::connect_within(first(address)?, None)
+        each(address, |address| Self::connect_within(address, None))
     }
 
     /// Connects, and gives up after `timeout`.
@@ -134,14 +140,10 @@ impl TcpStream {
     fn connect_within(address: SocketAddr, timeout: Option<Duration>) -> io::Result<Self> {
         let world = World::current();
         let socket = Descriptor::open(&world, Kind::Socket(Unconnected::default()))?;
-        socket.call("connect", |state, file| {
-            state.connect(file, address);
-            Ok(())
-        })?;
-        let connected = |state: &mut State, file: FileId| match state.stream(file) {
-            Ok(end) if !state.is_decided(end) => Err(errno(libc::EAGAIN)),
-            Ok(end) => state.take_error(end).map_or(Ok(()), Err),
-            Err(error) => Err(error),
+        socket.call("connect", |state, file| state.connect(file, address))?;
+        let connected = |state: &mut State, file: FileId| {
+            let end = state.stream(file)?;
+            state.connect_again(file, end)
         };
         let show = |(): &()| format!("to {address}");
         match socket.blocking_call("connect", |_| timeout, connected, show) {
@@ -315,8 +317,19 @@ impl TcpStream {
     }
 }
 
-fn first(address: impl ToSocketAddrs) -> io::Result<SocketAddr> {
-    address.to_socket_addrs()?.next().ok_or_else(|| ErrorKind::InvalidInput.into())
+/// Tries one address after the other. Returns why the last one fails, if all do.
+fn each<T>(
+    addresses: impl ToSocketAddrs,
+    mut attempt: impl FnMut(SocketAddr) -> io::Result<T>,
+) -> io::Result<T> {
+    let mut result = Err(ErrorKind::InvalidInput.into());
+    for address in addresses.to_socket_addrs()? {
+        result = attempt(address);
+        if result.is_ok() {
+            break;
+        }
+    }
+    result
 }
 
 pub(super) fn accept(listener: &Descriptor) -> io::Result<(Descriptor, SocketAddr)> {
@@ -360,10 +373,13 @@ fn receive(
 }
 
 pub(super) fn write(stream: &Descriptor, bytes: &[u8]) -> io::Result<usize> {
-    let call = |state: &mut State, file| match state.stream(file) {
-        Ok(end) => state.write(end, bytes),
+    let mut is_first = true;
+    let call = |state: &mut State, file| {
         // A socket that was never connected.
-        Err(_) => Err(errno(libc::EPIPE)),
+        let end = state.stream(file).map_err(|_| errno(libc::EPIPE))?;
+        // One that was blocked looks for an error before anything else.
+        let error = if mem::take(&mut is_first) { None } else { state.take_error(end) };
+        error.map_or_else(|| state.write(end, bytes), Err)
     };
     let show = |count: &usize| format!("takes {count} of {}", bytes.len());
     // A blocking write of the kernel goes on until it has taken everything, this one until it has taken
@@ -378,10 +394,7 @@ pub(super) fn take_error(socket: &Descriptor) -> io::Result<Option<io::Error>> {
 }
 
 pub(super) fn shut_down(stream: &Descriptor, how: Shutdown) -> io::Result<()> {
-    stream.call("shut down", |state, file| {
-        let end = state.stream(file)?;
-        state.shut_down(end, how)
-    })
+    stream.call("shut down", |state, file| state.shut_down(file, how))
 }
 
 pub(super) fn set_nonblocking(socket: &Descriptor, nonblocking: bool) -> io::Result<()> {

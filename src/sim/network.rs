@@ -5,9 +5,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::mem;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::time::Duration;
 
+use super::addresses::Addresses;
 use super::agenda::Action;
 use super::kernel::{File, FileId, Kind, Received, errno};
 use super::world::State;
@@ -16,8 +18,7 @@ use crate::Readiness;
 #[derive(Default)]
 pub(super) struct Network {
     connections: Vec<Connection>,
-    listeners: BTreeMap<SocketAddr, Vec<FileId>>,
-    ports_given_out: u16,
+    addresses: Addresses,
     /// How many connections each address still refuses, as a test scripts it.
     refusals: BTreeMap<SocketAddr, usize>,
 }
@@ -52,6 +53,8 @@ struct End {
     /// The program has closed it.
     is_orphan: bool,
     is_connected: bool,
+    /// A call of `connect` has returned how it ended.
+    is_announced: bool,
     /// As the state `TCP_CLOSE`: it was reset, or both directions have ended.
     is_closed: bool,
     /// As `RCV_SHUTDOWN` and `SEND_SHUTDOWN`.
@@ -97,17 +100,22 @@ pub(super) enum Delivery {
     Stall(EndId, Duration),
 }
 
-#[derive(Default)]
+#[derive(Default, Clone, Copy)]
 pub(super) struct Unconnected {
     pub(super) bound: Option<SocketAddr>,
+    pub(super) reuses_address: bool,
     pub(super) reuses_port: bool,
+    pub(super) has_linger_zero: bool,
 }
 
 pub(super) struct Listening {
     pub(super) address: SocketAddr,
     pub(super) queue: VecDeque<EndId>,
-    pub(super) backlog: usize,
-    pub(super) reuses_port: bool,
+    /// How many are on their way into the queue.
+    coming: usize,
+    backlog: usize,
+    /// What it was before. Those that it accepts linger as it does.
+    pub(super) socket: Unconnected,
     /// When a connection was last taken, or came to an empty queue.
     pub(super) last_progress: Duration,
 }
@@ -149,11 +157,6 @@ impl Network {
         true
     }
 
-    fn next_port(&mut self) -> u16 {
-        self.ports_given_out = (self.ports_given_out + 1) % 16_384;
-        49_151 + self.ports_given_out
-    }
-
     fn is_writable(&self, id: EndId) -> bool {
         let end = self.end(id);
         // Each kernel socket has its own idea of how much room is worth an event.
@@ -173,6 +176,7 @@ impl End {
             file: None,
             is_orphan: false,
             is_connected: false,
+            is_announced: false,
             is_closed: false,
             is_read_shut: false,
             is_write_shut: false,
@@ -231,104 +235,195 @@ impl State {
         })
     }
 
-    /// Listens at an address that nobody else has, or has shared.
-    pub(super) fn listen(
-        &mut self,
-        mut address: SocketAddr,
-        reuses_port: bool,
-        backlog: usize,
-    ) -> io::Result<Kind> {
+    /// Gives a socket an address that nobody else has, or all who have it share.
+    pub(super) fn bind(&mut self, file: FileId, mut address: SocketAddr) -> io::Result<()> {
+        let socket = *self.unconnected(file)?;
+        if socket.bound.is_some() {
+            return Err(errno(libc::EINVAL));
+        }
         if address.port() == 0 {
-            address.set_port(self.network.next_port());
+            let port = self.network.addresses.free_port();
+            address.set_port(port.ok_or_else(|| errno(libc::EADDRINUSE))?);
         }
-        let others = self.network.listeners.get(&address).into_iter().flatten();
-        for other in others {
-            let kind = self.files.get(*other).map(|file| &file.kind);
-            let is_shared = matches!(kind, Some(Kind::Listener(other)) if other.reuses_port);
-            if !(is_shared && reuses_port) {
-                return Err(errno(libc::EADDRINUSE));
+        self.check_rivals(file, address, socket)?;
+        self.network.addresses.take(address, file);
+        self.unconnected(file)?.bound = Some(address);
+        Ok(())
+    }
+
+    /// Fails if somebody has this address who does not share it: two who listen share a port, others an
+    /// address too. See `inet_csk_bind_conflict`.
+    fn check_rivals(
+        &self,
+        file: FileId,
+        address: SocketAddr,
+        socket: Unconnected,
+    ) -> io::Result<()> {
+        let mut rivals = self.network.addresses.rivals(address).filter(|rival| *rival != file);
+        let is_shared = |rival| match self.files.get(rival).map(|file| &file.kind) {
+            Some(Kind::Socket(rival)) => {
+                rival.reuses_port && socket.reuses_port
+                    || rival.reuses_address && socket.reuses_address
             }
+            Some(Kind::Listener(rival)) => rival.socket.reuses_port && socket.reuses_port,
+            _ => false,
+        };
+        if rivals.all(is_shared) { Ok(()) } else { Err(errno(libc::EADDRINUSE)) }
+    }
+
+    pub(super) fn unconnected(&mut self, file: FileId) -> io::Result<&mut Unconnected> {
+        match self.files.get_mut(file) {
+            Some(File { kind: Kind::Socket(socket), .. }) => Ok(socket),
+            _ => Err(errno(libc::EINVAL)),
         }
+    }
+
+    /// Listens, at any port if the socket has none, or changes the length of the queue.
+    pub(super) fn listen(&mut self, file: FileId, backlog: usize) -> io::Result<()> {
+        if let Some(File { kind: Kind::Listener(listening), .. }) = self.files.get_mut(file) {
+            listening.backlog = backlog;
+            return Ok(());
+        }
+        if self.unconnected(file)?.bound.is_none() {
+            self.bind(file, (Ipv4Addr::UNSPECIFIED, 0).into())?;
+        }
+        let socket = *self.unconnected(file)?;
+        let address = socket.bound.ok_or_else(|| errno(libc::EINVAL))?;
+        self.check_rivals(file, address, socket)?;
         let (queue, last_progress) = (VecDeque::new(), self.now);
-        Ok(Kind::Listener(Listening { address, queue, backlog, reuses_port, last_progress }))
+        let listening = Listening { address, queue, coming: 0, backlog, socket, last_progress };
+        if let Some(file) = self.files.get_mut(file) {
+            file.kind = Kind::Listener(listening);
+        }
+        Ok(())
     }
 
-    /// Lets clients find the listener that `file` is.
-    pub(super) fn publish(&mut self, file: FileId) {
-        if let Some(File { kind: Kind::Listener(listening), .. }) = self.files.get(file) {
-            self.network.listeners.entry(listening.address).or_default().push(file);
+    /// Ends the listening, as a shutdown does: the address stays.
+    fn stop_listening(&mut self, id: FileId) {
+        let Some(file) = self.files.get_mut(id) else { return };
+        let Kind::Listener(Listening { socket, .. }) = file.kind else { return };
+        if let Kind::Listener(listening) = mem::replace(&mut file.kind, Kind::Socket(socket)) {
+            self.reset_queue(listening);
         }
     }
 
-    pub(super) fn close_listener(&mut self, listening: Listening) {
-        if let Some(files) = self.network.listeners.get_mut(&listening.address) {
-            files.retain(|file| self.files.get(*file).is_some());
-            if files.is_empty() {
-                self.network.listeners.remove(&listening.address);
-            }
-        }
+    pub(super) fn reset_queue(&mut self, listening: Listening) {
         for id in listening.queue {
             self.reset_peer(id);
         }
     }
 
+    /// What closing the last descriptor of a socket does to its address.
+    pub(super) fn release(&mut self, address: Option<SocketAddr>, file: FileId) {
+        if let Some(address) = address {
+            self.network.addresses.release(address, file);
+        }
+    }
+
     /// Begins to connect the socket `file` to `address`.
-    pub(super) fn connect(&mut self, file: FileId, address: SocketAddr) {
-        let id = self.add_connection(false);
-        let client_ip = match address.ip() {
+    pub(super) fn connect(&mut self, file: FileId, address: SocketAddr) -> io::Result<()> {
+        if matches!(self.files.get(file), Some(File { kind: Kind::Listener(_), .. })) {
+            return Err(errno(libc::EISCONN));
+        }
+        let Unconnected { bound, has_linger_zero, .. } = *self.unconnected(file)?;
+        let own_ip = match address.ip() {
             ip if !ip.is_unspecified() => ip,
-            IpAddr::V4(_) => IpAddr::from([127, 0, 0, 1]),
-            IpAddr::V6(_) => IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]),
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
         };
-        let client = SocketAddr::new(client_ip, self.network.next_port());
-        let server = SocketAddr::new(client_ip, address.port());
-        self.network.end_mut(id).address = Some(client);
-        self.network.end_mut(id).file = Some(file);
+        let client = match bound {
+            Some(bound) if bound.ip().is_unspecified() => SocketAddr::new(own_ip, bound.port()),
+            Some(bound) => bound,
+            None => {
+                let port = self.network.addresses.free_port();
+                let port = port.ok_or_else(|| errno(libc::EADDRNOTAVAIL))?;
+                let client = SocketAddr::new(own_ip, port);
+                self.network.addresses.take(client, file);
+                client
+            }
+        };
+        let id = self.add_connection(false);
+        let end = self.network.end_mut(id);
+        (end.address, end.file, end.has_linger_zero) = (Some(client), Some(file), has_linger_zero);
+        let server = SocketAddr::new(own_ip, address.port());
         self.network.end_mut(id.peer()).address = Some(server);
         if let Some(file) = self.files.get_mut(file) {
             file.kind = Kind::Stream(id);
         }
         let latency = self.network.of(id).latency;
         self.deliver_in(latency, Delivery::Syn(id, 0));
+        Ok(())
+    }
+
+    /// What another call of `connect` returns: once how it ended, and from then on that it has. Who could
+    /// not be connected may try again.
+    pub(super) fn connect_again(&mut self, file: FileId, id: EndId) -> io::Result<()> {
+        let Some(file) = self.files.get_mut(file) else { return Err(errno(libc::EBADF)) };
+        let end = self.network.end_mut(id);
+        if !end.is_connected && !end.is_closed {
+            return Err(errno(if file.is_nonblocking { libc::EALREADY } else { libc::EAGAIN }));
+        }
+        if mem::replace(&mut end.is_announced, true) {
+            return Err(errno(libc::EISCONN));
+        }
+        if !end.is_closed {
+            return Ok(());
+        }
+        let (bound, has_linger_zero) = (end.address, end.has_linger_zero);
+        file.kind = Kind::Socket(Unconnected { bound, has_linger_zero, ..Default::default() });
+        (end.file, end.is_orphan) = (None, true);
+        Err(errno(end.error.take().unwrap_or(libc::ECONNABORTED)))
+    }
+
+    /// Who takes clients of an address: those at exactly this one come first.
+    fn listeners(&self, address: SocketAddr) -> Vec<FileId> {
+        let all: IpAddr = match address {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let listens = |file: &FileId| {
+            matches!(self.files.get(*file), Some(File { kind: Kind::Listener(_), .. }))
+        };
+        let at = |ip| {
+            let owners = self.network.addresses.owners(SocketAddr::new(ip, address.port()));
+            owners.filter(listens).collect::<Vec<_>>()
+        };
+        let found = [address.ip(), all, Ipv6Addr::UNSPECIFIED.into()].map(at);
+        found.into_iter().find(|files| !files.is_empty()).unwrap_or_default()
     }
 
     fn syn_arrives(&mut self, id: EndId, attempt: u32) {
         let Some(address) = self.network.end(id.peer()).address else { return };
-        let any = match address.ip() {
-            IpAddr::V4(_) => IpAddr::from([0; 4]),
-            IpAddr::V6(_) => IpAddr::from([0; 8]),
-        };
+        let client = self.network.end(id);
+        if client.is_orphan || client.is_closed {
+            return;
+        }
         let is_refused = self.network.takes_refusal(address);
-        let listeners = &self.network.listeners;
-        let listeners = listeners
-            .get(&address)
-            .or_else(|| listeners.get(&SocketAddr::new(any, address.port())));
+        let listeners = self.listeners(address);
         let latency = self.network.of(id).latency;
-        let listeners = match listeners {
-            Some(files)
-                if !is_refused && !self.weather.fault(|kind| kind.refusals, &mut self.random) =>
-            {
-                files
-            }
-            _ => {
-                self.note(|| format!("nobody listens at {address}"));
-                return self.deliver_in(latency, Delivery::Reset(id, libc::ECONNREFUSED));
-            }
-        };
+        if listeners.is_empty()
+            || is_refused
+            || self.weather.fault(|kind| kind.refusals, &mut self.random)
+        {
+            self.note(|| format!("nobody listens at {address}"));
+            return self.deliver_in(latency, Delivery::Reset(id, libc::ECONNREFUSED));
+        }
         let listener = match listeners[..] {
             [listener] => listener,
             _ => listeners[self.random.index(listeners.len())],
         };
-        let Some(File { kind: Kind::Listener(listening), .. }) = self.files.get(listener) else {
+        let Some(File { kind: Kind::Listener(listening), .. }) = self.files.get_mut(listener)
+        else {
             return;
         };
-        if listening.queue.len() > listening.backlog {
+        if listening.queue.len() + listening.coming > listening.backlog {
             return if attempt < SYN_RETRIES {
                 self.deliver_in(Duration::from_secs(1 << attempt), Delivery::Syn(id, attempt + 1));
             } else {
                 self.deliver_in(Duration::ZERO, Delivery::Reset(id, libc::ETIMEDOUT));
             };
         }
+        listening.coming += 1;
         // What the client sends arrives after its connection.
         self.network.end_mut(id.peer()).last_arrival = self.now + 2 * latency;
         self.network.end_mut(id.peer()).is_connected = true;
@@ -350,10 +445,7 @@ impl State {
     /// The client's end is connected.
     fn connected(&mut self, id: EndId) {
         let end = self.network.end_mut(id);
-        if end.is_orphan {
-            return self.reset_peer(id);
-        }
-        if !end.is_closed {
+        if !end.is_orphan && !end.is_closed {
             end.is_connected = true;
             self.notify_end(id, ALL);
         }
@@ -365,6 +457,11 @@ impl State {
         else {
             return self.reset_peer(id);
         };
+        listening.coming -= 1;
+        if !self.network.end(id.peer()).is_connected {
+            // Its client has given up.
+            return;
+        }
         if listening.queue.is_empty() {
             listening.last_progress = now;
         }
@@ -395,8 +492,10 @@ impl State {
             return Err(errno(libc::ECONNABORTED));
         }
         let Some(id) = listening.queue.pop_front() else { return Err(errno(libc::EAGAIN)) };
+        let has_linger_zero = listening.socket.has_linger_zero;
         let file = self.files.add(Kind::Stream(id));
-        self.network.end_mut(id).file = Some(file);
+        let end = self.network.end_mut(id);
+        (end.file, end.has_linger_zero) = (Some(file), has_linger_zero);
         self.has_accepted = true;
         let client = self.network.end(id.peer()).address;
         client.map(|client| (file, client)).ok_or_else(|| errno(libc::EINVAL))
@@ -603,7 +702,7 @@ impl State {
         if end.is_read_shut {
             return Ok(0);
         }
-        Err(errno(libc::EAGAIN))
+        Err(errno(if end.is_closed { libc::ENOTCONN } else { libc::EAGAIN }))
     }
 
     /// What was read leaves room for the other end to write.
@@ -673,7 +772,25 @@ impl State {
         Ok(count)
     }
 
-    pub(super) fn shut_down(&mut self, id: EndId, how: Shutdown) -> io::Result<()> {
+    pub(super) fn shut_down(&mut self, file: FileId, how: Shutdown) -> io::Result<()> {
+        let reads = !matches!(how, Shutdown::Write);
+        match self.files.get(file).map(|file| &file.kind) {
+            Some(Kind::Stream(id)) => self.shut_down_end(*id, how),
+            Some(Kind::Listener(_)) => {
+                if reads {
+                    self.stop_listening(file);
+                }
+                self.notify(file, ALL);
+                Ok(())
+            }
+            _ => {
+                self.notify(file, ALL);
+                Err(errno(libc::ENOTCONN))
+            }
+        }
+    }
+
+    fn shut_down_end(&mut self, id: EndId, how: Shutdown) -> io::Result<()> {
         let is_unix = self.network.is_unix(id);
         let end = self.network.end_mut(id);
         let was_closed = end.is_closed;
@@ -692,9 +809,15 @@ impl State {
             }
             return Ok(());
         }
-        if was_closed || !end.is_connected {
+        if was_closed {
             self.notify_end(id, ALL);
             return Err(errno(libc::ENOTCONN));
+        }
+        if !end.is_connected {
+            // The attempt to connect ends, and with it what was shut down: see `inet_shutdown`.
+            self.reset_arrives(id, libc::ECONNRESET);
+            self.network.end_mut(id).is_read_shut = false;
+            return Ok(());
         }
         if ends_now {
             self.send(id, Segment::End);
@@ -735,14 +858,14 @@ impl State {
         self.network.end_mut(id).error.take().map(errno)
     }
 
-    /// Whether a connection is made, or could not be.
-    pub(super) fn is_decided(&self, id: EndId) -> bool {
-        let end = self.network.end(id);
-        end.is_connected || end.is_closed
-    }
-
-    pub(super) fn set_linger_zero(&mut self, id: EndId, has_linger_zero: bool) {
-        self.network.end_mut(id).has_linger_zero = has_linger_zero;
+    pub(super) fn set_linger_zero(&mut self, file: FileId, has_linger_zero: bool) {
+        let place = match self.files.get_mut(file).map(|file| &mut file.kind) {
+            Some(Kind::Socket(socket)) => &mut socket.has_linger_zero,
+            Some(Kind::Listener(listening)) => &mut listening.socket.has_linger_zero,
+            Some(Kind::Stream(id)) => &mut self.network.end_mut(*id).has_linger_zero,
+            _ => return,
+        };
+        *place = has_linger_zero;
     }
 
     pub(super) fn address(&self, id: EndId) -> Option<SocketAddr> {

@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 use super::descriptor::Descriptor;
-use super::kernel::{File, FileId, Kind, errno};
+use super::kernel::{FileId, Kind, errno};
 use super::net::{
     TcpListener, TcpStream, accept, descriptor, local_addr, set_nonblocking, shut_down, take_error,
     write,
@@ -91,23 +91,20 @@ impl Socket {
         Descriptor::open(&world, Kind::Socket(Unconnected::default())).map(Self)
     }
 
-    /// Gives it an address.
+    /// Gives it an address; a port 0 becomes one that is free.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if it has one.
+    /// `AddrInUse`; `EINVAL` if it has one.
     pub fn bind(&self, address: &SockAddr) -> io::Result<()> {
-        self.0.call("bind", |state, file| {
-            unconnected(state, file)?.bound = Some(address.0);
-            Ok(())
-        })
+        self.0.call("bind", |state, file| state.bind(file, address.0))
     }
 
-    /// Listens, with a queue of `backlog` and one.
+    /// Listens, with a queue of `backlog` and one; at a free port if it has no address.
     ///
     /// # Errors
     ///
-    /// `AddrInUse`; `EINVAL` if it has no address, or is connected.
+    /// `EINVAL` if it is connected.
     pub fn listen(&self, backlog: i32) -> io::Result<()> {
         listen(&self.0, backlog)
     }
@@ -117,21 +114,14 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// As [`TcpStream::connect`]; `EALREADY` while it connects, `EISCONN` afterwards.
+    /// As [`TcpStream::connect`]; `EALREADY` while it connects. The first call after that returns how it ended,
+    /// others `EISCONN`; if it could not be connected, they try again.
     pub fn connect(&self, address: &SockAddr) -> io::Result<()> {
-        let mut has_begun = false;
         let connect = |state: &mut State, file: FileId| {
             if let Ok(end) = state.stream(file) {
-                return match (state.is_decided(end), has_begun) {
-                    (false, true) => Err(errno(libc::EAGAIN)),
-                    (false, false) => Err(errno(libc::EALREADY)),
-                    (true, true) => state.take_error(end).map_or(Ok(()), Err),
-                    (true, false) => Err(errno(libc::EISCONN)),
-                };
+                return state.connect_again(file, end);
             }
-            unconnected(state, file)?;
-            state.connect(file, address.0);
-            has_begun = true;
+            state.connect(file, address.0)?;
             let is_nonblocking = state.files.get(file).is_some_and(|file| file.is_nonblocking);
             Err(errno(if is_nonblocking { libc::EINPROGRESS } else { libc::EAGAIN }))
         };
@@ -156,13 +146,14 @@ impl Socket {
         set_nonblocking(&self.0, nonblocking)
     }
 
-    /// Has no effect: an address is free once its listener is closed.
+    /// Lets several sockets have one address, of which none listens. An address is free once its listener is
+    /// closed, with or without.
     ///
     /// # Errors
     ///
-    /// It never fails: the signature is that of `socket2`.
-    pub fn set_reuse_address(&self, _reuse: bool) -> io::Result<()> {
-        Ok(())
+    /// `EINVAL` once it is connected.
+    pub fn set_reuse_address(&self, reuse: bool) -> io::Result<()> {
+        set(&self.0, |socket| socket.reuses_address = reuse)
     }
 
     /// Lets several listeners have one address. The seed chooses who is given a client.
@@ -171,7 +162,7 @@ impl Socket {
     ///
     /// `EINVAL` once it is connected.
     pub fn set_reuse_port(&self, reuse: bool) -> io::Result<()> {
-        set_reuse_port(&self.0, reuse)
+        set(&self.0, |socket| socket.reuses_port = reuse)
     }
 
     /// Has no effect: nothing is held back here.
@@ -202,19 +193,11 @@ impl Socket {
     }
 }
 
-fn unconnected(state: &mut State, file: FileId) -> io::Result<&mut Unconnected> {
-    match state.files.get_mut(file) {
-        Some(File { kind: Kind::Socket(socket), .. }) => Ok(socket),
-        _ => Err(errno(libc::EINVAL)),
-    }
-}
-
-fn set_reuse_port(socket: &Descriptor, reuse: bool) -> io::Result<()> {
+fn set(socket: &Descriptor, change: impl FnOnce(&mut Unconnected)) -> io::Result<()> {
     socket.call("set option of", |state, file| {
-        if let Some(File { kind: Kind::Listener(listening), .. }) = state.files.get_mut(file) {
-            listening.reuses_port = reuse;
-        } else {
-            unconnected(state, file)?.reuses_port = reuse;
+        match state.files.get_mut(file).map(|file| &mut file.kind) {
+            Some(Kind::Listener(listening)) => change(&mut listening.socket),
+            _ => change(state.unconnected(file)?),
         }
         Ok(())
     })
@@ -222,20 +205,7 @@ fn set_reuse_port(socket: &Descriptor, reuse: bool) -> io::Result<()> {
 
 fn listen(socket: &Descriptor, backlog: i32) -> io::Result<()> {
     let backlog = usize::try_from(backlog).unwrap_or(usize::MAX);
-    socket.call("listen", |state, file| {
-        if let Some(File { kind: Kind::Listener(listening), .. }) = state.files.get_mut(file) {
-            listening.backlog = backlog;
-            return Ok(());
-        }
-        let Unconnected { bound, reuses_port } = unconnected(state, file)?;
-        let (address, reuses_port) = (bound.ok_or_else(|| errno(libc::EINVAL))?, *reuses_port);
-        let listening = state.listen(address, reuses_port, backlog)?;
-        if let Some(file) = state.files.get_mut(file) {
-            file.kind = listening;
-        }
-        state.publish(file);
-        Ok(())
-    })
+    socket.call("listen", |state, file| state.listen(file, backlog))
 }
 
 impl From<Socket> for TcpListener {
@@ -282,18 +252,18 @@ impl SockRef<'_> {
     ///
     /// `EINVAL` once it is connected.
     pub fn set_reuse_port(&self, reuse: bool) -> io::Result<()> {
-        set_reuse_port(self.0.0, reuse)
+        set(self.0.0, |socket| socket.reuses_port = reuse)
     }
 
-    /// Has the close be a reset, with a linger of zero. No other has an effect: no close blocks.
+    /// Has the close be a reset, with a linger of zero. No other has an effect: no close blocks. Those that a
+    /// listener accepts have what it has.
     ///
     /// # Errors
     ///
-    /// `NotConnected`.
+    /// It never fails: the signature is that of `socket2`.
     pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
         self.0.0.call("set linger of", |state, file| {
-            let end = state.stream(file)?;
-            state.set_linger_zero(end, linger == Some(Duration::ZERO));
+            state.set_linger_zero(file, linger == Some(Duration::ZERO));
             Ok(())
         })
     }
@@ -325,7 +295,7 @@ impl SockRef<'_> {
         Ok(())
     }
 
-    /// As [`TcpStream::shutdown`].
+    /// As [`TcpStream::shutdown`]; a listener whose reading is shut down listens no more.
     ///
     /// # Errors
     ///

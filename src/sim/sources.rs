@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::mem;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
@@ -59,7 +60,10 @@ impl Waker {
     pub fn clear(&self) -> io::Result<()> {
         let cleared = self.0.call("clear", |state, id| {
             if let Some(File { kind: Kind::Waker(is_woken), .. }) = state.files.get_mut(id) {
-                *is_woken = false;
+                if mem::replace(is_woken, false) {
+                    // There is room in its counter, as `eventfd_read` reports.
+                    state.notify(id, Readiness::WRITABLE);
+                }
             }
             Ok(())
         });

@@ -1,5 +1,6 @@
 //! The contract over a simulated poller, and what only the simulation does.
 
+mod alike;
 mod following;
 mod in_step;
 pub(crate) mod programs;

@@ -1,0 +1,11 @@
+//! The cases over real sockets.
+
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::thread;
+
+use pollio::{OsPoller as Watcher, Timer, Waker};
+use socket2::{Domain, SockRef, Socket, Type};
+
+#[path = "cases.rs"]
+pub(super) mod cases;
