@@ -117,8 +117,11 @@
 //! - A thread makes 100,000 calls and is blocked in none: it spins.
 //! - With [`World::set_patience`], something lies there that a waiting thread could take.
 //! - In [`check()`], a thread computes for ten seconds of real time without a call.
+//! - A plan panics: one for a late time is a limit for the whole run, where something periodic keeps a deadlock
+//!   from being one.
 //!
-//! A run ends with its body; threads that still run are ended, by unwinding.
+//! A run ends with its body. Threads that still run go on until they have to wait, and are ended then by
+//! unwinding. A destructor that waits lets the other threads end first.
 //!
 //! ## What is there
 //!
@@ -148,7 +151,7 @@
 //! bytes are taken, and not until all are: `write_all` makes no difference. What threads do to memory between
 //! two calls: `loom` has that. A program that reads the real clock, or depends on the order of a `HashMap`,
 //! on addresses or on what a `static` holds, which all worlds share, does not replay; a failure is run twice
-//! more, and says so.
+//! more, and says so. A `thread_local!` outlives its thread: the next world has it.
 //!
 //! # One loop over scripted descriptors
 //!

@@ -32,13 +32,14 @@ type Body = dyn Fn(&World) -> io::Result<()> + Send + Sync;
 ///
 /// # Panics
 ///
-/// With the first seed that fails, what failed, whether a second run of it was the same, and the end of
+/// If `POLLIO_SEED` is no number. With the first seed that fails, what failed, whether a second run of it was the same, and the end of
 /// its trace. Also if a thread computes for ten seconds without a call into the simulation: it loops, or
 /// waits for something that the simulation does not know, such as a lock.
 #[track_caller]
 pub fn check(seeds: u64, body: impl Fn(&World) -> io::Result<()> + Send + Sync + 'static) {
     let body: Arc<Body> = Arc::new(body);
-    if let Some(seed) = env::var(SEED).ok().and_then(|seed| seed.parse().ok()) {
+    if let Ok(seed) = env::var(SEED) {
+        let seed = seed.parse().unwrap_or_else(|_| panic!("{SEED}={seed} is no number"));
         let outcome = World::run(seed, |world| body(world));
         outcome.trace.iter().for_each(|line| eprintln!("{line}"));
         if let Some(why) = outcome.failure {

@@ -7,13 +7,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
+use std::os::fd::RawFd;
 use std::time::Duration;
 
 use super::addresses::Addresses;
 use super::agenda::Action;
 use super::kernel::{File, FileId, Kind, Received, errno};
 use super::world::State;
-use crate::Readiness;
+use crate::{Interest, Readiness};
 
 #[derive(Default)]
 pub(super) struct Network {
@@ -961,7 +962,16 @@ impl State {
             self.agenda.add(time, Action::Patience(id, last));
             return None;
         }
-        let lists: Vec<_> = file.watchers.iter().map(|(list, _)| *list).collect();
+        // Who does not ask for it leaves it there on purpose.
+        let asks = |(list, fd): &(FileId, RawFd)| match self.files.get(*list).map(|list| &list.kind)
+        {
+            Some(Kind::InterestList(list)) => list
+                .get((*fd, id))
+                .is_some_and(|item| item.object.interest().contains(Interest::READABLE)),
+            _ => false,
+        };
+        let watchers = file.watchers.iter().filter(|watcher| asks(watcher));
+        let lists: Vec<_> = watchers.map(|(list, _)| *list).collect();
         let all_wait = !lists.is_empty()
             && lists
                 .iter()

@@ -43,9 +43,14 @@ impl Type {
     pub const STREAM: Self = Self(());
 }
 
-/// A protocol: there is none to choose.
+/// The protocol of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {}
+pub struct Protocol(());
+
+impl Protocol {
+    /// TCP.
+    pub const TCP: Self = Self(());
+}
 
 /// An address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

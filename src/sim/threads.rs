@@ -10,6 +10,7 @@
 use std::any::Any;
 use std::cell::RefCell;
 use std::panic::{self, AssertUnwindSafe};
+use std::process;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -43,6 +44,10 @@ struct Thread {
     is_done: bool,
     /// How many it has made since it was last blocked.
     calls: u32,
+    /// How many it has made since its world has ended.
+    late_calls: u32,
+    /// It waits while it unwinds: others end first.
+    gives_way: bool,
     /// What it waits for, and until when.
     wait: Option<Wait>,
     /// Blocks the thread that joins it.
@@ -51,7 +56,8 @@ struct Thread {
 
 impl Thread {
     const fn new(name: String, baton: Arc<Baton>, exit: FileId) -> Self {
-        Self { name, baton, is_done: false, calls: 0, wait: None, exit }
+        let (is_done, gives_way) = (false, false);
+        Self { name, baton, is_done, calls: 0, late_calls: 0, gives_way, wait: None, exit }
     }
 }
 
@@ -71,6 +77,9 @@ const CALLS_AT_ONE_TIME: u32 = 1_000;
 /// How long a thread is kept from going on between two calls.
 const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 
+/// As many calls may a thread make after the end of its world, if it never has to wait.
+const MOST_LATE_CALLS: u32 = 100;
+
 /// As many actions, each caused by the one before it, may happen at the same time.
 const LONGEST_CHAIN: usize = 10_000;
 
@@ -78,8 +87,8 @@ const LONGEST_CHAIN: usize = 10_000;
 const COMPUTES: &str = "computes";
 
 thread_local! {
-    /// The world that runs here, and as which of its threads.
-    static CURRENT: RefCell<Option<(World, ThreadId)>> = const { RefCell::new(None) };
+    /// The world that runs here, and as which of its threads; as none in a plan.
+    static CURRENT: RefCell<Option<(World, Option<ThreadId>)>> = const { RefCell::new(None) };
 }
 
 /// What a thread unwinds with when its world has ended.
@@ -98,7 +107,7 @@ impl World {
     /// Which of the world's threads this is.
     pub(super) fn me(&self) -> Option<ThreadId> {
         CURRENT.with_borrow(|current| {
-            current.as_ref().filter(|(world, _)| world.is(self)).map(|(_, id)| *id)
+            current.as_ref().filter(|(world, _)| world.is(self)).and_then(|(_, id)| *id)
         })
     }
 
@@ -107,7 +116,7 @@ impl World {
         let mut state = self.state();
         let Some(me) = self.me() else { return state };
         if state.is_ending() {
-            return self.end_here(state);
+            return self.enter_late(state, me);
         }
         state.threads.steps += 1;
         state.calls += 1;
@@ -130,16 +139,47 @@ impl World {
             let end = state.now + pause;
             return self.block::<()>(state, None, COMPUTES, Some(end), |_| None).0;
         }
+        self.may_let_others_run(state, me)
+    }
+
+    /// Lets others run, if the seed will have it, where a thread makes what is no call: it takes a lock.
+    pub(super) fn preempt(&self) {
+        if let Some(me) = self.me() {
+            let state = self.state();
+            if !state.is_ending() {
+                drop(self.may_let_others_run(state, me));
+            }
+        }
+    }
+
+    fn may_let_others_run<'a>(&'a self, mut state: Guard<'a>, me: ThreadId) -> Guard<'a> {
         if !state.threads.runnable.is_empty() && state.is_preempted() {
             return self.let_others_run(state, me);
         }
         state
     }
 
+    /// Begins a call after the end of the world: a thread goes on until it has to wait, so that others which
+    /// wait for its end see an orderly one.
+    fn enter_late<'a>(&'a self, mut state: Guard<'a>, me: ThreadId) -> Guard<'a> {
+        let seed = state.seed;
+        let thread = &mut state.threads.list[me.0];
+        thread.late_calls += 1;
+        if thread.late_calls > MOST_CALLS {
+            // It is in a destructor, or catches what it is ended with.
+            let why = "makes calls without an end, although its world has ended";
+            eprintln!("pollio: seed {seed}: thread `{}` {why}", thread.name);
+            process::abort();
+        }
+        if thread.late_calls > MOST_LATE_CALLS && !thread::panicking() {
+            return self.end_here(state);
+        }
+        state
+    }
+
     fn let_others_run<'a>(&'a self, mut state: Guard<'a>, me: ThreadId) -> Guard<'a> {
         state.threads.runnable.push(me);
-        let state = self.switch(state, me);
-        if state.is_ending() { self.end_here(state) } else { state }
+        self.switch(state, me)
     }
 
     /// Ends the thread that calls this. It goes on if it is unwinding already: then nothing may block.
@@ -162,16 +202,29 @@ impl World {
         deadline: Option<Duration>,
         mut attempt: impl FnMut(&mut State) -> Option<T>,
     ) -> (Guard<'a>, Option<T>) {
+        let mut is_in_vain = false;
         loop {
             let success = attempt(&mut state);
             if success.is_some() || deadline.is_some_and(|deadline| deadline <= state.now) {
                 return (state, success);
             }
-            let me = self
-                .me()
-                .expect("only the threads of a world can block in it: is this in a `static`?");
+            let Some(me) = self.me() else {
+                drop(state);
+                panic!(
+                    "only a thread of this world can wait here: no plan, and nothing in a `static`"
+                );
+            };
             if state.is_ending() {
-                return (self.end_here(state), None);
+                if is_in_vain || !thread::panicking() {
+                    return (self.end_here(state), None);
+                }
+                state.begin_wait(me, file, what, None);
+                state.threads.list[me.0].gives_way = true;
+                state = self.switch(state, me);
+                state.threads.list[me.0].gives_way = false;
+                // Nothing has happened to the file, and nobody else goes on.
+                is_in_vain = state.end_wait(me);
+                continue;
             }
             state.begin_wait(me, file, what, deadline);
             state = self.switch(state, me);
@@ -204,7 +257,10 @@ impl World {
     fn next_thread<'a>(&'a self, mut state: Guard<'a>) -> (Guard<'a>, ThreadId) {
         loop {
             if state.is_ending() {
-                let next = state.threads.next_to_end();
+                let next = match state.threads.runnable.pop() {
+                    Some(next) => next,
+                    None => state.threads.next_to_end(),
+                };
                 return (state, next);
             }
             let result;
@@ -291,7 +347,11 @@ impl World {
         if self.me().is_none() && !self.state().has_threads() {
             return plan(self);
         }
-        if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(|| plan(self))) {
+        // It happens while a thread waits, and is no call of that thread.
+        let before = CURRENT.replace(Some((self.clone(), None)));
+        let outcome = panic::catch_unwind(AssertUnwindSafe(|| plan(self)));
+        CURRENT.set(before);
+        if let Err(payload) = outcome {
             self.state().fail(format!("a plan panicked: {}", message(&*payload)));
         }
     }
@@ -308,7 +368,7 @@ impl World {
         let id = ThreadId(state.threads.list.len());
         let (world, place) = (self.clone(), result.clone());
         let job: Job = Box::new(move || {
-            CURRENT.set(Some((world.clone(), id)));
+            CURRENT.set(Some((world.clone(), Some(id))));
             let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
                 let mut state = world.state();
                 let is_ending = state.is_ending();
@@ -316,11 +376,15 @@ impl World {
                     state.trace.thread = state.threads.list[id.0].name.clone();
                 }
                 drop(state);
-                // Dropped inside as well: it may hold sockets.
-                if is_ending { drop(body) } else { keep(&place, body()) }
+                // Dropped inside as well: they may hold sockets.
+                if is_ending {
+                    drop(body)
+                } else {
+                    keep(&place, body())
+                }
+                drop(place);
             }));
             CURRENT.set(None);
-            drop(place);
             world.end_of_thread(id, outcome);
         });
         let worker = self.pool().employ(job);
@@ -353,7 +417,7 @@ impl World {
 
     /// Runs `body` as the main thread of this world, and then ends all others.
     pub(super) fn run_body<E: std::fmt::Display>(&self, body: impl FnOnce() -> Result<(), E>) {
-        let before = CURRENT.replace(Some((self.clone(), MAIN)));
+        let before = CURRENT.replace(Some((self.clone(), Some(MAIN))));
         {
             let mut state = self.state();
             let exit = state.files.add(Kind::Gate);
@@ -370,6 +434,7 @@ impl World {
             Err(payload) => state.fail(format!("it panicked: {}", message(&*payload))),
         }
         state.end();
+        state.threads.list[MAIN.0].is_done = true;
         let mut state = self.switch(state, MAIN);
         let workers = std::mem::take(&mut state.threads.workers);
         drop(state);
@@ -390,10 +455,17 @@ pub(super) fn message(payload: &(dyn Any + Send)) -> String {
 }
 
 impl Threads {
-    /// Each thread ends before the main one goes on.
+    /// The main thread ends after the others, and those that give way after all that do not. Once all have
+    /// ended, the main one goes on.
     fn next_to_end(&self) -> ThreadId {
-        let running = self.list.iter().skip(1).position(|thread| !thread.is_done);
-        ThreadId(running.map_or(0, |index| index + 1))
+        let find = |gives_way| {
+            let is_next = |id: &ThreadId| {
+                let thread = &self.list[id.0];
+                !thread.is_done && thread.gives_way == gives_way
+            };
+            (1..self.list.len()).map(ThreadId).chain([MAIN]).find(is_next)
+        };
+        find(false).or_else(|| find(true)).unwrap_or(MAIN)
     }
 }
 

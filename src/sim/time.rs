@@ -13,6 +13,9 @@ use super::world::World;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(Duration);
 
+/// How long before its world the clock began, so that a program can look back: a year.
+const BEFORE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 impl Instant {
     /// The time in the world that runs on this thread.
     ///
@@ -21,7 +24,7 @@ impl Instant {
     /// Where none does.
     #[must_use]
     pub fn now() -> Self {
-        Self(World::current().elapsed())
+        Self(BEFORE + World::current().elapsed())
     }
 
     /// How long after `earlier` this is; zero if it is not.
@@ -58,7 +61,7 @@ impl Instant {
         self.0.checked_add(duration).map(Self)
     }
 
-    /// Earlier by `duration`, unless that is before the world.
+    /// Earlier by `duration`, unless that is more than a year before the world.
     #[must_use]
     pub fn checked_sub(&self, duration: Duration) -> Option<Self> {
         self.0.checked_sub(duration).map(Self)

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::world::State;
 
-/// A line for each call and each event, if it was asked for: to write it takes longer than the call.
+/// A line for each call and each event until the world ends, if it was asked for: to write it takes longer
+/// than the call.
 #[derive(Default)]
 pub(super) struct Trace {
     lines: Option<Vec<String>>,
@@ -30,7 +31,8 @@ impl State {
     /// Notes what happens in the world.
     #[inline]
     pub(super) fn note(&mut self, text: impl FnOnce() -> String) {
-        if let Some(lines) = &mut self.trace.lines {
+        let is_ending = self.is_ending();
+        if let Some(lines) = self.trace.lines.as_mut().filter(|_| !is_ending) {
             lines.push(line(self.now, "-", &text()));
         }
     }
@@ -38,7 +40,8 @@ impl State {
     /// Notes what the thread does that runs.
     #[inline]
     pub(super) fn call(&mut self, text: impl FnOnce() -> String) {
-        if let Some(lines) = &mut self.trace.lines {
+        let is_ending = self.is_ending();
+        if let Some(lines) = self.trace.lines.as_mut().filter(|_| !is_ending) {
             lines.push(line(self.now, &self.trace.thread, &text()));
         }
     }

@@ -106,17 +106,20 @@ impl World {
         watch(&world);
         world.run_body(|| body(&world));
         let mut state = world.state();
-        let signals = std::mem::take(&mut state.signals);
+        // What holds sockets is dropped without the lock; a plan that never came may hold the world itself.
+        let (signals, agenda) =
+            (std::mem::take(&mut state.signals), std::mem::take(&mut state.agenda));
         let (failure, trace) = (state.failure.take(), state.trace.take());
         let elapsed = state.now;
         drop(state);
-        drop(signals);
+        drop((signals, agenda));
         Outcome { seed, failure, elapsed, trace }
     }
 
     /// Runs `body` in a thread of this world, under this name in reports.
     ///
-    /// One thread runs at a time; the seed chooses which. What it computes takes no time.
+    /// One thread runs at a time; the seed chooses which. What it computes takes no time, but after a thousand
+    /// calls at one time, each takes a millisecond: otherwise nothing would come to a loop that polls.
     pub fn spawn<T: Send + 'static>(
         &self,
         name: &str,
@@ -343,6 +346,10 @@ impl World {
     pub(super) fn state(&self) -> Guard<'_> {
         // No code of a user runs while it is locked.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.state().is_ending()
     }
 
     pub(super) fn is(&self, other: &Self) -> bool {

@@ -1,6 +1,7 @@
 //! The contract over a simulated poller, and what only the simulation does.
 
 mod alike;
+mod ending;
 mod following;
 mod in_step;
 pub(crate) mod programs;

@@ -4,9 +4,11 @@ use std::cell::OnceCell;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::{self, LockResult, TryLockError, TryLockResult};
+use std::thread;
 
 use super::{Gate, map};
 use crate::Readiness;
+use crate::sim::world::World;
 
 /// A lock that simulated threads wait for in virtual time, in place of [`std::sync::Mutex`].
 #[derive(Default)]
@@ -44,12 +46,19 @@ impl<T: ?Sized> Mutex<T> {
     /// # Errors
     ///
     /// A thread panicked that held it.
+    ///
+    /// # Panics
+    ///
+    /// If two destructors wait for each other's lock at the end of a world.
     pub fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
         let try_lock = || match self.try_lock() {
             Ok(guard) => Some(Ok(guard)),
             Err(TryLockError::Poisoned(error)) => Some(Err(error)),
             Err(TryLockError::WouldBlock) => None,
         };
+        if let Some(world) = World::current_if_any() {
+            world.preempt();
+        }
         if let Some(locked) = try_lock() {
             return locked;
         }
@@ -57,8 +66,7 @@ impl<T: ?Sized> Mutex<T> {
         let state = world.state();
         let (state, locked) = world.block(state, Some(gate), "locks", None, |_| try_lock());
         drop(state);
-        // Its world has ended, and with it the thread that held the lock.
-        locked.unwrap_or_else(|| map(self.value.lock(), |guard| self.guard(guard)))
+        locked.expect("its world has ended, and two destructors wait for each other's lock")
     }
 
     /// Takes the lock if it is free.
@@ -90,6 +98,11 @@ impl<T: ?Sized> Mutex<T> {
         self.value.is_poisoned()
     }
 
+    /// Forgets that a thread panicked that held it.
+    pub fn clear_poison(&self) {
+        self.value.clear_poison();
+    }
+
     fn guard<'a>(&'a self, value: sync::MutexGuard<'a, T>) -> MutexGuard<'a, T> {
         MutexGuard { value: OnceCell::from(value), mutex: self }
     }
@@ -118,6 +131,10 @@ impl<T: ?Sized> DerefMut for MutexGuard<'_, T> {
 impl<T: ?Sized> Drop for MutexGuard<'_, T> {
     fn drop(&mut self) {
         drop(self.value.take());
+        // The end of a world is no fault of those who hold a lock then.
+        if thread::panicking() && World::current_if_any().is_some_and(|world| world.is_ending()) {
+            self.mutex.clear_poison();
+        }
         if let Some((world, gate)) = self.mutex.gate.get() {
             world.state().notify(gate, Readiness::READABLE);
         }

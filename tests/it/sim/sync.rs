@@ -173,6 +173,40 @@ fn a_notification_that_the_lock_does_not_guard_is_found() {
     assert!(why.contains("main: waits to be notified by another thread"), "{why}");
 }
 
+#[test]
+fn locks_that_are_taken_in_two_orders_are_found() {
+    let why = first_failure(|| {
+        let locks = Arc::new((Mutex::new(()), Mutex::new(())));
+        let other = locks.clone();
+        let thread = thread::spawn(move || {
+            let _second = other.1.lock().unwrap();
+            let _first = other.0.lock().unwrap();
+        });
+        let first = locks.0.lock().unwrap();
+        let second = locks.1.lock().unwrap();
+        drop((first, second));
+        thread.join().unwrap();
+    });
+    assert!(why.contains("deadlock"), "{why}");
+}
+
+#[test]
+fn a_change_in_two_sections_is_found() {
+    let why = first_failure(|| {
+        let total = Arc::new(Mutex::new(0));
+        let add = |total: &Mutex<u32>| {
+            let before = *total.lock().unwrap();
+            *total.lock().unwrap() = before + 1;
+        };
+        let other = total.clone();
+        let thread = thread::spawn(move || add(&other));
+        add(&total);
+        thread.join().unwrap();
+        assert_eq!(*total.lock().unwrap(), 2);
+    });
+    assert!(why.contains("left: 1"), "{why}");
+}
+
 /// Runs `body` in a world in which nothing happens but what is asked for.
 fn calm(body: impl FnOnce(&World)) {
     run(0, |world| {
@@ -284,5 +318,5 @@ fn a_lock_of_another_world_says_so() {
     };
     run(0, contend);
     let why = failure(0, contend);
-    assert!(why.contains("is this in a `static`?"), "{why}");
+    assert!(why.contains("nothing in a `static`"), "{why}");
 }
