@@ -40,6 +40,8 @@ pub(super) struct Threads {
 
 struct Thread {
     name: String,
+    /// Who has started it; the main one itself.
+    parent: ThreadId,
     baton: Arc<Baton>,
     is_done: bool,
     /// How many it has made since it was last blocked.
@@ -55,9 +57,9 @@ struct Thread {
 }
 
 impl Thread {
-    const fn new(name: String, baton: Arc<Baton>, exit: FileId) -> Self {
+    const fn new(name: String, parent: ThreadId, baton: Arc<Baton>, exit: FileId) -> Self {
         let (is_done, gives_way) = (false, false);
-        Self { name, baton, is_done, calls: 0, late_calls: 0, gives_way, wait: None, exit }
+        Self { name, parent, baton, is_done, calls: 0, late_calls: 0, gives_way, wait: None, exit }
     }
 }
 
@@ -214,22 +216,19 @@ impl World {
                     "only a thread of this world can wait here: no plan, and nothing in a `static`"
                 );
             };
-            if state.is_ending() {
-                if is_in_vain || !thread::panicking() {
-                    return (self.end_here(state), None);
-                }
-                state.begin_wait(me, file, what, None);
-                state.threads.list[me.0].gives_way = true;
-                state = self.switch(state, me);
-                state.threads.list[me.0].gives_way = false;
-                // Nothing has happened to the file, and nobody else goes on.
-                is_in_vain = state.end_wait(me);
-                continue;
+            let is_ending = state.is_ending();
+            if is_ending && what == COMPUTES {
+                return (state, None);
             }
-            state.begin_wait(me, file, what, deadline);
+            if is_ending && is_in_vain {
+                return (self.end_here(state), None);
+            }
+            state.begin_wait(me, file, what, deadline.filter(|_| !is_ending));
+            state.threads.list[me.0].gives_way = is_ending && thread::panicking();
             state = self.switch(state, me);
-            // It was given the baton for whatever reason.
-            state.end_wait(me);
+            state.threads.list[me.0].gives_way = false;
+            // The end of the world has reached it: nothing has happened to what it waits for.
+            is_in_vain = state.end_wait(me);
         }
     }
 
@@ -257,10 +256,8 @@ impl World {
     fn next_thread<'a>(&'a self, mut state: Guard<'a>) -> (Guard<'a>, ThreadId) {
         loop {
             if state.is_ending() {
-                let next = match state.threads.runnable.pop() {
-                    Some(next) => next,
-                    None => state.threads.next_to_end(),
-                };
+                let next = state.threads.runnable.pop();
+                let next = next.unwrap_or_else(|| state.threads.next_to_end());
                 return (state, next);
             }
             let result;
@@ -390,7 +387,8 @@ impl World {
         let worker = self.pool().employ(job);
         let name = name.to_owned();
         let baton = worker.baton.clone();
-        state.threads.list.push(Thread::new(name, baton, exit));
+        let parent = state.threads.running;
+        state.threads.list.push(Thread::new(name, parent, baton, exit));
         state.threads.workers.push(worker);
         state.threads.runnable.push(id);
         (exit, result)
@@ -423,7 +421,7 @@ impl World {
             let exit = state.files.add(Kind::Gate);
             let (name, baton) = ("main".to_owned(), Baton::of_this_thread());
             state.trace.thread.clone_from(&name);
-            state.threads.list.push(Thread::new(name, baton, exit));
+            state.threads.list.push(Thread::new(name, MAIN, baton, exit));
         }
         let outcome = panic::catch_unwind(AssertUnwindSafe(body));
         let mut state = self.state();
@@ -455,17 +453,22 @@ pub(super) fn message(payload: &(dyn Any + Send)) -> String {
 }
 
 impl Threads {
-    /// The main thread ends after the others, and those that give way after all that do not. Once all have
-    /// ended, the main one goes on.
+    /// The last one first, since it may need those from before; but a thread before those that it has
+    /// started, as it may wait for their end. Those that give way come last, and then the main one goes on.
+    /// Who only computes goes on before anybody ends.
     fn next_to_end(&self) -> ThreadId {
-        let find = |gives_way| {
-            let is_next = |id: &ThreadId| {
-                let thread = &self.list[id.0];
-                !thread.is_done && thread.gives_way == gives_way
-            };
-            (1..self.list.len()).map(ThreadId).chain([MAIN]).find(is_next)
+        let computes = |thread: &Thread| thread.wait.as_ref().is_some_and(|w| w.what == COMPUTES);
+        if let Some(index) = self.list.iter().position(computes) {
+            return ThreadId(index);
+        }
+        let has_ended = |id: ThreadId| self.list[id.0].is_done || self.list[id.0].gives_way;
+        let is_next = |id: &ThreadId| {
+            let parent = self.list[id.0].parent;
+            !has_ended(*id) && (parent == MAIN || has_ended(parent))
         };
-        find(false).or_else(|| find(true)).unwrap_or(MAIN)
+        let others = || (1..self.list.len()).rev().map(ThreadId);
+        let next = others().find(is_next).or_else(|| Some(MAIN).filter(|main| !has_ended(*main)));
+        next.or_else(|| others().find(|id| !self.list[id.0].is_done)).unwrap_or(MAIN)
     }
 }
 

@@ -102,6 +102,23 @@ fn a_lock_that_was_held_at_the_end_is_not_poisoned() {
     });
 }
 
+/// It was started first, and ends last.
+#[test]
+fn a_destructor_asks_a_thread_that_still_serves() {
+    ends(|world| {
+        let (sender, receiver) = mpsc::channel::<mpsc::Sender<()>>();
+        world.spawn("serves", move || receiver.iter().for_each(|answer| answer.send(()).unwrap()));
+        world.spawn("asks", move || {
+            let _on_drop = OnDrop(|| {
+                let (answer, answered) = mpsc::channel();
+                sender.send(answer).unwrap();
+                answered.recv().unwrap();
+            });
+            forever();
+        });
+    });
+}
+
 /// Nobody ever notifies, or sends, or writes.
 #[test]
 fn what_a_destructor_waits_for_in_vain_is_given_up() {
