@@ -147,3 +147,24 @@ impl Drop for Idle {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It holds itself for as long as it runs.
+    #[test]
+    fn a_worker_ends_with_its_pool() {
+        let pool = Pool::default();
+        let (runs, has_run) = std::sync::mpsc::channel();
+        let worker = pool.employ(Box::new(move || runs.send(()).unwrap()));
+        worker.baton.pass();
+        has_run.recv().unwrap();
+        let alive = Arc::downgrade(&worker);
+        pool.release(worker);
+        drop(pool);
+        while alive.strong_count() > 0 {
+            thread::yield_now();
+        }
+    }
+}

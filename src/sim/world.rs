@@ -319,7 +319,8 @@ impl World {
     /// ends at that time. A delay that no clock can reach is never.
     ///
     /// It happens to the file that has the number of the descriptor then. The plan is given the world; a
-    /// clone in it would keep the world alive for as long as it has not happened.
+    /// clone in it would keep the world alive for as long as it has not happened, up to the end of a run. It is
+    /// no thread: it can make every call that need not wait.
     pub fn schedule(&self, delay: Duration, action: impl FnOnce(&Self) + Send + 'static) {
         let mut state = self.state();
         let is_reachable =

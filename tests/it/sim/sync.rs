@@ -280,11 +280,12 @@ fn one_wait_is_ended_or_all_are() {
 fn a_thread_that_is_built_has_its_name_in_reports() {
     let fails = |name: Option<&str>| {
         failure(0, |_| {
-            let builder = thread::Builder::new().stack_size(1 << 16);
+            let builder = thread::Builder::new();
             let builder = match name {
                 Some(name) => builder.name(name.to_owned()),
                 None => builder,
             };
+            let builder = builder.stack_size(1 << 16);
             let thread = builder.spawn(|| panic!("on purpose"))?;
             thread.join().unwrap();
             Ok(())
@@ -295,11 +296,60 @@ fn a_thread_that_is_built_has_its_name_in_reports() {
 }
 
 #[test]
-fn locks_are_shown() {
+fn everything_is_shown() {
     let lock = Mutex::new(7);
     assert!(format!("{lock:?}").contains('7'));
     assert_eq!(format!("{:?}", lock.lock().unwrap()), "7");
     assert_eq!(format!("{:?}", Condvar::new()), "Condvar { .. }");
+    run(0, |_| {
+        let (sender, receiver) = mpsc::channel::<()>();
+        assert_eq!(format!("{sender:?}, {receiver:?}"), "Sender { .. }, Receiver { .. }");
+        assert_eq!(format!("{:?}", mpsc::sync_channel::<()>(1).0), "SyncSender { .. }");
+        assert_eq!(format!("{:?}", thread::spawn(|| ())), "JoinHandle { .. }");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_thread_that_yields_lets_others_run() {
+    for seed in 0..20 {
+        run(seed, |world| {
+            let is_set = Arc::new(AtomicBool::new(false));
+            let sets = is_set.clone();
+            world.spawn("sets", move || sets.store(true, Ordering::SeqCst));
+            while !is_set.load(Ordering::SeqCst) {
+                thread::yield_now();
+            }
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn a_thread_is_finished_once_it_has_returned() {
+    run(0, |_| {
+        assert_eq!(thread::available_parallelism()?.get(), 2);
+        let thread = thread::spawn(|| thread::sleep(2 * SECOND));
+        thread::sleep(SECOND);
+        assert!(!thread.is_finished());
+        thread::sleep(2 * SECOND);
+        assert!(thread.is_finished());
+        Ok(())
+    });
+}
+
+#[test]
+fn a_lock_is_poisoned_by_a_panic_until_it_is_cleared() {
+    let lock = Mutex::new(7);
+    let panics = || {
+        let _guard = lock.lock();
+        panic::resume_unwind(Box::new(()));
+    };
+    panic::catch_unwind(panic::AssertUnwindSafe(panics)).unwrap_err();
+    assert!(lock.is_poisoned());
+    assert_eq!(*lock.lock().unwrap_err().into_inner(), 7);
+    lock.clear_poison();
+    assert!(!lock.is_poisoned() && lock.lock().is_ok());
 }
 
 /// As one in a `static`, which outlives its world.
