@@ -32,9 +32,9 @@ type Body = dyn Fn(&World) -> io::Result<()> + Send + Sync;
 ///
 /// # Panics
 ///
-/// If `POLLIO_SEED` is no number. With the first seed that fails, what failed, whether a second run of it was the same, and the end of
-/// its trace. Also if a thread computes for ten seconds without a call into the simulation: it loops, or
-/// waits for something that the simulation does not know, such as a lock.
+/// If `POLLIO_SEED` is no number. With the first seed that fails, what failed, whether a second run of it was
+/// the same, and the end of its trace. Also if a thread computes for ten seconds without a call into the
+/// simulation: it loops, or waits for something that the simulation does not know, such as a lock.
 #[track_caller]
 pub fn check(seeds: u64, body: impl Fn(&World) -> io::Result<()> + Send + Sync + 'static) {
     let body: Arc<Body> = Arc::new(body);

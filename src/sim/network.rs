@@ -389,8 +389,8 @@ impl State {
             let owners = self.network.addresses.owners(SocketAddr::new(ip, address.port()));
             owners.filter(listens).collect::<Vec<_>>()
         };
-        let found = [address.ip(), all, Ipv6Addr::UNSPECIFIED.into()].map(at);
-        found.into_iter().find(|files| !files.is_empty()).unwrap_or_default()
+        let ips = [address.ip(), all, Ipv6Addr::UNSPECIFIED.into()];
+        ips.into_iter().map(at).find(|files| !files.is_empty()).unwrap_or_default()
     }
 
     fn syn_arrives(&mut self, id: EndId, attempt: u32) {

@@ -31,28 +31,22 @@ impl State {
     /// Notes what happens in the world.
     #[inline]
     pub(super) fn note(&mut self, text: impl FnOnce() -> String) {
-        let is_ending = self.is_ending();
-        if let Some(lines) = self.trace.lines.as_mut().filter(|_| !is_ending) {
-            lines.push(line(self.now, "-", &text()));
-        }
+        self.call_by(false, text);
     }
 
     /// Notes what the thread does that runs.
     #[inline]
     pub(super) fn call(&mut self, text: impl FnOnce() -> String) {
-        let is_ending = self.is_ending();
-        if let Some(lines) = self.trace.lines.as_mut().filter(|_| !is_ending) {
-            lines.push(line(self.now, &self.trace.thread, &text()));
-        }
+        self.call_by(true, text);
     }
 
     /// [`call`](Self::call), or [`note`](Self::note) where no thread of the world makes it.
     #[inline]
     pub(super) fn call_by(&mut self, is_thread: bool, text: impl FnOnce() -> String) {
-        if is_thread {
-            self.call(text);
-        } else {
-            self.note(text);
+        let is_ending = self.is_ending();
+        let Trace { lines, thread } = &mut self.trace;
+        if let Some(lines) = lines.as_mut().filter(|_| !is_ending) {
+            lines.push(line(self.now, if is_thread { thread } else { "-" }, &text()));
         }
     }
 }

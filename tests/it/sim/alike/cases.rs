@@ -118,24 +118,17 @@ fn addresses_conflict(log: &mut Log) {
     bound.bind(&address.into()).unwrap();
     log.result("bound", TcpListener::bind(address).map(drop));
     drop(bound);
-    let (first, second) = (socket(), socket());
-    first.set_reuse_port(true).unwrap();
-    first.bind(&address.into()).unwrap();
-    log.result("shared by one", second.bind(&address.into()));
-    second.set_reuse_port(true).unwrap();
-    log.result("shared by both", second.bind(&address.into()));
-    log.result("one listens", first.listen(1));
-    log.result("both listen", second.listen(1));
-    drop((first, second));
-    let (first, second) = (socket(), socket());
-    first.set_reuse_address(true).unwrap();
-    first.bind(&address.into()).unwrap();
-    log.result("reused by one", second.bind(&address.into()));
-    second.set_reuse_address(true).unwrap();
-    log.result("reused by both", second.bind(&address.into()));
-    log.result("one listens", first.listen(1));
-    log.result("both listen", second.listen(1));
-    drop((first, second));
+    let shares: [fn(&Socket, bool) -> _; 2] = [Socket::set_reuse_port, Socket::set_reuse_address];
+    for share in shares {
+        let (first, second) = (socket(), socket());
+        share(&first, true).unwrap();
+        first.bind(&address.into()).unwrap();
+        log.result("shared by one", second.bind(&address.into()));
+        share(&second, true).unwrap();
+        log.result("shared by both", second.bind(&address.into()));
+        log.result("one listens", first.listen(1));
+        log.result("both listen", second.listen(1));
+    }
 
     let all = TcpListener::bind("0.0.0.0:0").unwrap();
     let inner = (HOST, all.local_addr().unwrap().port());
