@@ -52,6 +52,4 @@ pub enum Mode {
     ///
     /// After a `modify`, the next wait reports what is still pending, so nothing needs to be drained.
     Oneshot,
-    /// [`Edge`](Self::Edge) and [`Oneshot`](Self::Oneshot) together, which is the same as `Oneshot`.
-    EdgeOneshot,
 }

@@ -27,7 +27,7 @@ pub use os_poller::OsPoller;
 pub use poller::Poller;
 pub use readiness::Readiness;
 pub use registered::Registered;
-pub use registry::{Register, Registry};
+pub use registry::{Backend, Registry};
 pub use source::{
     ChildExit, Receiver, Sender, SyncSender, Timer, TryIter, Waker, channel, sync_channel,
 };

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::selector::OsSelector;
 use crate::spin::Spin;
 use crate::wait::wait_until;
-use crate::{Event, EventKind, Poller, Readiness, Register, Registry};
+use crate::{Backend, Event, EventKind, Poller, Readiness, Registry};
 
 /// The poller of the operating system: over
 /// [epoll(7)](https://man7.org/linux/man-pages/man7/epoll.7.html) on Linux and Android, over
@@ -73,7 +73,7 @@ pub(crate) trait Selector: AsFd + Sized {
     fn share(&self) -> Self;
 
     /// The three verbs, which work from any thread and outlive the selector.
-    fn register(&self) -> Arc<dyn Register + Send + Sync>;
+    fn backend(&self) -> Arc<dyn Backend>;
 
     /// Makes room for the kernel to write `capacity` events, which is no less than there was.
     fn reserve(&mut self, capacity: usize) -> io::Result<()>;
@@ -102,7 +102,7 @@ impl OsPoller {
     /// See [`Poller::new`]; and `OutOfMemory` if there is no memory for the buffer.
     pub fn with_capacity(capacity: usize) -> io::Result<Self> {
         let selector = OsSelector::create()?;
-        let registry = Registry::new(selector.register());
+        let registry = Registry::new(selector.backend());
         Self::of(selector, registry, capacity.clamp(1, MAX_CAPACITY))
     }
 

@@ -31,14 +31,14 @@ use crate::object::EventObject;
 /// ```
 #[derive(Clone)]
 pub struct Registry {
-    register: Arc<dyn Register + Send + Sync>,
+    backend: Arc<dyn Backend>,
 }
 
 impl Registry {
-    /// Creates the handle that a backend returns; see [`Register`].
+    /// Creates the handle that a backend returns; see [`Backend`].
     #[must_use]
-    pub fn new(register: Arc<dyn Register + Send + Sync>) -> Self {
-        Self { register }
+    pub fn new(backend: Arc<dyn Backend>) -> Self {
+        Self { backend }
     }
 
     /// Registers `object.fd` with the interest, mode, kind and token of `object`.
@@ -67,7 +67,7 @@ impl Registry {
     #[doc(alias("register", "epoll_ctl", "kevent"))]
     #[inline]
     pub fn add(&self, object: EventObject) -> io::Result<()> {
-        self.register.add(object)
+        self.backend.add(object)
     }
 
     /// Replaces interest, mode, kind and token of the registration of `object.fd`, and arms it
@@ -86,7 +86,7 @@ impl Registry {
     #[doc(alias("reregister", "rearm"))]
     #[inline]
     pub fn modify(&self, object: EventObject) -> io::Result<()> {
-        self.register.modify(object)
+        self.backend.modify(object)
     }
 
     /// Deletes the registration of `fd`: no later wait reports it.
@@ -100,7 +100,7 @@ impl Registry {
     #[doc(alias("deregister", "unregister", "remove"))]
     #[inline]
     pub fn delete(&self, fd: RawFd) -> io::Result<()> {
-        self.register.delete(fd)
+        self.backend.delete(fd)
     }
 }
 
@@ -110,11 +110,11 @@ impl fmt::Debug for Registry {
     }
 }
 
-/// How a backend registers: the three verbs behind a [`Registry`].
+/// What registers behind a [`Registry`]: the three verbs of a kernel.
 ///
 /// A poller of your own, over io_uring or a network stack in user space, implements this trait
 /// and [`Poller`](crate::Poller), which has the contract to keep.
-pub trait Register {
+pub trait Backend: Send + Sync {
     /// Registers a descriptor; see [`Registry::add`].
     ///
     /// # Errors

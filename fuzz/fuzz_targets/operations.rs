@@ -163,7 +163,7 @@ impl Fixture {
             match object.mode() {
                 Mode::Level => continue,
                 Mode::Edge => assert!(events.len() <= 1, "an edge reported twice: {events:?}"),
-                Mode::Oneshot | Mode::EdgeOneshot => {
+                Mode::Oneshot => {
                     assert!(events.len() <= 1, "a oneshot reported twice: {events:?}");
                     if events.is_empty() {
                         continue;
@@ -278,7 +278,7 @@ impl AsFd for What {
 impl Request {
     fn object(&self, what: &What) -> EventObject {
         let fd = what.as_fd().as_raw_fd();
-        let modes = [Mode::Level, Mode::Edge, Mode::Oneshot, Mode::EdgeOneshot];
+        let modes = [Mode::Level, Mode::Edge, Mode::Oneshot];
         let kind = if self.is_server { EventKind::Server } else { EventKind::Client };
         let object = match kind {
             EventKind::Server => EventObject::server(fd),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::os_poller::Selector;
 use crate::sys::epoll;
-use crate::{Event, EventKind, EventObject, Interest, Mode, Readiness, Register};
+use crate::{Backend, Event, EventKind, EventObject, Interest, Mode, Readiness};
 
 /// An epoll instance, and what the kernel writes for it.
 pub(crate) struct EpollSelector {
@@ -44,7 +44,7 @@ impl Selector for EpollSelector {
         }
     }
 
-    fn register(&self) -> Arc<dyn Register + Send + Sync> {
+    fn backend(&self) -> Arc<dyn Backend> {
         self.interest_list.clone()
     }
 
@@ -100,7 +100,7 @@ impl AsFd for EpollSelector {
 /// The epoll instance, shared by the poller and its registries.
 struct InterestList(OwnedFd);
 
-impl Register for InterestList {
+impl Backend for InterestList {
     fn add(&self, object: EventObject) -> io::Result<()> {
         epoll::add(self.0.as_fd(), object.fd, epoll_bits(object), user_data(object))
     }
@@ -144,7 +144,6 @@ fn epoll_bits(object: EventObject) -> u32 {
         Mode::Level => 0,
         Mode::Edge => epoll::EPOLLET,
         Mode::Oneshot => epoll::EPOLLONESHOT,
-        Mode::EdgeOneshot => epoll::EPOLLET | epoll::EPOLLONESHOT,
     };
     if object.interest().contains(Interest::READABLE) {
         bits |= epoll::EPOLLIN;
@@ -309,7 +308,6 @@ mod tests {
         assert_eq!(bits(Mode::Level), 0);
         assert_eq!(bits(Mode::Edge), epoll::EPOLLET);
         assert_eq!(bits(Mode::Oneshot), epoll::EPOLLONESHOT);
-        assert_eq!(bits(Mode::EdgeOneshot), epoll::EPOLLET | epoll::EPOLLONESHOT);
     }
 
     #[test]

@@ -231,9 +231,9 @@ impl Item {
         self.spurious = Readiness::empty();
         self.queued_in = match self.object.mode() {
             Mode::Level => Some(round),
-            Mode::Edge | Mode::Oneshot | Mode::EdgeOneshot => None,
+            Mode::Edge | Mode::Oneshot => None,
         };
-        self.is_armed = matches!(self.object.mode(), Mode::Level | Mode::Edge);
+        self.is_armed = self.object.mode() != Mode::Oneshot;
         let EventObject { fd, kind, token, .. } = self.object;
         Event::new(fd, kind, token, readiness)
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::kernel::{FileId, Kind};
 use super::pool::Pool;
 use super::world::World;
-use crate::{Event, EventObject, Poller, Register, Registry};
+use crate::{Backend, Event, EventObject, Poller, Registry};
 
 /// A poller of a simulated [`World`], in place of [`OsPoller`](crate::OsPoller).
 ///
@@ -175,7 +175,7 @@ struct List {
     file: FileId,
 }
 
-impl Register for List {
+impl Backend for List {
     fn add(&self, object: EventObject) -> io::Result<()> {
         let mut state = self.world.enter();
         let result = state.add(self.file, object);

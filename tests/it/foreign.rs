@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pollio::{Event, EventObject, Interest, Poller, Readiness, Register, Registered, Registry};
+use pollio::{Backend, Event, EventObject, Interest, Poller, Readiness, Registered, Registry};
 
 use crate::descriptors::pair;
 
@@ -21,7 +21,7 @@ struct AlwaysReady {
 #[derive(Default)]
 struct List(Mutex<BTreeMap<RawFd, EventObject>>);
 
-impl Register for List {
+impl Backend for List {
     fn add(&self, object: EventObject) -> io::Result<()> {
         self.0.lock().unwrap().insert(object.fd, object);
         Ok(())

@@ -71,6 +71,4 @@ mod sys;
 #[path = "../../src/wait.rs"]
 mod wait;
 #[cfg(any(target_os = "linux", target_os = "android"))]
-use pollio::{
-    Event, EventKind, EventObject, Interest, Mode, Poller, Readiness, Register, Registry,
-};
+use pollio::{Backend, Event, EventKind, EventObject, Interest, Mode, Poller, Readiness, Registry};

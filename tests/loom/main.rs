@@ -36,6 +36,4 @@ use std::os::fd;
 use sys::{Arc, mpsc};
 use waker::Waker;
 
-use pollio::{
-    Event, EventKind, EventObject, Interest, Mode, Poller, Readiness, Register, Registry,
-};
+use pollio::{Backend, Event, EventKind, EventObject, Interest, Mode, Poller, Readiness, Registry};

@@ -69,8 +69,9 @@ pub(crate) fn wait(
 ) -> io::Result<usize> {
     let (epoll, room) = (epoll.as_raw_fd(), room(events));
     // SAFETY: the kernel writes at most `room` events, and `events` has that many.
-    let count = unsafe { libc::epoll_wait(epoll, events.as_mut_ptr(), room, timeout_ms) };
-    written(count)
+    let written =
+        result(unsafe { libc::epoll_wait(epoll, events.as_mut_ptr(), room, timeout_ms) })?;
+    Ok(written.unsigned_abs() as usize)
 }
 
 /// Waits as [`wait`] does, up to `timeout` to the nanosecond: `epoll_pwait2(2)`, of Linux 5.11.
@@ -86,7 +87,7 @@ pub(crate) fn pwait2(
     let timeout = KernelTimespec::from(timeout);
     // SAFETY: the kernel reads `timeout` and, the signal mask being null, nothing else; it writes
     // at most `room` events, and `events` has that many.
-    let count = unsafe {
+    let written = unsafe {
         libc::syscall(
             libc::SYS_epoll_pwait2,
             epoll.as_raw_fd(),
@@ -97,12 +98,8 @@ pub(crate) fn pwait2(
             0_usize,
         )
     };
-    written(count)
-}
-
-/// How many events the kernel wrote, or the error that it left in `errno`.
-fn written(count: impl TryInto<usize>) -> io::Result<usize> {
-    count.try_into().map_err(|_| io::Error::last_os_error())
+    let written = result(c_int::try_from(written).unwrap_or(-1))?;
+    Ok(written.unsigned_abs() as usize)
 }
 
 /// How many events the kernel may write.

@@ -10,8 +10,7 @@ use crate::descriptors::{drain, fill, pair, tcp_pair, udp_pair};
 use crate::expect::{Expect, LONG_MS};
 
 const BOTH: Interest = Interest::READABLE.union(Interest::WRITABLE);
-const ONESHOTS: [Mode; 2] = [Mode::Oneshot, Mode::EdgeOneshot];
-pub(super) const MODES: [Mode; 4] = [Mode::Level, Mode::Edge, Mode::Oneshot, Mode::EdgeOneshot];
+pub(super) const MODES: [Mode; 3] = [Mode::Level, Mode::Edge, Mode::Oneshot];
 
 /// C2
 pub(crate) fn level_repeats_until_drained<P: Poller>() {
@@ -160,7 +159,7 @@ pub(crate) fn each_of_two_pollers_reports_in_its_own_mode<P: Poller>() {
 
         far.write_all(b"x").unwrap();
         assert_eq!(level.expect_one().token, 1);
-        let is_reported_again = !ONESHOTS.contains(&mode);
+        let is_reported_again = mode != Mode::Oneshot;
         assert_eq!(other.wait(0).unwrap().len(), usize::from(is_reported_again), "{mode:?}");
 
         other.delete(object.fd).unwrap();
@@ -207,87 +206,77 @@ pub(crate) fn edge_reports_what_add_and_modify_find<P: Poller>() {
 
 /// C4
 pub(crate) fn oneshot_is_reported_once<P: Poller>() {
-    for mode in ONESHOTS {
-        let (near, mut far) = pair();
-        let mut poller = P::new().unwrap();
-        poller.add(EventObject::client(near.as_raw_fd()).with_mode(mode)).unwrap();
-        poller.expect_none();
-        far.write_all(b"x").unwrap();
-        assert!(poller.expect_one().is_readable());
-        poller.expect_none();
-        far.write_all(b"more").unwrap();
-        poller.expect_none();
-        drain(&near);
-        far.write_all(b"again").unwrap();
-        poller.expect_none();
-    }
+    let (near, mut far) = pair();
+    let mut poller = P::new().unwrap();
+    poller.add(EventObject::client(near.as_raw_fd()).with_mode(Mode::Oneshot)).unwrap();
+    poller.expect_none();
+    far.write_all(b"x").unwrap();
+    assert!(poller.expect_one().is_readable());
+    poller.expect_none();
+    far.write_all(b"more").unwrap();
+    poller.expect_none();
+    drain(&near);
+    far.write_all(b"again").unwrap();
+    poller.expect_none();
 }
 
 /// C4
 pub(crate) fn oneshot_silences_all_its_interests_together<P: Poller>() {
-    for mode in ONESHOTS {
-        let (near, mut far) = pair();
-        let object = EventObject::client(near.as_raw_fd()).with_interest(BOTH).with_mode(mode);
-        let mut poller = P::new().unwrap();
+    let (near, mut far) = pair();
+    let object = EventObject::client(near.as_raw_fd()).with_interest(BOTH).with_mode(Mode::Oneshot);
+    let mut poller = P::new().unwrap();
 
-        poller.add(object).unwrap();
-        let event = poller.expect_one();
-        assert!(event.is_writable() && !event.is_readable());
-        far.write_all(b"x").unwrap();
-        poller.expect_none();
+    poller.add(object).unwrap();
+    let event = poller.expect_one();
+    assert!(event.is_writable() && !event.is_readable());
+    far.write_all(b"x").unwrap();
+    poller.expect_none();
 
-        fill(&near);
-        poller.modify(object).unwrap();
-        let event = poller.expect_one();
-        assert!(event.is_readable() && !event.is_writable());
-        drain(&far);
-        poller.expect_none();
-    }
+    fill(&near);
+    poller.modify(object).unwrap();
+    let event = poller.expect_one();
+    assert!(event.is_readable() && !event.is_writable());
+    drain(&far);
+    poller.expect_none();
 }
 
 /// C4
 pub(crate) fn oneshot_stays_registered<P: Poller>() {
-    for mode in ONESHOTS {
-        let (near, mut far) = pair();
-        let object = EventObject::client(near.as_raw_fd()).with_mode(mode);
-        let mut poller = P::new().unwrap();
-        poller.add(object).unwrap();
-        far.write_all(b"x").unwrap();
-        poller.expect_one();
-        poller.modify(object).expect("it is still registered");
-        poller.expect_one();
-        poller.delete(object.fd).expect("it is still registered");
-    }
+    let (near, mut far) = pair();
+    let object = EventObject::client(near.as_raw_fd()).with_mode(Mode::Oneshot);
+    let mut poller = P::new().unwrap();
+    poller.add(object).unwrap();
+    far.write_all(b"x").unwrap();
+    poller.expect_one();
+    poller.modify(object).expect("it is still registered");
+    poller.expect_one();
+    poller.delete(object.fd).expect("it is still registered");
 }
 
 /// C4
 pub(crate) fn oneshot_reports_both_directions_in_one_event<P: Poller>() {
-    for mode in ONESHOTS {
-        let (near, mut far) = pair();
-        let mut poller = P::new().unwrap();
-        far.write_all(b"x").unwrap();
-        poller
-            .add(EventObject::client(near.as_raw_fd()).with_interest(BOTH).with_mode(mode))
-            .unwrap();
-        let event = poller.expect_one();
-        assert!(event.is_readable() && event.is_writable());
-        poller.expect_none();
-    }
+    let (near, mut far) = pair();
+    let mut poller = P::new().unwrap();
+    far.write_all(b"x").unwrap();
+    poller
+        .add(EventObject::client(near.as_raw_fd()).with_interest(BOTH).with_mode(Mode::Oneshot))
+        .unwrap();
+    let event = poller.expect_one();
+    assert!(event.is_readable() && event.is_writable());
+    poller.expect_none();
 }
 
 /// C3, C4
 pub(crate) fn oneshot_reports_what_modify_finds<P: Poller>() {
-    for mode in ONESHOTS {
-        let (near, mut far) = pair();
-        let object = EventObject::client(near.as_raw_fd()).with_mode(mode);
-        let mut poller = P::new().unwrap();
-        poller.add(object).unwrap();
-        far.write_all(b"x").unwrap();
-        for _ in 0..3 {
-            assert!(poller.expect_one().is_readable());
-            poller.expect_none();
-            poller.modify(object).unwrap();
-        }
+    let (near, mut far) = pair();
+    let object = EventObject::client(near.as_raw_fd()).with_mode(Mode::Oneshot);
+    let mut poller = P::new().unwrap();
+    poller.add(object).unwrap();
+    far.write_all(b"x").unwrap();
+    for _ in 0..3 {
+        assert!(poller.expect_one().is_readable());
+        poller.expect_none();
+        poller.modify(object).unwrap();
     }
 }
 

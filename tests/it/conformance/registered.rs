@@ -43,7 +43,7 @@ pub(crate) fn a_registered_source_is_reported_as_its_object_says<P: Poller>() {
 
 /// C16: which on epoll a close would not do.
 pub(crate) fn a_dropped_source_is_silent_though_a_duplicate_lives<P: Poller>() {
-    for mode in [Mode::Level, Mode::Edge, Mode::Oneshot, Mode::EdgeOneshot] {
+    for mode in [Mode::Level, Mode::Edge, Mode::Oneshot] {
         let (near, mut far) = pair();
         let mut poller = P::new().unwrap();
         let object = |fd| EventObject::client(fd).with_mode(mode);

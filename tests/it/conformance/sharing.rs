@@ -55,7 +55,6 @@ fn times() -> u32 {
 
 const BOTH: Interest = Interest::READABLE.union(Interest::WRITABLE);
 const WRITABLE: Interest = Interest::WRITABLE;
-const ONESHOTS: [Mode; 2] = [Mode::Oneshot, Mode::EdgeOneshot];
 
 /// Longer than anything here takes.
 const LONG: Duration = Duration::from_secs(120);
@@ -129,10 +128,8 @@ fn drain(mut stream: &UnixStream) -> usize {
 
 /// C18
 pub(crate) fn a_oneshot_goes_to_one_thread_and_no_message_is_lost<P: Share>() {
-    for mode in ONESHOTS {
-        assert_eq!(overlaps::<P>(Interest::READABLE, mode, P::MESSAGES), 0, "{mode:?}");
-        assert_eq!(overlaps::<P>(BOTH, mode, P::MESSAGES), 0, "both, {mode:?}");
-    }
+    assert_eq!(overlaps::<P>(Interest::READABLE, Mode::Oneshot, P::MESSAGES), 0);
+    assert_eq!(overlaps::<P>(BOTH, Mode::Oneshot, P::MESSAGES), 0, "both");
 }
 
 /// C18
@@ -175,14 +172,14 @@ fn beside_waits<P: Share>(poller: &P, rounds: u32, body: impl FnOnce(&dyn Fn(u32
 /// C4, C12, C18: on kqueue, what is registered while others wait is one or two filters, one after the other.
 pub(crate) fn a_oneshot_that_is_registered_beside_waits_is_reported_once<P: Share>() {
     let rounds = 300 * times();
-    for (mode, interest) in ONESHOTS.into_iter().flat_map(|mode| [(mode, BOTH), (mode, WRITABLE)]) {
+    for interest in [BOTH, WRITABLE] {
         let poller = P::new().unwrap();
         let seen = beside_waits(&poller, rounds, |reported| {
             let mut connection = pair();
             for token in 0..rounds {
                 let object = EventObject::client(connection.0.as_raw_fd())
                     .with_interest(interest)
-                    .with_mode(mode)
+                    .with_mode(Mode::Oneshot)
                     .with_token(token);
                 (&connection.1).write_all(b"x").unwrap();
                 if token % 10 == 0 {
@@ -206,7 +203,7 @@ pub(crate) fn a_oneshot_that_is_registered_beside_waits_is_reported_once<P: Shar
             }
         });
         let wrong = seen.iter().filter(|times| **times != 1).count();
-        assert_eq!(wrong, 0, "{mode:?}, {interest:?}: of {rounds} registrations");
+        assert_eq!(wrong, 0, "{interest:?}: of {rounds} registrations");
     }
 }
 
@@ -216,22 +213,20 @@ pub(crate) fn the_last_of_many_modifications_beside_waits_is_reported<P: Share>(
     let rounds = 500 * times();
     let (near, mut far) = pair();
     far.write_all(b"x").unwrap();
-    for mode in ONESHOTS {
-        let poller = P::new().unwrap();
-        let object = EventObject::client(near.as_raw_fd()).with_interest(BOTH).with_mode(mode);
-        poller.add(object.with_interest(Interest::NONE)).unwrap();
-        let seen = beside_waits(&poller, rounds * EACH, |reported| {
-            for round in 0..rounds {
-                let tokens = round * EACH..(round + 1) * EACH;
-                for token in tokens.clone() {
-                    poller.modify(object.with_token(token)).unwrap();
-                }
-                reported(tokens.end - 1);
+    let poller = P::new().unwrap();
+    let object = EventObject::client(near.as_raw_fd()).with_interest(BOTH).with_mode(Mode::Oneshot);
+    poller.add(object.with_interest(Interest::NONE)).unwrap();
+    let seen = beside_waits(&poller, rounds * EACH, |reported| {
+        for round in 0..rounds {
+            let tokens = round * EACH..(round + 1) * EACH;
+            for token in tokens.clone() {
+                poller.modify(object.with_token(token)).unwrap();
             }
-        });
-        let twice = seen.iter().filter(|times| **times > 1).count();
-        assert_eq!(twice, 0, "{mode:?}: of {} registrations", rounds * EACH);
-    }
+            reported(tokens.end - 1);
+        }
+    });
+    let twice = seen.iter().filter(|times| **times > 1).count();
+    assert_eq!(twice, 0, "of {} registrations", rounds * EACH);
 }
 
 /// C15, C18: as an edge or a oneshot.

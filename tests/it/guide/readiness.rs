@@ -47,7 +47,7 @@ fn no_interest_reports_a_reset_at_every_wait_in_level() {
     for _ in 0..WAITS {
         assert!(poller.expect_one().is_error());
     }
-    for mode in [Mode::Edge, Mode::Oneshot, Mode::EdgeOneshot] {
+    for mode in [Mode::Edge, Mode::Oneshot] {
         poller.modify(object.with_mode(mode)).unwrap();
         assert!(poller.expect_one().is_error(), "{mode:?}");
         poller.expect_none();

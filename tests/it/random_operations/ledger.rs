@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::{Mutex, MutexGuard};
 
-use pollio::{Event, EventObject, Mode, Readiness, Register, Registry};
+use pollio::{Backend, Event, EventObject, Mode, Readiness, Registry};
 
 /// Registers with a poller, and keeps account. A number that is closed must be deleted first: it may
 /// be another thread's next.
@@ -79,7 +79,7 @@ impl Ledger {
             return Err(format!("{event:?} was reported, and nothing of it"));
         }
         entry.reported += 1;
-        let is_oneshot = matches!(object.mode(), Mode::Oneshot | Mode::EdgeOneshot);
+        let is_oneshot = object.mode() == Mode::Oneshot;
         if is_oneshot && entry.reported > 1 {
             return Err(format!("{event:?} was reported again, though it is a oneshot"));
         }
@@ -116,7 +116,7 @@ impl Ledger {
     }
 }
 
-impl Register for Ledger {
+impl Backend for Ledger {
     fn add(&self, object: EventObject) -> io::Result<()> {
         self.register(object, Registry::add)
     }

@@ -228,8 +228,8 @@ pub(super) const INTERESTS: [&[Interest]; 3] = {
 };
 
 pub(super) const MODES: [&[Mode]; 4] = {
-    use Mode::{Edge, EdgeOneshot, Level, Oneshot};
-    [&[Level, Edge, Oneshot, EdgeOneshot], &[Level], &[Edge], &[Oneshot, EdgeOneshot]]
+    use Mode::{Edge, Level, Oneshot};
+    [&[Level, Edge, Oneshot], &[Level], &[Edge], &[Oneshot]]
 };
 
 const SHUTDOWNS: [Shutdown; 6] = {

@@ -135,7 +135,7 @@ impl Registration {
     }
 
     fn is_oneshot(&self) -> bool {
-        matches!(self.object.mode(), Mode::Oneshot | Mode::EdgeOneshot)
+        self.object.mode() == Mode::Oneshot
     }
 
     /// Learns that something happened to the descriptor, by which `bits` are new.
@@ -157,8 +157,8 @@ impl Registration {
         let all = kernel.readiness(interest, bits, is_socket);
         match self.object.mode() {
             Mode::Level => all,
-            Mode::Oneshot | Mode::EdgeOneshot if self.is_armed => all,
-            Mode::Oneshot | Mode::EdgeOneshot => NOTHING,
+            Mode::Oneshot if self.is_armed => all,
+            Mode::Oneshot => NOTHING,
             Mode::Edge => {
                 let due = kernel.ready(interest & self.due, bits);
                 let hang_up =

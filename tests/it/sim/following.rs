@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use pollio::sim::{SimPoller, World};
-use pollio::{Event, EventObject, Interest, Mode, OsPoller, Poller, Readiness, Register, Registry};
+use pollio::{Backend, Event, EventObject, Interest, Mode, OsPoller, Poller, Readiness, Registry};
 
 /// A simulation that reports at most `BATCH` events in a wait.
 pub(crate) struct Following<const BATCH: usize> {
@@ -116,7 +116,7 @@ impl Watched {
     }
 }
 
-impl Register for Watched {
+impl Backend for Watched {
     fn add(&self, object: EventObject) -> io::Result<()> {
         self.watch(object.fd);
         self.sim.add(object)

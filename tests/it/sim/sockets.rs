@@ -19,8 +19,7 @@ mod cases {
     use crate::expect::Expect;
 
     const BOTH: Interest = Interest::READABLE.union(Interest::WRITABLE);
-    const ONESHOTS: [Mode; 2] = [Mode::Oneshot, Mode::EdgeOneshot];
-    const MODES: [Mode; 4] = [Mode::Level, Mode::Edge, Mode::Oneshot, Mode::EdgeOneshot];
+    const MODES: [Mode; 3] = [Mode::Level, Mode::Edge, Mode::Oneshot];
 
     fn pair() -> (UnixStream, UnixStream) {
         let (near, far) = UnixStream::pair().unwrap();

@@ -214,7 +214,7 @@ fn a_timer_and_a_waker_end_a_wait() {
 /// one wait.
 #[test]
 fn what_is_reported_once_ends_one_wait_of_a_shared_poller() {
-    for mode in [Mode::Oneshot, Mode::Edge, Mode::EdgeOneshot] {
+    for mode in [Mode::Oneshot, Mode::Edge] {
         let mut first = [0, 0];
         for seed in 0..200 {
             run(seed, |world| {

@@ -284,9 +284,7 @@ fn exclusive_registrations(log: &mut Log) {
     let (near, far) = UnixStream::pair().unwrap();
     let poller = Watcher::new().unwrap();
     let exclusive = |interest, mode| object(&near, interest, mode).exclusive();
-    for mode in [Mode::Oneshot, Mode::EdgeOneshot] {
-        log.result("once", poller.add(exclusive(READ, mode)));
-    }
+    log.result("once", poller.add(exclusive(READ, Mode::Oneshot)));
     log.result("priority", poller.add(exclusive(READ | Interest::PRIORITY, Mode::Level)));
     log.result("modify nothing", poller.modify(exclusive(READ, Mode::Level)));
     log.result("modify nothing", poller.modify(object(&near, READ, Mode::Level)));
