@@ -119,14 +119,21 @@ use crate::registry::Registry;
 /// # Forking
 ///
 /// An exec closes all descriptors of pollio. A forked child that does not exec must create its own pollers
-/// and sources, and not use those of its parent:
+/// and sources, and neither use nor drop those of its parent. End it with `_exit`, which drops nothing.
+/// Returning from `main` drops what it owns, and so does a panic that unwinds;
+/// [`forget`](std::mem::forget) what they would drop.
 ///
-/// - On epoll, parent and child share the registrations. Adding or deleting affects both, and the parent
-///   receives events for descriptors that only the child has open. An edge or a oneshot that the child takes
-///   is not reported to the parent. A [`Waker`](crate::Waker) does not work between the two. Dropping them in
-///   the child, or ending it, changes nothing for the parent.
+/// - On epoll, parent and child share the registrations. Adding, modifying or deleting affects both, and the
+///   parent receives events for descriptors that only the child has open. An edge or a oneshot that the child
+///   takes is not reported to the parent. A [`Waker`](crate::Waker) does not work between the two.
+///   - Dropping a [`Registered`](crate::Registered) in the child deletes the registration of the parent, which
+///     gets no error, and no event from then on.
+///   - Dropping the last sender of a [`channel`](crate::channel()) in the child, or a `try_iter` before its
+///     end, ends a wait of the parent.
+///   - Dropping anything else of pollio in the child changes nothing for the parent.
 /// - On kqueue the child has no poller, no [`Timer`](crate::Timer) and no [`ChildExit`](crate::ChildExit):
-///   dropping what looks like one closes a number that may belong to something else.
+///   dropping what looks like one closes a number that may belong to something else by then, such as a file or
+///   a new poller. Dropping a `Registered` deletes from whatever has the number of its poller.
 ///
 /// # Where kernels differ
 ///

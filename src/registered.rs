@@ -14,6 +14,8 @@ use crate::registry::Registry;
 /// file, not even if a duplicate of the descriptor outlives it (C16). This is how you register with
 /// [I/O safety](crate::Poller#io-safety).
 ///
+/// A [forked child](crate::Poller#forking) that drops its copy deletes the registration of its parent.
+///
 /// There is no `get_mut`: replacing the source in place would close its descriptor while it is registered.
 /// Sockets of the standard library read and write by shared reference: `registered.get_ref().read(…)`.
 ///

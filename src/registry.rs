@@ -75,7 +75,8 @@ impl Registry {
     ///
     /// A descriptor that is already ready is reported by the next wait, in every mode (C3). All four
     /// are replaced, so keep the `EventObject` that you added, or build it again: an
-    /// [`Event`](crate::Event) has neither interest nor mode.
+    /// [`Event`](crate::Event) has neither interest nor mode. Events that a wait has already returned stay in
+    /// its slice, as they are.
     ///
     /// # Errors
     ///

@@ -10,30 +10,46 @@ use crate::sys::ChildFd;
 ///
 /// It is a descriptor that you register with any poller, under any token, in any mode: on Linux a
 /// [pidfd](https://man7.org/linux/man-pages/man2/pidfd_open.2.html), elsewhere a kqueue with `EVFILT_PROC`.
-/// It never reaps the process: [`wait`](process::Child::wait) of the standard library does, and returns the
-/// status.
+/// It never reaps the process: [`wait`](process::Child::wait) or [`try_wait`](process::Child::try_wait) of the
+/// standard library does, and returns the status.
 ///
-/// Call `wait`, not [`try_wait`](process::Child::try_wait):
+/// **Delete it before you reap.** On Linux 6.9 or later, reaping hangs the descriptor up. An edge is then
+/// reported a second time. A level is reported by every wait, even with
+/// [`Interest::NONE`](crate::Interest::NONE), which does not report the end itself.
 ///
-/// - On Linux, FreeBSD and NetBSD the process can be reaped once it is reported, and `wait` does not block.
-/// - Apple systems report it a moment before it can be reaped, and so does OpenBSD if it was about to end
-///   when you began to watch it. `try_wait` may then return `None`, and an edge or a oneshot is not reported
-///   again. `wait` blocks for the microseconds that are left. It blocks longer only for a session leader
-///   whose terminal still has output to drain: if you read that terminal, read it first.
+/// **A reported process cannot always be reaped.** Until it can, `try_wait` returns `None`, and `wait` blocks:
+///
+/// - On Linux and FreeBSD, a debugger that traces the process reaps it first. It may take its time.
+/// - Apple systems report the process microseconds before it can be reaped, and so does OpenBSD if it was
+///   about to end when you began to watch it. For a session leader whose terminal still has output to drain,
+///   it takes longer: if you read that terminal, read it first.
+///
+/// So in a loop that must not block, call `try_wait`, and while it returns `None` call it again every few
+/// milliseconds. Do not count on another event. A level is reported by every wait, so your loop would spin. A
+/// oneshot is not reported again, and an edge only on Linux, when the tracer lets go.
 ///
 /// ```
-/// use std::{os::fd::AsRawFd, process::Command};
+/// use std::process::Command;
 /// use pollio::{ChildExit, EventObject};
-/// use pollio::{OsPoller, Poller};
+/// use pollio::{OsPoller, Poller, Registered};
 ///
 /// let mut poller = OsPoller::new()?;
 /// let mut process = Command::new("true").spawn()?;
-/// let child = ChildExit::new(&process)?;
-/// let object = EventObject::client(child.as_raw_fd());
-/// poller.add(object.with_token(1))?;
+/// let exit = ChildExit::new(&process)?;
+/// let registry = poller.registry();
+/// let exit = Registered::new(registry, exit, |fd| {
+///     EventObject::client(fd).with_token(1)
+/// })?;
 ///
 /// assert_eq!(poller.wait(-1)?[0].token, 1);
-/// assert!(process.wait()?.success());
+/// drop(exit); // deletes it, before the process is reaped
+/// let status = loop {
+///     if let Some(status) = process.try_wait()? {
+///         break status;
+///     }
+///     poller.wait(10)?; // and handle what it returns
+/// };
+/// assert!(status.success());
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]

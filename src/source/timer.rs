@@ -16,6 +16,9 @@ use crate::sys::TimerFd;
 /// FreeBSD, and rounded up to milliseconds on the others. It can be set from another thread while a
 /// wait is blocked.
 ///
+/// If one event makes you disarm or set a timer, the event of that timer may come later in the same slice.
+/// So do what a timer is for only if [`clear`](Self::clear) returns more than zero.
+///
 /// For many timeouts you need one timer, set to the next of them; or none, since the timeout of
 /// [`wait_timeout`](crate::Poller::wait_timeout) does the same. The guide
 /// [shows how](crate::guide#ten-thousand-timeouts).
@@ -71,7 +74,8 @@ impl Timer {
 
     /// Goes off once, `after` this long: at once for zero, never for [`Duration::MAX`].
     ///
-    /// What it was set to before, and the expirations so far, are forgotten.
+    /// What it was set to before, and the expirations so far, are forgotten. An event that a wait has already
+    /// returned stays in its slice; `clear` returns zero for it.
     ///
     /// # Errors
     ///
@@ -82,8 +86,8 @@ impl Timer {
 
     /// Goes off repeatedly: after `every`, then again after each further `every`.
     ///
-    /// What it was set to before, and the expirations so far, are forgotten. Registered edge-triggered, it is
-    /// reported again only after a [`clear`](Self::clear).
+    /// What it was set to before, and the expirations so far, are forgotten, as by [`set`](Self::set).
+    /// Registered edge-triggered, it is reported again only after a [`clear`](Self::clear).
     ///
     /// # Errors
     ///
@@ -96,7 +100,8 @@ impl Timer {
         self.fd.set_interval(every)
     }
 
-    /// Stops the timer until it is set again. The expirations so far are forgotten.
+    /// Stops the timer until it is set again. The expirations so far are forgotten. An event that a wait has
+    /// already returned stays in its slice; [`clear`](Self::clear) returns zero for it.
     ///
     /// # Errors
     ///
@@ -106,7 +111,8 @@ impl Timer {
     }
 
     /// Returns how often it went off since it was set or last cleared, and forgets that. Zero means
-    /// that it was not readable.
+    /// that it was not readable: if you got here by an event, the timer was disarmed or set since the wait
+    /// returned it, and there is nothing to do.
     ///
     /// # Errors
     ///

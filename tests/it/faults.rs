@@ -4,18 +4,24 @@
 //! Signals, stops and too many descriptors are cases of the contract.
 
 use std::array;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::{AsRawFd, RawFd};
+use std::mem;
+use std::net::UdpSocket;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::sys::ptrace;
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::utsname::uname;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, Uid, alarm, close, fork, setresuid};
-use pollio::{ChildExit, EventObject, Interest, Mode, OsPoller, Poller, Timer, Waker};
+use pollio::{ChildExit, EventObject, Interest, Mode, OsPoller, Poller, Registered, Timer, Waker};
 
 use crate::descriptors::{allow_descriptors, open, pair};
 use crate::epoll::{SHORT, shortest_wait};
@@ -280,7 +286,7 @@ fn a_poller_whose_number_is_used_again_is_invalid() {
         let object = EventObject::client(near.as_raw_fd());
         assert_eq!(poller.add(object).unwrap_err().kind(), ErrorKind::InvalidInput);
         // One of the two closes the number.
-        std::mem::forget(other);
+        mem::forget(other);
     });
 }
 
@@ -308,7 +314,7 @@ fn a_poller_that_is_closed_while_it_waits_is_bad_at_the_next_wait() {
             let other = File::open("/dev/null").unwrap();
             assert_eq!(other.as_raw_fd(), number, "the lowest free number is used again");
             // One of the two closes the number.
-            std::mem::forget(other);
+            mem::forget(other);
         }
     });
 }
@@ -416,6 +422,51 @@ fn a_forked_child_drops_its_poller_and_makes_its_own() {
     });
 }
 
+#[test]
+fn a_forked_child_that_drops_a_registered_deletes_it_for_both() {
+    in_subprocess!(|| {
+        let (near, mut far) = pair();
+        let mut poller = OsPoller::new().unwrap();
+        let registered = Registered::new(poller.registry(), near, EventObject::client).unwrap();
+        far.write_all(b"x").unwrap();
+        let mut registered = Some(registered);
+        expect_to_end_well(forked(|| {
+            // Only in the child's copy of the memory.
+            mem::forget(registered.take());
+            true
+        }));
+        poller.expect_one();
+        expect_to_end_well(forked(|| {
+            drop(registered.take());
+            true
+        }));
+        poller.expect_none();
+
+        let registered = registered.unwrap();
+        let error = registered.modify(EventObject::client).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        poller.add(EventObject::client(registered.as_raw_fd())).unwrap();
+        poller.expect_one();
+    });
+}
+
+#[test]
+fn a_forked_child_that_drops_the_last_sender_ends_a_wait_of_its_parent() {
+    in_subprocess!(|| {
+        let (sender, receiver) = pollio::channel::<()>().unwrap();
+        let mut poller = OsPoller::new().unwrap();
+        poller.add(EventObject::client(receiver.as_raw_fd())).unwrap();
+        let mut sender = Some(sender);
+        expect_to_end_well(forked(|| {
+            drop(sender.take());
+            true
+        }));
+        poller.expect_one();
+        assert_eq!(receiver.try_iter().next(), None);
+        assert!(!receiver.is_disconnected());
+    });
+}
+
 /// C16
 #[test]
 fn a_closed_descriptor_is_reported_while_a_forked_child_has_it() {
@@ -485,5 +536,153 @@ fn a_forked_child_sets_the_timer_of_its_parent() {
         poller.expect_one();
         expect_to_end_well(forked(|| timer.clear().is_ok_and(|expirations| expirations == 1)));
         poller.expect_none();
+    });
+}
+
+/// Lets any process trace this one, where Yama lets only its ancestors.
+#[expect(unsafe_code, reason = "no crate knows this call")]
+fn allow_any_tracer() {
+    let (any, unused): (libc::c_ulong, libc::c_ulong) = (libc::PR_SET_PTRACER_ANY, 0);
+    // SAFETY: the call takes no pointer. It fails where there is no Yama.
+    unsafe { libc::prctl(libc::PR_SET_PTRACER, any, unused, unused, unused) };
+}
+
+/// The parent must not count on a `waitpid` that does not block: the tracer's comes first.
+#[test]
+fn a_traced_child_is_reported_before_it_can_be_reaped() {
+    in_subprocess!(|| {
+        let (mut is_ready, mut ready) = gate();
+        let (mut stays, _stay) = gate();
+        let child = forked(|| {
+            allow_any_tracer();
+            ready.write_all(b"x").is_ok() && stays.read(&mut [0]).is_ok()
+        });
+        is_ready.read_exact(&mut [0]).unwrap();
+        let exit = ChildExit::from_pid(child.as_raw().unsigned_abs()).unwrap();
+        let object = EventObject::client(exit.as_raw_fd());
+        let [mut level, mut edge, mut oneshot] =
+            [Mode::Level, Mode::Edge, Mode::Oneshot].map(|mode| {
+                let poller = OsPoller::new().unwrap();
+                poller.add(object.with_mode(mode)).unwrap();
+                poller
+            });
+
+        let (mut may_reap, mut let_go) = gate();
+        let killed = WaitStatus::Signaled(child, Signal::SIGKILL, false);
+        let tracer = forked(|| {
+            ptrace::seize(child, ptrace::Options::empty()).is_ok()
+                && kill(child, Signal::SIGKILL).is_ok()
+                && may_reap.read(&mut [0]).is_ok()
+                && waitpid(child, None) == Ok(killed)
+        });
+        for poller in [&mut level, &mut edge, &mut oneshot] {
+            assert!(poller.expect_one().is_readable());
+        }
+        let reap = || waitpid(child, Some(WaitPidFlag::WNOHANG)).unwrap();
+        assert_eq!(reap(), WaitStatus::StillAlive);
+        for _ in 0..1_000 {
+            assert_eq!(level.wait(0).unwrap().len(), 1);
+        }
+        edge.expect_none();
+        oneshot.expect_none();
+
+        let_go.write_all(b"x").unwrap();
+        expect_to_end_well(tracer);
+        edge.expect_one();
+        oneshot.expect_none();
+        assert_eq!(reap(), killed);
+    });
+}
+
+#[test]
+fn a_child_that_is_reaped_before_it_is_deleted_is_reported_once_more() {
+    in_subprocess!(|| {
+        let release = uname().unwrap().release().to_string_lossy().into_owned();
+        let mut version = release.split('.').map(|number| number.parse().unwrap_or(0));
+        assert!(
+            [version.next(), version.next()] >= [Some(6), Some(9)],
+            "Linux {release} does not do this yet, 6.9 does: leave this test out by name, with --skip"
+        );
+
+        let child = forked(|| true);
+        let exit = ChildExit::from_pid(child.as_raw().unsigned_abs()).unwrap();
+        let object = EventObject::client(exit.as_raw_fd());
+        let [mut edge, mut none, mut deleted] =
+            [object.with_mode(Mode::Edge), object.with_interest(Interest::NONE), object].map(
+                |object| {
+                    let poller = OsPoller::new().unwrap();
+                    poller.add(object).unwrap();
+                    poller
+                },
+            );
+        edge.expect_one();
+        none.expect_none();
+        deleted.expect_one();
+        deleted.delete(exit.as_raw_fd()).unwrap();
+        expect_to_end_well(child);
+        edge.expect_one();
+        edge.expect_none();
+        for _ in 0..3 {
+            assert!(none.expect_one().is_write_closed());
+        }
+        deleted.expect_none();
+    });
+}
+
+/// A device that makes a network interface of whatever opens it.
+fn open_tun() -> File {
+    let mut options = OpenOptions::new();
+    let tun = options.read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun");
+    tun.expect("no /dev/net/tun here: leave this test out by name, with --skip")
+}
+
+#[test]
+fn a_device_that_was_not_set_up_is_an_error_at_every_wait() {
+    let tun = open_tun();
+    let mut poller = OsPoller::new().unwrap();
+    poller.add(EventObject::client(tun.as_raw_fd())).unwrap();
+    for _ in 0..1_000 {
+        assert!(poller.expect_one().is_error());
+    }
+    poller.modify(EventObject::client(tun.as_raw_fd()).with_mode(Mode::Edge)).unwrap();
+    assert!(poller.expect_one().is_error());
+    poller.expect_none();
+}
+
+/// Makes `tun` a network interface that is up.
+#[expect(unsafe_code, reason = "no crate knows these calls")]
+fn set_up(tun: BorrowedFd<'_>) {
+    let flags =
+        |flags: libc::c_int| libc::__c_anonymous_ifr_ifru { ifru_flags: flags.try_into().unwrap() };
+    let mut request = libc::ifreq {
+        ifr_name: [0; libc::IFNAMSIZ],
+        ifr_ifru: flags(libc::IFF_TUN | libc::IFF_NO_PI),
+    };
+    // SAFETY: the kernel reads and writes one ifreq.
+    let made = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
+    Errno::result(made).expect("this test must be root's");
+    request.ifr_ifru = flags(libc::IFF_UP);
+    let any_socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    // SAFETY: the kernel reads one ifreq, with the name that it wrote.
+    let up = unsafe { libc::ioctl(any_socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    Errno::result(up).unwrap();
+}
+
+/// Until then, the kernel did not know where to note who waits.
+#[test]
+#[ignore = "it makes a network interface for a moment: root runs it, with --ignored"]
+fn a_device_that_was_added_before_it_was_set_up_is_silent_until_it_is_added_again() {
+    in_subprocess!(|| {
+        let tun = open_tun();
+        let object = EventObject::client(tun.as_raw_fd()).with_interest(Interest::WRITABLE);
+        let mut poller = OsPoller::new().unwrap();
+        poller.add(object.with_mode(Mode::Edge)).unwrap();
+        assert!(poller.expect_one().is_error());
+        set_up(tun.as_fd());
+        poller.expect_none();
+        poller.delete(object.fd).unwrap();
+        poller.add(object.with_mode(Mode::Edge)).unwrap();
+        let event = poller.expect_one();
+        assert!(event.is_writable() && !event.is_error());
     });
 }

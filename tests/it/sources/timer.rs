@@ -142,6 +142,27 @@ fn setting_it_later_moves_it() {
     assert!(start.elapsed() >= 30 * MS);
 }
 
+/// Both went off, and what handles the first event disarms or sets the other timer.
+#[test]
+fn a_timer_that_was_changed_since_its_event_is_cleared_of_nothing() {
+    let (mut poller, one) = watched(Mode::Level);
+    let other = Timer::new().unwrap();
+    poller.add(EventObject::client(other.as_raw_fd())).unwrap();
+    for change in [Timer::disarm, |timer: &Timer| timer.set(HOUR)] {
+        one.set(Duration::ZERO).unwrap();
+        other.set(Duration::ZERO).unwrap();
+        thread::sleep(5 * MS);
+        let [first, second] = poller.wait(0).unwrap() else { panic!("both went off") };
+        assert_ne!(first.fd, second.fd);
+        let (first, second) =
+            if first.fd == one.as_raw_fd() { (&one, &other) } else { (&other, &one) };
+        assert_eq!(first.clear().unwrap(), 1);
+        change(second).unwrap();
+        assert_eq!(second.clear().unwrap(), 0);
+        poller.expect_none();
+    }
+}
+
 #[test]
 fn disarming_silences_it() {
     let (mut poller, timer) = watched(Mode::Level);
