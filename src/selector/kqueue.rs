@@ -265,9 +265,10 @@ impl Knotes {
         generation: u32,
     ) -> io::Result<()> {
         let deletions = changes.count;
-        let (mode, udata) = (mode_flags(object.mode()), udata(object, generation));
+        let udata = udata(object, generation);
         for filter in filters(object.interest()) {
-            changes.push(kevent_for(object.fd, filter, kevent::EV_ADD | mode).with_udata(udata));
+            let flags = kevent::EV_ADD | mode_flags(object.mode(), filter);
+            changes.push(kevent_for(object.fd, filter, flags).with_udata(udata));
         }
         if changes.count == deletions {
             let flags = kevent::EV_ADD | kevent::EV_DISABLE;
@@ -395,9 +396,12 @@ fn filter_interest(filter: Filter) -> Interest {
     }
 }
 
-fn mode_flags(mode: Mode) -> Flags {
+fn mode_flags(mode: Mode, filter: Filter) -> Flags {
     match mode {
         Mode::Edge => kevent::EV_CLEAR,
+        // A false alarm would disable this one, and nothing would enable it again. Its claim keeps it to
+        // one event.
+        Mode::Oneshot if Some(filter) == kevent::EVFILT_EXCEPT => kevent::EV_CLEAR,
         // EV_ONESHOT would delete the knote. EV_CLEAR would change nothing, since `modify` makes a
         // new knote, but on NetBSD that EV_DISPATCH is ignored.
         Mode::Oneshot => kevent::EV_DISPATCH,

@@ -153,6 +153,7 @@ macro_rules! conformance {
             modelled::a_pipe_whose_reader_left_is_still_registered,
             modelled::no_interest_is_never_reported_beside_waits,
             modelled::a_full_buffer_is_no_out_of_band_data,
+            modelled::a_client_that_waits_is_no_out_of_band_data,
             modelled::an_interrupted_poll_polls_again,
             modelled::each_verb_and_each_wait_is_as_many_calls_as_promised,
             modelled::nothing_is_allocated_in_steady_waits,

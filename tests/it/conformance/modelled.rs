@@ -1,6 +1,8 @@
 //! What a kernel does only when it is made to, as the model of kqueue can.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
+use std::iter;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 use std::thread;
 use std::time::Duration;
@@ -8,11 +10,12 @@ use std::time::Duration;
 use allocation_counter::measure;
 use nix::errno::Errno;
 use nix::time::{ClockId, clock_gettime};
-use pollio::{EventObject, Interest, Mode, Poller, Registry};
+use pollio::{EventObject, Interest, Mode, Poller, Readiness, Registry};
+use socket2::SockRef;
 
 use super::mode::MODES;
 use super::sharing::Share;
-use crate::descriptors::{fill, pair, pipe, tcp_pair};
+use crate::descriptors::{drain, fill, pair, pipe, tcp_pair};
 use crate::expect::Expect;
 use crate::kernel::{Kernel, On};
 use crate::sys::kevent;
@@ -181,17 +184,61 @@ pub(crate) fn no_interest_is_never_reported_beside_waits<P: Share>() {
     });
 }
 
-/// C6: on Apple systems the filter for out-of-band data fires on a full buffer as well.
+/// C4, C6: on Apple systems the filter for out-of-band data fires on a full buffer as well. What comes
+/// afterwards is reported as if it had not.
 pub(crate) fn a_full_buffer_is_no_out_of_band_data<P: Share + On>() {
-    for mode in MODES {
-        let (near, far) = tcp_pair();
-        let object = EventObject::client(near.as_raw_fd()).with_interest(Interest::PRIORITY);
+    for (mode, interest) in MODES.into_iter().flat_map(|mode| {
+        // The other interest is not ready.
+        [Interest::PRIORITY, Interest::PRIORITY | Interest::WRITABLE].map(|one| (mode, one))
+    }) {
+        let asking = |fd| EventObject::client(fd).with_interest(interest).with_mode(mode);
         let mut poller = P::new().unwrap();
-        poller.add(object.with_mode(mode)).unwrap();
+        let (near, far) = pair();
+        let object = asking(near.as_raw_fd());
+        fill(&near);
         fill(&far);
+        poller.add(object).unwrap();
         poller.expect_none();
-        poller.modify(object.with_mode(mode)).unwrap();
+        poller.modify(object).unwrap();
         poller.expect_none();
+        drain(&near);
+        poller.expect_none();
+        far.shutdown(Shutdown::Write).unwrap();
+        match P::KERNEL {
+            Kernel::Apple => assert!(poller.expect_one().is_read_closed(), "{object:?}"),
+            _ => poller.expect_none(),
+        }
+
+        let mut poller = P::new().unwrap();
+        let (mut near, far) = tcp_pair();
+        let object = asking(near.as_raw_fd());
+        fill(&near);
+        poller.add(object).unwrap();
+        let sent = iter::from_fn(|| (&far).write(&[0; 4096]).ok()).sum();
+        poller.expect_none();
+        near.set_nonblocking(false).unwrap();
+        near.read_exact(&mut vec![0; sent]).unwrap();
+        SockRef::from(&far).send_out_of_band(b"!").unwrap();
+        if P::KERNEL.has_priority() {
+            assert!(poller.expect_one().is_priority(), "{object:?}");
+        }
+        if mode == Mode::Oneshot {
+            poller.expect_none();
+        }
+    }
+}
+
+/// C6: what can be accepted fires it, too.
+pub(crate) fn a_client_that_waits_is_no_out_of_band_data<P: Share + On>() {
+    for mode in MODES {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let object = EventObject::server(listener.as_raw_fd()).with_mode(mode);
+        let mut poller = P::new().unwrap();
+        poller.add(object.with_interest(Interest::PRIORITY)).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        poller.expect_none();
+        poller.modify(object.with_interest(Interest::PRIORITY | Interest::READABLE)).unwrap();
+        assert_eq!(poller.expect_one().readiness(), Readiness::READABLE);
     }
 }
 

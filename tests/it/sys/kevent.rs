@@ -388,7 +388,9 @@ impl Kqueue {
         let key = (change.filter, change.ident);
         let named = match change.filter {
             EVFILT_READ | EVFILT_WRITE | EXCEPT => named(change.ident),
-            EVFILT_PROC | EVFILT_TIMER | EVFILT_USER => None,
+            // NetBSD has had it since 10.
+            EVFILT_USER if self.kernel != Kernel::NetBsd => None,
+            EVFILT_PROC | EVFILT_TIMER => None,
             _ => return Err(Errno::EINVAL.into()),
         };
         // NetBSD accepts it: `kqueue_register`.
@@ -503,8 +505,9 @@ impl Kqueue {
                 if change.fflags & NOTE_TRIGGER != 0 {
                     trigger.write_all(&1_u64.to_ne_bytes())?;
                 }
-                // In this order, as on FreeBSD: both together lose the trigger.
-                if change.has(EV_CLEAR) {
+                // In this order: both together lose the trigger. macOS clears only what was added with
+                // EV_CLEAR, when it is reported: `filt_usertouch`.
+                if change.has(EV_CLEAR) && self.kernel != Kernel::Apple {
                     expirations(trigger);
                 }
             }
@@ -670,9 +673,11 @@ impl Knote {
             }
             // It has no such filter, which pollio never names there.
             (Kernel::FreeBsd | Kernel::NetBsd, EXCEPT) => true,
-            // macOS's mark is the size of the buffer: `filt_soread_common`.
+            // macOS's mark is the size of the buffer, and no connection that can be accepted is below it:
+            // `filt_soread_common`.
             (Kernel::Apple, EXCEPT) if self.registered.fflags & NOTE_LOWAT != 0 => {
-                bits == epoll::EPOLLIN && !state::is_full(self.registered.ident)
+                let ident = self.registered.ident;
+                bits == epoll::EPOLLIN && !state::is_full(ident) && !state::is_listener(ident)
             }
             // `filt_soexcept` and `filt_soread` look only at out-of-band data.
             (Kernel::OpenBsd | Kernel::DragonFly, EXCEPT) => bits & epoll::EPOLLPRI == 0,

@@ -4,6 +4,8 @@
 use std::io::{Read, Seek, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
 
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
@@ -115,6 +117,35 @@ fn except_fires_without_its_note_on_a_full_buffer_on_apple() {
         let events = kq.events_up_to(1, 50 * MS);
         assert_eq!(events.len(), usize::from(kernel == Apple), "{kernel:?}");
         assert!(events.iter().all(|event| event.fflags() & NOTE_OOB == 0));
+    }
+}
+
+/// `filt_soread_common`: what can be accepted comes before the mark.
+#[test]
+fn except_fires_without_its_note_on_a_listener_with_a_client_on_apple() {
+    for kernel in [Apple, OpenBsd, DragonFly] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let kq = Kq::on(kernel);
+        kq.change(except(&listener, EV_ADD | EV_CLEAR));
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let events = kq.events_up_to(1, 50 * MS);
+        assert_eq!(events.len(), usize::from(kernel == Apple), "{kernel:?}");
+        assert!(events.iter().all(|event| event.fflags() & NOTE_OOB == 0));
+    }
+}
+
+/// `knote_process` disables what dispatches, whatever its filter found.
+#[test]
+fn a_full_buffer_uses_up_an_except_that_dispatches_on_apple() {
+    for (flags, is_used_up) in [(EV_DISPATCH, true), (EV_CLEAR, false)] {
+        let (near, far) = pair();
+        let kq = Kq::on(Apple);
+        kq.change(except(&near, EV_ADD | flags));
+        fill(&far);
+        assert_eq!(kq.one().fflags() & NOTE_OOB, 0);
+        drain(&near);
+        far.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(kq.pending().is_empty(), is_used_up);
     }
 }
 
@@ -356,10 +387,111 @@ fn a_kqueue_cannot_be_written_and_each_says_so_in_its_way() {
     }
 }
 
+/// The systems of which the model has EVFILT_USER.
+const WITH_USER: [Kernel; 4] = [Apple, FreeBsd, OpenBsd, DragonFly];
+
+/// A kqueue of each system that has EVFILT_USER, with one that clears.
+fn each_with_a_user_event() -> impl Iterator<Item = (Kernel, Kq)> {
+    WITH_USER.into_iter().map(|kernel| {
+        let kq = Kq::on(kernel);
+        kq.change(user(EV_ADD | EV_CLEAR, 0).with_udata(1));
+        (kernel, kq)
+    })
+}
+
+/// NetBSD 7.99 ran it: `kfilter_byfilter` finds no such filter.
+#[test]
+fn there_are_no_user_events_on_netbsd() {
+    for flags in [EV_ADD, EV_ADD | EV_CLEAR, 0] {
+        assert_eq!(Kq::on(NetBsd).try_change(user(flags, NOTE_TRIGGER)), Err(Errno::EINVAL));
+    }
+}
+
+/// Apple and FreeBSD ran it: all waits wake up in the kernel, and all but one sleep again.
+#[test]
+fn a_user_event_goes_to_one_of_several_waits() {
+    const WAITS: usize = 4;
+    const TRIGGERS: usize = 50;
+    for (kernel, kq) in each_with_a_user_event() {
+        let reported = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for _ in 0..WAITS {
+                scope.spawn(|| {
+                    while reported.load(SeqCst) < TRIGGERS {
+                        reported.fetch_add(kq.events_up_to(8, 20 * MS).len(), SeqCst);
+                    }
+                });
+            }
+            for triggered in 0..TRIGGERS {
+                while reported.load(SeqCst) < triggered {
+                    thread::yield_now();
+                }
+                kq.change(user(0, NOTE_TRIGGER).with_udata(1));
+            }
+        });
+        assert_eq!(reported.into_inner(), TRIGGERS, "{kernel:?}");
+    }
+}
+
+/// Apple and FreeBSD ran it.
+#[test]
+fn triggers_before_a_wait_are_one_user_event() {
+    for (kernel, kq) in each_with_a_user_event() {
+        for _ in 0..3 {
+            for _ in 0..100 {
+                kq.change(user(0, NOTE_TRIGGER).with_udata(1));
+            }
+            assert_eq!(kq.pending().len(), 1, "{kernel:?}");
+            assert_eq!(kq.pending(), [], "{kernel:?}");
+        }
+    }
+}
+
+/// Apple and FreeBSD ran it, with poll(2) and with another kqueue.
+#[test]
+fn a_kqueue_is_readable_from_a_trigger_until_its_user_event_is_taken() {
+    for (kernel, inner) in each_with_a_user_event() {
+        let outer = Kq::on(kernel);
+        outer.change(read(inner.owned(), EV_ADD));
+        assert!(!inner.is_readable(), "{kernel:?}");
+        inner.change(user(0, NOTE_TRIGGER).with_udata(1));
+        for _ in 0..2 {
+            assert!(inner.is_readable(), "{kernel:?}");
+            assert_eq!(outer.pending().len(), 1, "{kernel:?}");
+        }
+        assert_eq!(inner.pending().len(), 1, "{kernel:?}");
+        assert!(!inner.is_readable(), "{kernel:?}");
+        assert_eq!(outer.pending(), [], "{kernel:?}");
+    }
+}
+
+/// `filt_usertouch` of FreeBSD looks at EV_CLEAR last, that of macOS not at all.
+#[test]
+fn clear_in_a_later_change_of_a_user_event_takes_its_trigger_back_but_on_apple() {
+    for (kernel, kq) in each_with_a_user_event() {
+        let expected = usize::from(kernel == Apple);
+        kq.change(user(EV_CLEAR, NOTE_TRIGGER).with_udata(1));
+        assert_eq!(kq.pending().len(), expected, "{kernel:?}: in the trigger");
+        kq.change(user(0, NOTE_TRIGGER).with_udata(1));
+        kq.change(user(EV_ADD | EV_CLEAR, 0).with_udata(1));
+        assert_eq!(kq.pending().len(), expected, "{kernel:?}: added again");
+    }
+}
+
+/// `kqueue_register`, `kevent_register`: every change of a knote replaces it. OpenBSD's takes it from EV_ADD.
+#[test]
+fn a_trigger_overwrites_the_udata_of_a_user_event() {
+    for (kernel, kq) in each_with_a_user_event() {
+        kq.change(user(0, NOTE_TRIGGER));
+        let expected = u64::from(kernel == OpenBsd);
+        assert_eq!(kq.one().udata(), expected, "{kernel:?}");
+    }
+}
+
 /// FreeBSD's `kqueue_register` clears the fflags before `filt_userattach` looks at them.
 #[test]
 fn a_user_event_is_not_triggered_by_its_add_on_freebsd() {
-    for kernel in ALL {
+    for kernel in WITH_USER {
         let kq = Kq::on(kernel);
         kq.change(user(EV_ADD, NOTE_TRIGGER));
         assert_eq!(kq.pending().len(), usize::from(kernel != FreeBsd), "{kernel:?}");

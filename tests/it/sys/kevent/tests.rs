@@ -83,7 +83,7 @@ impl Kq {
         assert!(!self.is_readable());
     }
 
-    fn is_readable(&self) -> bool {
+    pub(super) fn is_readable(&self) -> bool {
         let mut watched = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
         ppoll(&mut watched, Some(Duration::ZERO.into()), None).unwrap() == 1
     }
