@@ -209,7 +209,7 @@ fn not_served(error: &io::Error) {
 
 /// Registered once: whichever way a client is stuck, the end of it is reported.
 fn both_ways(object: EventObject) -> EventObject {
-    object.with_interest(Interest::READABLE | Interest::WRITABLE).with_mode(Mode::Edge)
+    object.with_interest(Interest::BOTH).with_mode(Mode::Edge)
 }
 
 impl Client {

@@ -194,8 +194,7 @@ fn not_served(error: &io::Error) {
 
 /// Registered once: whichever way a client is stuck, the end of it is reported.
 fn both_ways(fd: RawFd) -> EventObject {
-    let both = Interest::READABLE | Interest::WRITABLE;
-    EventObject::client(fd).with_interest(both).with_mode(Mode::Edge)
+    EventObject::client(fd).with_interest(Interest::BOTH).with_mode(Mode::Edge)
 }
 
 /// Answers one buffer full. The next is read when all of it is answered, so that who sends and

@@ -274,8 +274,7 @@ impl Proxy {
     fn side(&self, stream: TcpStream, token: u32) -> io::Result<Side> {
         stream.set_nonblocking(true)?;
         let _ = stream.set_nodelay(true);
-        let both = Interest::READABLE | Interest::WRITABLE;
-        let object = EventObject::client(stream.as_raw_fd()).with_interest(both);
+        let object = EventObject::client(stream.as_raw_fd()).with_interest(Interest::BOTH);
         let object = object.with_mode(Mode::Edge).with_token(token);
         if let Err(error) = self.registry.add(object) {
             reset(&stream);

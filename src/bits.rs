@@ -6,36 +6,6 @@ use std::fmt::{self, Formatter};
 macro_rules! bit_set {
     ($name:ident { $($flag:ident)* }) => {
         impl $name {
-            /// No bit.
-            #[must_use]
-            pub const fn empty() -> Self {
-                Self(0)
-            }
-
-            /// Every bit that has a name.
-            #[must_use]
-            pub const fn all() -> Self {
-                Self($(Self::$flag.0)|*)
-            }
-
-            /// The bits as a number, in which form they can be stored.
-            #[must_use]
-            pub const fn bits(self) -> u8 {
-                self.0
-            }
-
-            /// The set that [`bits`](Self::bits) returned this number for. Bits without a name are
-            /// ignored.
-            #[must_use]
-            pub const fn from_bits_truncate(bits: u8) -> Self {
-                Self(bits & Self::all().0)
-            }
-
-            /// The bits that are set and have a name, one at a time.
-            pub fn iter(self) -> impl Iterator<Item = Self> {
-                [$(Self::$flag),*].into_iter().filter(move |flag| self.contains(*flag))
-            }
-
             /// Whether no bit is set.
             #[must_use]
             pub const fn is_empty(self) -> bool {

@@ -11,6 +11,7 @@ use crate::bits::bit_set;
 /// use pollio::Interest;
 ///
 /// let both = Interest::READABLE | Interest::WRITABLE;
+/// assert_eq!(both, Interest::BOTH);
 /// assert!(both.contains(Interest::WRITABLE));
 /// assert!(Interest::NONE.is_empty());
 /// ```
@@ -24,6 +25,8 @@ impl Interest {
     pub const READABLE: Self = Self(1 << 0);
     /// A write would not block: there is room, or a connection was made or refused.
     pub const WRITABLE: Self = Self(1 << 1);
+    /// `READABLE | WRITABLE`: what most connections need in [`Mode::Edge`].
+    pub const BOTH: Self = Self::READABLE.union(Self::WRITABLE);
     /// Exceptional data can be read: out-of-band data on a TCP socket, a packet from a pseudo-terminal in
     /// packet mode, a changed file in cgroupfs. `POLLPRI` in
     /// [poll(2)](https://man7.org/linux/man-pages/man2/poll.2.html) lists them all. Kqueue reports only
@@ -38,6 +41,7 @@ bit_set!(Interest { READABLE WRITABLE PRIORITY });
 
 /// When a registration reports its readiness.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Mode {
     /// By every wait, while the condition holds.
     #[default]

@@ -6,8 +6,8 @@ use crate::interest::{Interest, Mode};
 
 /// A registration: a descriptor, which readiness to report, and when.
 ///
-/// [`server`](Self::server) and [`client`](Self::client) create one that is readable, level-triggered,
-/// with token 0; the `with_…` methods refine it. Then [`add`](crate::Poller::add) it.
+/// [`server`](Self::server), [`client`](Self::client) and [`new`](Self::new) create one that is readable,
+/// level-triggered, with token 0; the `with_…` methods refine it. Then [`add`](crate::Poller::add) it.
 ///
 /// [`modify`](crate::Poller::modify) replaces all of a registration. So keep the `EventObject` that you
 /// added, or build it again. An [`Event`](crate::Event) cannot be registered: it has neither interest nor
@@ -16,9 +16,8 @@ use crate::interest::{Interest, Mode};
 /// ```
 /// use pollio::{EventObject, Interest, Mode};
 ///
-/// let both = Interest::READABLE | Interest::WRITABLE;
 /// let object = EventObject::client(5)
-///     .with_interest(both)
+///     .with_interest(Interest::BOTH)
 ///     .with_mode(Mode::Edge)
 ///     .with_token(42);
 /// assert_eq!((object.fd, object.token), (5, 42));
@@ -53,19 +52,22 @@ impl EventObject {
     /// A registration of `fd` in the role of a listening socket: readable, level, token 0.
     #[must_use]
     pub const fn server(fd: RawFd) -> Self {
-        Self::new(fd, EventKind::Server)
+        Self { kind: EventKind::Server, ..Self::new(fd) }
     }
 
     /// A registration of `fd` in the role of a connection: readable, level, token 0.
     #[must_use]
     pub const fn client(fd: RawFd) -> Self {
-        Self::new(fd, EventKind::Client)
+        Self::new(fd)
     }
 
-    const fn new(fd: RawFd, kind: EventKind) -> Self {
+    /// A registration of `fd`, which is neither: a timer, a pipe, a waker. Readable, level, token 0. Its kind
+    /// is [`Client`](EventKind::Client).
+    #[must_use]
+    pub const fn new(fd: RawFd) -> Self {
         Self {
             fd,
-            kind,
+            kind: EventKind::Client,
             token: 0,
             interest: Interest::READABLE,
             mode: Mode::Level,

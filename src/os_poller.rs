@@ -59,7 +59,7 @@ pub struct OsPoller {
 pub(crate) const MAX_CAPACITY: usize = 1 << 20;
 
 /// What the buffer has where no wait has written.
-const NO_EVENT: Event = Event::new(-1, EventKind::Client, 0, Readiness::empty());
+const NO_EVENT: Event = Event::new(-1, EventKind::Client, 0, Readiness::NONE);
 
 /// All that differs between kernels.
 pub(crate) trait Selector: AsFd + Sized {

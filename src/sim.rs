@@ -45,8 +45,8 @@
 //!             if event.kind == EventKind::Server {
 //!                 while let Ok((stream, _)) = listener.accept() {
 //!                     stream.set_nonblocking(true)?;
-//!                     let both = Interest::READABLE | Interest::WRITABLE;
-//!                     let object = EventObject::client(stream.as_raw_fd()).with_interest(both);
+//!                     let object = EventObject::client(stream.as_raw_fd())
+//!                         .with_interest(Interest::BOTH);
 //!                     registry.add(object.with_mode(Mode::Edge))?;
 //!                     clients.insert(stream.as_raw_fd(), stream);
 //!                 }

@@ -24,8 +24,7 @@ impl<T: AsFd> Async<T> {
     pub(crate) fn new(runtime: &Rc<Runtime>, io: T) -> io::Result<Self> {
         SockRef::from(&io).set_nonblocking(true)?;
         let io = Registered::new(runtime.poller.borrow().registry(), io, |fd| {
-            let both = Interest::READABLE | Interest::WRITABLE;
-            EventObject::client(fd).with_interest(both).with_mode(Mode::Edge)
+            EventObject::client(fd).with_interest(Interest::BOTH).with_mode(Mode::Edge)
         })?;
         Ok(Self { io, runtime: Rc::clone(runtime) })
     }

@@ -225,6 +225,5 @@ fn accept(listener: &TcpListener, registry: &Registry) -> io::Result<(RawFd, Con
 
 /// Registered once: whichever way a client is stuck, the end of it is reported.
 fn both_ways(fd: RawFd) -> EventObject {
-    let both = Interest::READABLE | Interest::WRITABLE;
-    EventObject::client(fd).with_interest(both).with_mode(Mode::Edge)
+    EventObject::client(fd).with_interest(Interest::BOTH).with_mode(Mode::Edge)
 }

@@ -163,7 +163,7 @@ impl Fixture {
             match object.mode() {
                 Mode::Level => continue,
                 Mode::Edge => assert!(events.len() <= 1, "an edge reported twice: {events:?}"),
-                Mode::Oneshot => {
+                _oneshot => {
                     assert!(events.len() <= 1, "a oneshot reported twice: {events:?}");
                     if events.is_empty() {
                         continue;
@@ -262,7 +262,7 @@ impl What {
         ]
         .into_iter()
         .filter(|(is_true, _)| *is_true)
-        .fold(Readiness::empty(), |all, (_, one)| all | one)
+        .fold(Readiness::NONE, |all, (_, one)| all | one)
     }
 }
 
@@ -278,6 +278,10 @@ impl AsFd for What {
 impl Request {
     fn object(&self, what: &What) -> EventObject {
         let fd = what.as_fd().as_raw_fd();
+        let interests = [Interest::READABLE, Interest::WRITABLE, Interest::PRIORITY];
+        let interest = (0..).zip(interests).fold(Interest::NONE, |all, (place, one)| {
+            if self.interest >> place & 1 == 0 { all } else { all | one }
+        });
         let modes = [Mode::Level, Mode::Edge, Mode::Oneshot];
         let kind = if self.is_server { EventKind::Server } else { EventKind::Client };
         let object = match kind {
@@ -285,7 +289,7 @@ impl Request {
             EventKind::Client => EventObject::client(fd),
         };
         object
-            .with_interest(Interest::from_bits_truncate(self.interest))
+            .with_interest(interest)
             .with_mode(modes[usize::from(self.mode) % modes.len()])
             .with_token(self.token)
     }

@@ -15,6 +15,14 @@ use crate::Readiness;
 /// Numbers from here on are given out, so that one which strays into a real system call is `EBADF`.
 const FIRST_FD: RawFd = 1 << 20;
 
+/// Every readiness that there is.
+pub(super) const ALL: Readiness = Readiness::READABLE
+    .union(Readiness::WRITABLE)
+    .union(Readiness::PRIORITY)
+    .union(Readiness::READ_CLOSED)
+    .union(Readiness::WRITE_CLOSED)
+    .union(Readiness::ERROR);
+
 /// Never used again, unlike the number of a descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct FileId(usize);
@@ -203,18 +211,18 @@ impl State {
 
     /// What is true of a file now, as poll(2) would say.
     pub(super) fn readiness(&mut self, id: FileId) -> Readiness {
-        let Some(file) = self.files.get(id) else { return Readiness::empty() };
+        let Some(file) = self.files.get(id) else { return Readiness::NONE };
         match &file.kind {
             Kind::Scripted(readiness) => *readiness,
             Kind::Socket(_) => Readiness::WRITE_CLOSED | Readiness::WRITABLE,
-            Kind::Listener(listening) if listening.queue.is_empty() => Readiness::empty(),
+            Kind::Listener(listening) if listening.queue.is_empty() => Readiness::NONE,
             Kind::Listener(_) => Readiness::READABLE,
             Kind::Stream(end) => self.end_readiness(*end),
-            Kind::Timer(timer) if timer.expirations == 0 => Readiness::empty(),
+            Kind::Timer(timer) if timer.expirations == 0 => Readiness::NONE,
             Kind::Timer(_) => Readiness::READABLE,
             Kind::Waker(true) => Readiness::READABLE | Readiness::WRITABLE,
             Kind::Waker(false) => Readiness::WRITABLE,
-            Kind::InterestList(_) | Kind::Gate => Readiness::empty(),
+            Kind::InterestList(_) | Kind::Gate => Readiness::NONE,
         }
     }
 

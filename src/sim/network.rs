@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::addresses::Addresses;
 use super::agenda::Action;
-use super::kernel::{File, FileId, Kind, Received, errno};
+use super::kernel::{ALL, File, FileId, Kind, Received, errno};
 use super::world::State;
 use crate::{Interest, Readiness};
 
@@ -129,8 +129,6 @@ const SYN_RETRIES: u32 = 6;
 
 /// One that is written to and not read can hold so much, between Unix sockets.
 const UNIX_CAPACITY: usize = 208 << 10;
-
-const ALL: Readiness = Readiness::all();
 
 impl Network {
     fn end(&self, id: EndId) -> &End {
@@ -653,7 +651,7 @@ impl State {
         let is_unix = self.network.is_unix(id);
         let is_writable = self.network.is_writable(id);
         let end = self.network.end_mut(id);
-        let mut readiness = Readiness::empty();
+        let mut readiness = Readiness::NONE;
         if !end.is_connected && !end.is_closed {
             return readiness;
         }

@@ -16,10 +16,9 @@ use std::thread;
 use std::time::Duration;
 
 use super::agenda::{Action, When};
-use super::kernel::{FileId, Kind};
+use super::kernel::{ALL, FileId, Kind};
 use super::pool::{Baton, Job, Worker};
 use super::world::{Guard, State, World};
-use crate::Readiness;
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ThreadId(usize);
@@ -405,7 +404,7 @@ impl World {
                 state.fail(why);
             }
         }
-        state.notify(exit, Readiness::all());
+        state.notify(exit, ALL);
         let (mut state, next) = self.next_thread(state);
         state.threads.running = next;
         let theirs = state.threads.list[next.0].baton.clone();

@@ -220,7 +220,7 @@ impl World {
         if fd >= 0 {
             let mut state = self.state();
             state.close(fd);
-            let file = state.files.add(Kind::Scripted(Readiness::empty()));
+            let file = state.files.add(Kind::Scripted(Readiness::NONE));
             state.files.open_as(fd, file);
         }
     }

@@ -6,13 +6,13 @@ use std::process::Command;
 use std::thread;
 
 use nix::sys::signal::Signal;
-use pollio::{OsPoller, Poller};
+use pollio::{Interest, OsPoller, Poller};
 
 use crate::example::{
     LONG, Running, eventually, example, expect_failure, read_to_end, reset, write_until_stuck,
 };
 use crate::random::Random;
-use crate::talker::{BOTH_WAYS, Ending, Script, Talker};
+use crate::talker::{Ending, Script, Talker};
 
 #[test]
 fn every_byte_of_500_connections_comes_back() {
@@ -252,7 +252,7 @@ fn talk(clients: Vec<TcpStream>, bytes_each: usize, seed: usize) {
     for (token, client) in (0..).zip(clients) {
         let mut talker = Talker::new(client, token, &mut script);
         talker.say(bytes_each, Some(Ending::HalfClose));
-        registry.add(talker.object(BOTH_WAYS)).unwrap();
+        registry.add(talker.object(Interest::BOTH)).unwrap();
         talkers.push(talker);
     }
     let mut talking = talkers.len();

@@ -192,7 +192,7 @@ fn exclusive_refuses_what_the_kernel_does() {
     {
         assert_eq!(poller.add(refused).unwrap_err().kind(), ErrorKind::InvalidInput);
     }
-    poller.add(exclusive.with_interest(Interest::READABLE | Interest::WRITABLE)).unwrap();
+    poller.add(exclusive.with_interest(Interest::BOTH)).unwrap();
     assert_eq!(poller.modify(exclusive).unwrap_err().kind(), ErrorKind::InvalidInput);
     let plain = EventObject::client(near.as_raw_fd());
     assert_eq!(poller.modify(plain).unwrap_err().kind(), ErrorKind::InvalidInput);

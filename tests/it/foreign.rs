@@ -51,7 +51,7 @@ impl Poller for AlwaysReady {
 
     fn wait_timeout(&mut self, _timeout: Option<Duration>) -> io::Result<&[Event]> {
         let answer = |object: &EventObject| {
-            let mut readiness = Readiness::empty();
+            let mut readiness = Readiness::NONE;
             if object.interest().contains(Interest::READABLE) {
                 readiness |= Readiness::READABLE;
             }

@@ -38,7 +38,6 @@ impl<const BATCH: usize> On for Following<BATCH> {
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const SECOND: Duration = Duration::from_secs(1);
-const BOTH: Interest = Interest::READABLE.union(Interest::WRITABLE);
 
 /// A poller that watches so many descriptors for reading, from 0 up.
 fn watching(seed: u64, count: RawFd) -> (SimPoller, World) {
@@ -61,7 +60,8 @@ fn the_simulation_reports_what_the_kernel_tells() {
     let _closing = Closing::new();
     const MODES: [Mode; 3] = [Mode::Level, Mode::Edge, Mode::Oneshot];
     // Without PRIORITY: data counts as its arrival on Linux, which reports a standing WRITABLE again.
-    const INTERESTS: [Interest; 4] = [Interest::NONE, Interest::READABLE, Interest::WRITABLE, BOTH];
+    const INTERESTS: [Interest; 4] =
+        [Interest::NONE, Interest::READABLE, Interest::WRITABLE, Interest::BOTH];
     for seed in 0..100 {
         let mut pairs: Vec<_> =
             (0..3).map(|_| pair()).map(|(near, far)| (near, Some(far))).collect();
@@ -330,7 +330,7 @@ fn an_edge_needs_an_arrival_that_was_asked_for() {
     assert_eq!(reported(&mut poller), [0]);
     world.set_ready(0, Readiness::READABLE);
     assert!(reported(&mut poller).is_empty());
-    poller.modify(object.with_interest(BOTH)).unwrap();
+    poller.modify(object.with_interest(Interest::BOTH)).unwrap();
     assert_eq!(reported(&mut poller), [0]);
     world.set_ready(0, Readiness::READABLE);
     let event = poller.expect_one();

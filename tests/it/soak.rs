@@ -16,14 +16,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
-use pollio::{Event, EventObject, OsPoller, Poller, Registry};
+use pollio::{Event, EventObject, Interest, OsPoller, Poller, Registry};
 use socket2::{Domain, Socket, Type};
 
 use crate::descriptors::allow_descriptors;
 use crate::echo_server::with_descriptors;
 use crate::example::{LONG, Running, eventually, processor_time};
 use crate::subprocess::{spawn, this_program_again, this_test};
-use crate::talker::{BOTH_WAYS, Ending, Script, Talker};
+use crate::talker::{Ending, Script, Talker};
 
 /// How long the clients come and go, all in all. Without it, this is a short test.
 const SECONDS: &str = "POLLIO_SOAK_SECONDS";
@@ -270,7 +270,7 @@ impl Clients {
                     Some(Ending::Vanish),
                 ]);
                 talker.say(times * random.size(), ending);
-                self.registry.modify(talker.object(BOTH_WAYS)).unwrap();
+                self.registry.modify(talker.object(Interest::BOTH)).unwrap();
                 self.talking += 1;
             }
         }
@@ -314,7 +314,7 @@ impl Clients {
         let length = random.size();
         let mut talker = Talker::new(socket.into(), token, &mut self.script);
         talker.say(length, ending);
-        self.registry.add(talker.object(BOTH_WAYS)).unwrap();
+        self.registry.add(talker.object(Interest::BOTH)).unwrap();
         self.figures[0] += 1;
         talker
     }

@@ -58,8 +58,6 @@ pub(crate) enum Ending {
     Vanish,
 }
 
-pub(crate) const BOTH_WAYS: Interest = Interest::READABLE.union(Interest::WRITABLE);
-
 impl Talker {
     /// One that has nothing to say yet.
     pub(crate) fn new(stream: TcpStream, token: u32, script: &mut Script) -> Self {
@@ -109,7 +107,7 @@ impl Talker {
         if has_received && self.ending == Some(Ending::Close) {
             return None;
         }
-        Some(if has_sent { Interest::READABLE } else { BOTH_WAYS })
+        Some(if has_sent { Interest::READABLE } else { Interest::BOTH })
     }
 
     pub(crate) fn end(self) -> Ending {

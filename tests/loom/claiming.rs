@@ -9,8 +9,7 @@ use crate::os_poller::OsPoller as KqueuePoller;
 const FD: i32 = 3;
 
 fn oneshot(token: u32) -> EventObject {
-    let both = Interest::READABLE | Interest::WRITABLE;
-    EventObject::client(FD).with_interest(both).with_mode(Mode::Oneshot).with_token(token)
+    EventObject::client(FD).with_interest(Interest::BOTH).with_mode(Mode::Oneshot).with_token(token)
 }
 
 /// The tokens of what a poll returns.

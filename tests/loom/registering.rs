@@ -36,7 +36,9 @@ fn in_parallel(
         let poller = KqueuePoller::new().unwrap();
         let registry = poller.registry().clone();
         if is_registered {
-            poller.add(EventObject::client(FD).with_interest(Interest::all())).unwrap();
+            poller
+                .add(EventObject::client(FD).with_interest(Interest::BOTH | Interest::PRIORITY))
+                .unwrap();
         }
         let thread = thread::spawn(move || one(&registry));
         other(poller.registry());

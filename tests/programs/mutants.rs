@@ -28,7 +28,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     mutant(
         "echo_server",
         "no interest in room to write",
-        "object.with_interest(Interest::READABLE | Interest::WRITABLE)",
+        "object.with_interest(Interest::BOTH)",
         "object.with_interest(Interest::READABLE)",
     ),
     mutant(

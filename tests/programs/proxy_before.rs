@@ -88,8 +88,7 @@ fn pair(client: TcpStream, address: SocketAddr, token: u32) -> io::Result<[Side;
     Ok([client, upstream.into()].map(|stream: TcpStream| {
         let _ = stream.set_nodelay(true);
         // Asked for once and for all: whichever way it is stuck, the end of it is reported.
-        let both = Interest::READABLE | Interest::WRITABLE;
-        let object = EventObject::client(stream.as_raw_fd()).with_interest(both);
+        let object = EventObject::client(stream.as_raw_fd()).with_interest(Interest::BOTH);
         let object = object.with_mode(Mode::Edge).with_token(token);
         Side { stream: BufReader::new(stream), object, is_connected: false, has_ended: false }
     }))

@@ -15,8 +15,6 @@ use crate::descriptors::{drain, fill, pair, pipe, tcp_pair};
 use crate::expect::Expect;
 use crate::kernel::{Kernel, On};
 
-const BOTH: Interest = Interest::READABLE.union(Interest::WRITABLE);
-
 /// C6
 pub(crate) fn a_half_close_is_read_closed_and_readable<P: Poller>() {
     let (mut near, far) = tcp_pair();
@@ -55,11 +53,11 @@ pub(crate) fn edge_reports_the_end_as_an_arrival<P: Poller>() {
     }
 
     let (near, far) = tcp_pair();
-    is_reported::<P>(near, BOTH, || far.shutdown(Shutdown::Write).unwrap());
+    is_reported::<P>(near, Interest::BOTH, || far.shutdown(Shutdown::Write).unwrap());
     let (near, far) = pair();
-    is_reported::<P>(near, BOTH, || far.shutdown(Shutdown::Write).unwrap());
+    is_reported::<P>(near, Interest::BOTH, || far.shutdown(Shutdown::Write).unwrap());
     let (near, far) = pair();
-    is_reported::<P>(near, BOTH, || drop(far));
+    is_reported::<P>(near, Interest::BOTH, || drop(far));
     let (reader, writer) = pipe();
     is_reported::<P>(reader, Interest::READABLE, || drop(writer));
 }
@@ -71,7 +69,9 @@ pub(crate) fn a_full_hang_up_closes_both_ways<P: Poller>() {
         let mut poller = P::new().unwrap();
         drop(far);
         poller
-            .add(EventObject::client(near.as_raw_fd()).with_interest(BOTH).with_mode(mode))
+            .add(
+                EventObject::client(near.as_raw_fd()).with_interest(Interest::BOTH).with_mode(mode),
+            )
             .unwrap();
         let event = poller.expect_one();
         assert!(event.is_read_closed() && event.is_write_closed(), "{event:?}");
@@ -85,7 +85,7 @@ pub(crate) fn a_hang_up_of_both_sides_over_tcp_closes_both_ways<P: Poller>() {
     let mut poller = P::new().unwrap();
     near.shutdown(Shutdown::Write).unwrap();
     far.shutdown(Shutdown::Write).unwrap();
-    poller.add(EventObject::client(near.as_raw_fd()).with_interest(BOTH)).unwrap();
+    poller.add(EventObject::client(near.as_raw_fd()).with_interest(Interest::BOTH)).unwrap();
     let event = loop {
         let event = poller.expect_one();
         // On kqueue one's own shutdown may be reported before the peer's.
@@ -129,8 +129,7 @@ pub(crate) fn a_reset_connection_is_an_error<P: Poller>() {
         is_reported(&mut poller);
     }
 
-    let both = Interest::READABLE | Interest::WRITABLE;
-    poller.modify(EventObject::client(near.as_raw_fd()).with_interest(both)).unwrap();
+    poller.modify(EventObject::client(near.as_raw_fd()).with_interest(Interest::BOTH)).unwrap();
     let event = poller.expect_one();
     assert!(event.is_error() && event.is_readable() && event.is_writable(), "{event:?}");
     let error = near.read(&mut [0]).unwrap_err();
@@ -199,7 +198,7 @@ fn sockets() -> [(OwnedFd, OwnedFd); 3] {
 
 /// Shuts a socket down after a poller, edge-triggered, has reported its room.
 fn shut_down<P: Poller>(near: &OwnedFd, how: Shutdown) -> P {
-    let object = EventObject::client(near.as_raw_fd()).with_interest(BOTH);
+    let object = EventObject::client(near.as_raw_fd()).with_interest(Interest::BOTH);
     let mut poller = P::new().unwrap();
     poller.add(object.with_mode(Mode::Edge)).unwrap();
     assert!(poller.expect_one().is_writable());

@@ -40,10 +40,9 @@ pub(crate) fn writable_is_reported_to_those_who_asked<P: Poller>() {
 /// C2
 pub(crate) fn both_directions_are_reported_together<P: Poller>() {
     let (near, mut far) = pair();
-    let both = Interest::READABLE | Interest::WRITABLE;
     let mut poller = P::new().unwrap();
     far.write_all(b"x").unwrap();
-    poller.add(EventObject::client(near.as_raw_fd()).with_interest(both)).unwrap();
+    poller.add(EventObject::client(near.as_raw_fd()).with_interest(Interest::BOTH)).unwrap();
     assert_eq!(poller.expect_one().readiness(), Readiness::READABLE | Readiness::WRITABLE);
 }
 
@@ -84,7 +83,7 @@ pub(crate) fn a_listening_socket_is_never_writable<P: Poller>() {
         poller.expect_none();
         let _client = client_of(listener);
         poller.expect_none();
-        poller.modify(object.with_interest(Interest::READABLE | Interest::WRITABLE)).unwrap();
+        poller.modify(object.with_interest(Interest::BOTH)).unwrap();
         assert_eq!(poller.expect_one().readiness(), Readiness::READABLE);
     });
 }
@@ -204,7 +203,7 @@ pub(crate) fn every_interest_can_become_every_other<P: Poller>() {
         (Interest::NONE, None),
         (Interest::READABLE, Some(Readiness::READABLE)),
         (Interest::WRITABLE, Some(Readiness::WRITABLE)),
-        (Interest::READABLE | Interest::WRITABLE, Some(Readiness::READABLE | Readiness::WRITABLE)),
+        (Interest::BOTH, Some(Readiness::READABLE | Readiness::WRITABLE)),
     ];
     let (near, mut far) = pair();
     let object = EventObject::client(near.as_raw_fd());

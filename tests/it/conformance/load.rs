@@ -65,10 +65,9 @@ pub(crate) fn every_edge_is_reported_once_beyond_the_first_buffer<P: Poller>() {
 pub(crate) fn every_descriptor_is_one_event<P: Poller>() {
     const COUNT: u32 = 100;
     let pairs: Vec<_> = (0..COUNT).map(|_| pair()).collect();
-    let both = Interest::READABLE | Interest::WRITABLE;
     let mut poller = P::new().unwrap();
     for (token, (near, far)) in (0..).zip(&pairs) {
-        let object = EventObject::client(near.as_raw_fd()).with_interest(both);
+        let object = EventObject::client(near.as_raw_fd()).with_interest(Interest::BOTH);
         poller.add(object.with_token(token)).unwrap();
         (&*far).write_all(b"x").unwrap();
     }
@@ -86,10 +85,9 @@ pub(crate) fn every_descriptor_is_one_event<P: Poller>() {
 /// C4: many at once, each of which is ready in one direction, and then in the other.
 pub(crate) fn every_oneshot_is_silenced_in_both_directions<P: Poller>() {
     let pairs: Vec<_> = (0..100).map(|_| pair()).collect();
-    let both = Interest::READABLE | Interest::WRITABLE;
     let mut poller = P::new().unwrap();
     for (near, _) in &pairs {
-        let object = EventObject::client(near.as_raw_fd()).with_interest(both);
+        let object = EventObject::client(near.as_raw_fd()).with_interest(Interest::BOTH);
         poller.add(object.with_mode(Mode::Oneshot)).unwrap();
     }
     let mut reported = 0;

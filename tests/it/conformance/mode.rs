@@ -9,7 +9,6 @@ use pollio::{Event, EventObject, Interest, Mode, Poller};
 use crate::descriptors::{drain, fill, pair, tcp_pair, udp_pair};
 use crate::expect::{Expect, LONG_MS};
 
-const BOTH: Interest = Interest::READABLE.union(Interest::WRITABLE);
 pub(super) const MODES: [Mode; 3] = [Mode::Level, Mode::Edge, Mode::Oneshot];
 
 /// C2
@@ -223,7 +222,9 @@ pub(crate) fn oneshot_is_reported_once<P: Poller>() {
 /// C4
 pub(crate) fn oneshot_silences_all_its_interests_together<P: Poller>() {
     let (near, mut far) = pair();
-    let object = EventObject::client(near.as_raw_fd()).with_interest(BOTH).with_mode(Mode::Oneshot);
+    let object = EventObject::client(near.as_raw_fd())
+        .with_interest(Interest::BOTH)
+        .with_mode(Mode::Oneshot);
     let mut poller = P::new().unwrap();
 
     poller.add(object).unwrap();
@@ -259,7 +260,11 @@ pub(crate) fn oneshot_reports_both_directions_in_one_event<P: Poller>() {
     let mut poller = P::new().unwrap();
     far.write_all(b"x").unwrap();
     poller
-        .add(EventObject::client(near.as_raw_fd()).with_interest(BOTH).with_mode(Mode::Oneshot))
+        .add(
+            EventObject::client(near.as_raw_fd())
+                .with_interest(Interest::BOTH)
+                .with_mode(Mode::Oneshot),
+        )
         .unwrap();
     let event = poller.expect_one();
     assert!(event.is_readable() && event.is_writable());

@@ -24,11 +24,10 @@ use crate::sys::kevent;
 pub(crate) fn a_oneshot_is_reported_once_by_a_buffer_of_one<P: Share + AsFd>() {
     for capacity in [0, 1] {
         let pairs: Vec<_> = (0..10).map(|_| pair()).collect();
-        let both = Interest::READABLE | Interest::WRITABLE;
         let mut poller = P::with_capacity(capacity).unwrap();
         for (token, (near, far)) in (0..).zip(&pairs) {
             (&*far).write_all(b"x").unwrap();
-            let object = EventObject::client(near.as_raw_fd()).with_interest(both);
+            let object = EventObject::client(near.as_raw_fd()).with_interest(Interest::BOTH);
             poller.add(object.with_mode(Mode::Oneshot).with_token(token)).unwrap();
         }
         let mut seen = Vec::new();
@@ -87,7 +86,7 @@ pub(crate) fn an_add_that_fails_leaves_nothing_registered<P: Share + AsFd>() {
     let (near, mut far) = pair();
     far.write_all(b"x").unwrap();
     let object = EventObject::client(near.as_raw_fd())
-        .with_interest(Interest::READABLE | Interest::WRITABLE)
+        .with_interest(Interest::BOTH)
         .with_mode(Mode::Oneshot);
     let mut poller = P::new().unwrap();
     let verbs: [fn(&P, EventObject) -> io::Result<()>; 2] = [P::add, P::modify];
@@ -103,10 +102,9 @@ pub(crate) fn an_add_that_fails_leaves_nothing_registered<P: Share + AsFd>() {
 
 /// A number that is not open makes no table of all numbers up to it.
 pub(crate) fn a_number_that_is_not_open_takes_no_memory<P: Share + AsFd>() {
-    let both = Interest::READABLE | Interest::WRITABLE;
     let poller = P::new().unwrap();
     for fd in [-1, 1 << 29, i32::MAX] {
-        let object = EventObject::client(fd).with_interest(both).with_mode(Mode::Oneshot);
+        let object = EventObject::client(fd).with_interest(Interest::BOTH).with_mode(Mode::Oneshot);
         let taken = measure(|| {
             for _ in 0..10 {
                 let error = poller.add(object).unwrap_err();
@@ -260,10 +258,14 @@ pub(crate) fn an_interrupted_poll_polls_again<P: Share>() {
 pub(crate) fn each_verb_and_each_wait_is_as_many_calls_as_promised<P: Share + On>() {
     let (near, mut far) = pair();
     far.write_all(b"x").unwrap();
-    let both = Interest::READABLE | Interest::WRITABLE;
     let mut poller = P::new().unwrap();
     for mode in MODES {
-        for interest in [Interest::NONE, Interest::READABLE, both, Interest::all()] {
+        for interest in [
+            Interest::NONE,
+            Interest::READABLE,
+            Interest::BOTH,
+            Interest::BOTH | Interest::PRIORITY,
+        ] {
             let object = EventObject::client(near.as_raw_fd()).with_interest(interest);
             let object = object.with_mode(mode);
             assert_eq!(kevent::calls(|| poller.add(object).unwrap()), 1, "{object:?}");
@@ -289,7 +291,6 @@ pub(crate) fn each_verb_and_each_wait_is_as_many_calls_as_promised<P: Share + On
 
 /// C13: the model's own allocations are not counted.
 pub(crate) fn nothing_is_allocated_in_steady_waits<P: Share + On>() {
-    let both = Interest::READABLE | Interest::WRITABLE;
     let pairs: Vec<_> = (0..230).map(|_| pair()).collect();
     for capacity in [1, 32, 224, 1_000] {
         for mode in MODES {
@@ -297,7 +298,7 @@ pub(crate) fn nothing_is_allocated_in_steady_waits<P: Share + On>() {
             let registry = poller.registry().clone();
             let object = |token: usize| {
                 EventObject::client(pairs[token].0.as_raw_fd())
-                    .with_interest(both)
+                    .with_interest(Interest::BOTH)
                     .with_mode(mode)
                     .with_token(u32::try_from(token).unwrap())
             };

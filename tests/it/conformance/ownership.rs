@@ -62,7 +62,7 @@ pub(crate) fn without_room_for_its_descriptors_no_poller_is_half_made<P: Poller>
     let object = EventObject::client(near.as_raw_fd());
     let mut poller = make_with_too_little_room_first(|| {
         let poller = P::new()?;
-        poller.add(object.with_interest(Interest::READABLE | Interest::WRITABLE))?;
+        poller.add(object.with_interest(Interest::BOTH))?;
         Ok(poller)
     });
     assert!(poller.expect_one().is_writable());

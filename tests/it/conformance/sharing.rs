@@ -53,7 +53,6 @@ fn times() -> u32 {
     })
 }
 
-const BOTH: Interest = Interest::READABLE.union(Interest::WRITABLE);
 const WRITABLE: Interest = Interest::WRITABLE;
 
 /// Longer than anything here takes.
@@ -129,13 +128,13 @@ fn drain(mut stream: &UnixStream) -> usize {
 /// C18
 pub(crate) fn a_oneshot_goes_to_one_thread_and_no_message_is_lost<P: Share>() {
     assert_eq!(overlaps::<P>(Interest::READABLE, Mode::Oneshot, P::MESSAGES), 0);
-    assert_eq!(overlaps::<P>(BOTH, Mode::Oneshot, P::MESSAGES), 0, "both");
+    assert_eq!(overlaps::<P>(Interest::BOTH, Mode::Oneshot, P::MESSAGES), 0, "both");
 }
 
 /// C18
 pub(crate) fn no_message_of_a_level_or_an_edge_is_lost<P: Share>() {
     for mode in [Mode::Level, Mode::Edge] {
-        for interest in [Interest::READABLE, BOTH] {
+        for interest in [Interest::READABLE, Interest::BOTH] {
             overlaps::<P>(interest, mode, P::MESSAGES / 10);
         }
     }
@@ -172,7 +171,7 @@ fn beside_waits<P: Share>(poller: &P, rounds: u32, body: impl FnOnce(&dyn Fn(u32
 /// C4, C12, C18: on kqueue, what is registered while others wait is one or two filters, one after the other.
 pub(crate) fn a_oneshot_that_is_registered_beside_waits_is_reported_once<P: Share>() {
     let rounds = 300 * times();
-    for interest in [BOTH, WRITABLE] {
+    for interest in [Interest::BOTH, WRITABLE] {
         let poller = P::new().unwrap();
         let seen = beside_waits(&poller, rounds, |reported| {
             let mut connection = pair();
@@ -214,7 +213,9 @@ pub(crate) fn the_last_of_many_modifications_beside_waits_is_reported<P: Share>(
     let (near, mut far) = pair();
     far.write_all(b"x").unwrap();
     let poller = P::new().unwrap();
-    let object = EventObject::client(near.as_raw_fd()).with_interest(BOTH).with_mode(Mode::Oneshot);
+    let object = EventObject::client(near.as_raw_fd())
+        .with_interest(Interest::BOTH)
+        .with_mode(Mode::Oneshot);
     poller.add(object.with_interest(Interest::NONE)).unwrap();
     let seen = beside_waits(&poller, rounds * EACH, |reported| {
         for round in 0..rounds {

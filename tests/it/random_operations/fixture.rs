@@ -299,7 +299,7 @@ impl Fixture {
                         reported.push(object.token);
                     }
                     // Level goes on, so that once is enough.
-                    if registration.lost(self.kernel, polled) != Readiness::empty()
+                    if registration.lost(self.kernel, polled) != Readiness::NONE
                         && !reported.contains(&object.token)
                     {
                         lost = Some(format!("{object:?} is not reported"));
@@ -359,7 +359,7 @@ impl Fixture {
                 continue;
             }
             let lost = registration.lost(kernel, polled);
-            if lost == Readiness::empty() {
+            if lost == Readiness::NONE {
                 registration.forget_arrivals();
                 continue;
             }

@@ -75,7 +75,7 @@ impl Ledger {
         if entry.end.is_some_and(|end| end <= now) {
             return Err(format!("{event:?} was reported by a wait that began after its end"));
         }
-        if event.readiness() == Readiness::empty() {
+        if event.readiness() == Readiness::NONE {
             return Err(format!("{event:?} was reported, and nothing of it"));
         }
         entry.reported += 1;

@@ -207,21 +207,19 @@ const WHATS: [What; 25] = {
     ]
 };
 
-const BOTH: Interest = Interest::READABLE.union(Interest::WRITABLE);
-
 pub(super) const INTERESTS: [&[Interest]; 3] = {
     let (read, write, priority) = (Interest::READABLE, Interest::WRITABLE, Interest::PRIORITY);
     [
-        &[read, write, BOTH],
-        &[BOTH],
+        &[read, write, Interest::BOTH],
+        &[Interest::BOTH],
         &[
             read,
             write,
-            BOTH,
+            Interest::BOTH,
             priority,
             read.union(priority),
             write.union(priority),
-            BOTH.union(priority),
+            Interest::BOTH.union(priority),
             Interest::NONE,
         ],
     ]

@@ -14,7 +14,8 @@ const PRI: PollFlags = PollFlags::POLLPRI;
 const ERR: PollFlags = PollFlags::POLLERR;
 const HUP: PollFlags = PollFlags::POLLHUP;
 
-const NOTHING: Readiness = Readiness::empty();
+const NOTHING: Readiness = Readiness::NONE;
+const EVERYTHING: Interest = Interest::BOTH.union(Interest::PRIORITY);
 
 /// The rules that hold over a kernel, where the docs say that kernels differ.
 impl Kernel {
@@ -27,8 +28,7 @@ impl Kernel {
     ) -> Readiness {
         match self {
             Self::Epoll => epoll_readiness(interest, bits),
-            _ => interest
-                .iter()
+            _ => each(interest)
                 .map(|one| kqueue_readiness(self, one, bits, is_socket))
                 .fold(NOTHING, Readiness::union),
         }
@@ -36,11 +36,17 @@ impl Kernel {
 
     /// Those of the interests that have something to report.
     fn ready(self, interest: Interest, bits: PollFlags) -> Interest {
-        interest
-            .iter()
+        each(interest)
             .filter(|one| self.readiness(*one, bits, false) != NOTHING)
             .fold(Interest::NONE, Interest::union)
     }
+}
+
+/// The interests of a set, one at a time.
+fn each(interest: Interest) -> impl Iterator<Item = Interest> {
+    [Interest::READABLE, Interest::WRITABLE, Interest::PRIORITY]
+        .into_iter()
+        .filter(move |one| interest.contains(*one))
 }
 
 /// All that was asked for, and unasked the hang-ups and errors, which are readable and writable.
@@ -125,7 +131,7 @@ impl Registration {
     pub(super) fn new(object: EventObject) -> Self {
         Self {
             object,
-            due: Interest::all(),
+            due: EVERYTHING,
             hang_up_is_due: true,
             is_touched: true,
             is_armed: true,
@@ -141,7 +147,7 @@ impl Registration {
     /// Learns that something happened to the descriptor, by which `bits` are new.
     pub(super) fn touch(&mut self, kernel: Kernel, bits: PollFlags) {
         self.is_touched = true;
-        self.due |= kernel.ready(Interest::all(), bits);
+        self.due |= kernel.ready(EVERYTHING, bits);
         self.hang_up_is_due |= bits.intersects(HUP | ERR);
     }
 
@@ -172,6 +178,7 @@ impl Registration {
                     _ => kernel.readiness(due, bits, is_socket),
                 }
             }
+            mode => panic!("{mode:?} has no rules"),
         }
     }
 
@@ -217,9 +224,7 @@ impl Registration {
             self.forget_arrivals();
         } else {
             // The other filters may come in the next batch.
-            self.due -= self
-                .due
-                .iter()
+            self.due -= each(self.due)
                 .filter(|one| reported.contains(kernel.readiness(*one, before, is_socket)))
                 .fold(Interest::NONE, Interest::union);
         }

@@ -28,6 +28,13 @@ pub(crate) struct Following<const BATCH: usize> {
 
 const INTERESTS: [Interest; 3] = [Interest::READABLE, Interest::WRITABLE, Interest::PRIORITY];
 
+const EVERYTHING: Readiness = Readiness::READABLE
+    .union(Readiness::WRITABLE)
+    .union(Readiness::PRIORITY)
+    .union(Readiness::READ_CLOSED)
+    .union(Readiness::WRITE_CLOSED)
+    .union(Readiness::ERROR);
+
 /// More descriptors than a case has, so that one wait reports them all.
 const ALL: usize = 1_000;
 
@@ -47,8 +54,8 @@ impl<const BATCH: usize> Following<BATCH> {
         assert!(levels.len() < ALL);
         let levels: BTreeMap<_, _> = levels.iter().map(|at| (at.fd, at.readiness())).collect();
         for fd in self.watched.fds.lock().unwrap().iter() {
-            let readiness = levels.get(fd).copied().unwrap_or(Readiness::empty());
-            world.clear_ready(*fd, Readiness::all() - readiness);
+            let readiness = levels.get(fd).copied().unwrap_or(Readiness::NONE);
+            world.clear_ready(*fd, EVERYTHING - readiness);
         }
         Ok(())
     }
@@ -100,7 +107,7 @@ impl Watched {
     /// Has the descriptor be watched and open in the simulation, if it is open.
     fn watch(&self, fd: RawFd) {
         let object = EventObject::client(fd);
-        let everything = object.with_interest(Interest::all());
+        let everything = object.with_interest(Interest::BOTH | Interest::PRIORITY);
         match self.levels.modify(everything) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::NotFound => {

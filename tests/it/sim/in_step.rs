@@ -13,12 +13,8 @@ use crate::random::Random;
 
 const MODES: [Mode; 3] = [Mode::Level, Mode::Edge, Mode::Oneshot];
 // Without PRIORITY: see `the_simulation_reports_what_the_kernel_reports`.
-const INTERESTS: [Interest; 4] = [
-    Interest::NONE,
-    Interest::READABLE,
-    Interest::WRITABLE,
-    Interest::READABLE.union(Interest::WRITABLE),
-];
+const INTERESTS: [Interest; 4] =
+    [Interest::NONE, Interest::READABLE, Interest::WRITABLE, Interest::BOTH];
 
 /// Something that is done with one of two ends of a connection.
 #[derive(Debug, Clone, Copy)]

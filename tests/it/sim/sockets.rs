@@ -18,7 +18,6 @@ mod cases {
     use crate::descriptors::{drain, fill};
     use crate::expect::Expect;
 
-    const BOTH: Interest = Interest::READABLE.union(Interest::WRITABLE);
     const MODES: [Mode; 3] = [Mode::Level, Mode::Edge, Mode::Oneshot];
 
     fn pair() -> (UnixStream, UnixStream) {
