@@ -1,5 +1,5 @@
 //! Sets `included` in this package: unit tests of what it includes from `src/` run in the crate itself.
-//! Writes a sample of the guide to a file of its own, so that a test can include it, and
+//! Writes samples of the guide to files of their own, so that tests can include them, and
 //! [programs](programs) for the simulation.
 
 #[path = "programs/write.rs"]
@@ -10,19 +10,28 @@ use std::{env, fs};
 
 const GUIDE: &str = "../src/guide.md";
 
+/// Samples of the guide: the file that each becomes, and an item in it.
+const SAMPLES: [(&str, &str); 2] =
+    [("listener.rs", "struct Listener {"), ("timeouts.rs", "struct Timeouts {")];
+
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed={GUIDE}");
     println!("cargo::rustc-cfg=included");
 
     let guide = fs::read_to_string(GUIDE).unwrap();
-    let (_, section) = guide.split_once("\n# Ten thousand timeouts").expect("the section");
-    let (_, code) = section.split_once("```rust\n").expect("its code");
-    let (code, _) = code.split_once("```").expect("the end of its code");
-    // A line that rustdoc hides begins with "# ".
-    let shown = code.lines().filter(|line| !line.starts_with("# "));
-    let sample: String = shown.flat_map(|line| [line, "\n"]).collect();
-    let path = Path::new(&env::var_os("OUT_DIR").unwrap()).join("timeouts.rs");
-    fs::write(path, sample).unwrap();
+    for (name, item) in SAMPLES {
+        let path = Path::new(&env::var_os("OUT_DIR").unwrap()).join(name);
+        fs::write(path, sample_with(&guide, item)).unwrap();
+    }
     programs::write_all();
+}
+
+/// What the sample that has this item shows: without the lines that rustdoc hides.
+fn sample_with(guide: &str, item: &str) -> String {
+    let mut samples =
+        guide.split("```rust\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let sample = samples.find(|sample| sample.contains(item)).expect(item);
+    let shown = sample.lines().filter(|line| !line.starts_with("# "));
+    shown.flat_map(|line| [line, "\n"]).collect()
 }

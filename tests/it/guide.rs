@@ -2,6 +2,7 @@
 
 mod blocking;
 mod connecting;
+mod edges;
 mod foreign_loop;
 mod listening;
 mod readiness;

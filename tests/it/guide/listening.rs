@@ -1,20 +1,23 @@
 //! The section "Listening sockets".
 
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
-use pollio::{EventObject, Interest, OsPoller, Poller};
+use pollio::{OsPoller, Poller};
 use socket2::{Domain, Socket, Type};
 
 use crate::epoll::woken;
 use crate::expect::Expect;
 use crate::subprocess::in_subprocess;
+
+// As it stands in `src/guide.md`, with its imports: the build script takes it from there.
+include!(concat!(env!("OUT_DIR"), "/listener.rs"));
 
 /// Each wait of these returns at once.
 const WAITS: usize = 1_000;
@@ -45,6 +48,54 @@ fn a_listener_without_room_for_a_descriptor_is_reported_at_every_wait() {
         poller.expect_one();
         listener.accept().unwrap();
     });
+}
+
+/// Two clients, and a descriptor for one of them.
+#[test]
+#[allow(clippy::useless_conversion, reason = "an rlim_t has 64 bits, on 32-bit systems 32")]
+fn a_listener_pauses_while_no_descriptor_is_left() {
+    in_subprocess!(|| {
+        let mut poller = OsPoller::new().unwrap();
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let _clients = [(); 2].map(|()| TcpStream::connect(address).unwrap());
+        let mut listener = Listener::new(socket, poller.registry()).unwrap();
+
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        let lowest = File::open("/dev/null").unwrap().as_raw_fd().unsigned_abs();
+        setrlimit(Resource::RLIMIT_NOFILE, rlim_t::from(lowest + 1), hard).unwrap();
+        poller.expect_one();
+        let first = listener.accept().unwrap().unwrap();
+        poller.expect_one();
+        assert!(listener.accept().unwrap().is_none());
+        assert!(listener.resume_at.unwrap() > Instant::now());
+        poller.expect_none();
+
+        listener.resume().unwrap();
+        poller.expect_one();
+        assert!(listener.accept().unwrap().is_none());
+        drop(first);
+        listener.resume().unwrap();
+        poller.expect_one();
+        assert!(listener.accept().unwrap().is_some());
+        assert!(listener.resume_at.is_none());
+        poller.expect_none();
+    });
+}
+
+/// It cannot be taken back by `modify`.
+#[test]
+fn an_exclusive_listener_pauses_by_delete() {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let object = EventObject::server(socket.as_raw_fd()).exclusive();
+    let poller = OsPoller::new().unwrap();
+    poller.add(object).unwrap();
+    for object in [object, EventObject::server(object.fd).with_interest(Interest::NONE)] {
+        let error = poller.modify(object).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    }
+    poller.delete(object.fd).unwrap();
+    poller.add(object).unwrap();
 }
 
 #[test]
