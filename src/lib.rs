@@ -2,12 +2,12 @@
 
 mod bits;
 mod event;
+mod foreign;
 mod interest;
 mod object;
 mod os_poller;
 mod poller;
 mod readiness;
-#[cfg_attr(feature = "sim", allow(clippy::duplicate_mod, reason = "the simulation has it too"))]
 mod registered;
 mod registry;
 mod selector;
@@ -21,6 +21,7 @@ mod wait;
 use std::os::fd;
 
 pub use event::Event;
+pub use foreign::{ForeignSource, Source};
 pub use interest::{Interest, Mode};
 pub use object::{EventKind, EventObject};
 pub use os_poller::OsPoller;

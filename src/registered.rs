@@ -1,38 +1,59 @@
 //! A source together with its registration: deleted first, then closed.
 
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
-// Those of the standard library; in the simulation, which has this file too, its own.
-use super::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use crate::foreign::Source;
 use crate::object::EventObject;
 use crate::registry::Registry;
 
 /// Owns a source and its registration: a drop deletes the registration, then drops the source.
 ///
-/// The source is anything that is [`AsFd`]: a socket, a pipe, a [`Waker`](crate::Waker), a
-/// [`Timer`](crate::Timer). Its descriptor stays open while it is registered, so no event belongs to another
+/// The source is anything that is [`AsFd`], such as a socket, a pipe or a [`Timer`](crate::Timer), or a
+/// [`ForeignSource`](crate::ForeignSource). Its descriptor stays open while it is registered, so no event belongs to another
 /// file, not even if a duplicate of the descriptor outlives it (C16). This is how you register with
 /// [I/O safety](crate::Poller#io-safety).
 ///
 /// A [forked child](crate::Poller#forking) that drops its copy deletes the registration of its parent.
 ///
-/// There is no `get_mut`: replacing the source in place would close its descriptor while it is registered.
-/// Sockets of the standard library read and write by shared reference: `registered.get_ref().read(…)`.
+/// It reads and writes as its source does, so it can take the place of the source below a library: a TLS
+/// session or a WebSocket over `Registered<TcpStream>`. There is no `get_mut`: replacing the source in place
+/// would close its descriptor while it is registered. If you need other methods that take `&mut`, register
+/// a duplicate, and keep the source next to it; events then have the number of the duplicate:
 ///
 /// ```
-/// use std::{io::Write, os::unix::net::UnixStream};
+/// # use std::os::fd::{AsFd, OwnedFd};
+/// # use pollio::{EventObject, Registered, Registry};
+/// struct Watched<T> {
+///     registration: Registered<OwnedFd>,
+///     source: T,
+/// }
+///
+/// fn watch<T: AsFd>(registry: &Registry, source: T) -> std::io::Result<Watched<T>> {
+///     let duplicate = source.as_fd().try_clone_to_owned()?;
+///     let registration = Registered::new(registry, duplicate, EventObject::client)?;
+///     Ok(Watched { registration, source })
+/// }
+/// ```
+///
+/// # Example
+///
+/// ```
+/// use std::io::{Read, Write};
+/// use std::os::unix::net::UnixStream;
 /// use pollio::{EventObject, OsPoller};
 /// use pollio::{Poller, Registered};
 ///
 /// let mut poller = OsPoller::new()?;
 /// let (near, mut far) = UnixStream::pair()?;
 /// let registry = poller.registry();
-/// let near = Registered::new(registry, near, |fd| {
+/// let mut near = Registered::new(registry, near, |fd| {
 ///     EventObject::client(fd).with_token(7)
 /// })?;
 ///
 /// far.write_all(b"hello")?;
 /// assert_eq!(poller.wait(-1)?[0].token, 7);
+/// near.read_exact(&mut [0; 5])?;
 ///
 /// let duplicate = near.get_ref().try_clone()?;
 /// drop(near);
@@ -43,6 +64,7 @@ use crate::registry::Registry;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]
+#[must_use = "dropping it deletes the registration"]
 pub struct Registered<T> {
     // Fields are dropped in this order.
     registration: Registration,
@@ -54,21 +76,21 @@ impl<T> Registered<T> {
     /// `EventObject::server`, or a closure.
     ///
     /// If that fails, `source` is dropped, which closes it. To keep it, register a reference to it, or an
-    /// [`Arc`](std::sync::Arc) of it: both are [`AsFd`] as well.
+    /// [`Arc`](std::sync::Arc) of it: both are sources as well.
     ///
     /// # Errors
     ///
     /// - `InvalidInput`: the object is of another descriptor.
     /// - Otherwise see [`Registry::add`].
-    pub fn new(
+    pub fn new<By: ?Sized>(
         registry: &Registry,
         source: T,
         object: impl FnOnce(RawFd) -> EventObject,
     ) -> io::Result<Self>
     where
-        T: AsFd,
+        T: Source<By>,
     {
-        let fd = source.as_fd().as_raw_fd();
+        let fd = source.source_fd();
         registry.add(object_of(fd, object)?)?;
         let registration = Registration { registry: registry.clone(), fd };
         Ok(Self { registration, source })
@@ -111,6 +133,64 @@ impl<T: AsFd> AsFd for Registered<T> {
 impl<T> AsRawFd for Registered<T> {
     fn as_raw_fd(&self) -> RawFd {
         self.registration.fd
+    }
+}
+
+/// As the source reads.
+impl<T: Read> Read for Registered<T> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.source.read(buffer)
+    }
+
+    fn read_vectored(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.source.read_vectored(buffers)
+    }
+}
+
+/// As a reference to the source reads, for sources such as a `TcpStream` that need no `&mut`.
+impl<T> Read for &Registered<T>
+where
+    for<'a> &'a T: Read,
+{
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&self.source).read(buffer)
+    }
+
+    fn read_vectored(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        (&self.source).read_vectored(buffers)
+    }
+}
+
+/// As the source writes.
+impl<T: Write> Write for Registered<T> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.source.write(bytes)
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.source.write_vectored(slices)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.source.flush()
+    }
+}
+
+/// As a reference to the source writes, for sources such as a `TcpStream` that need no `&mut`.
+impl<T> Write for &Registered<T>
+where
+    for<'a> &'a T: Write,
+{
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (&self.source).write(bytes)
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        (&self.source).write_vectored(slices)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        (&self.source).flush()
     }
 }
 

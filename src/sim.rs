@@ -127,7 +127,7 @@
 //!
 //! | in place of | is |
 //! |---|---|
-//! | `pollio::OsPoller`, `Registered` | [`SimPoller`], [`Registered`] |
+//! | `pollio::OsPoller` | [`SimPoller`] |
 //! | `pollio::{Timer, Waker}` | [`Timer`], [`Waker`] |
 //! | `pollio::{channel, sync_channel}` | [`channel()`], [`sync_channel`] |
 //! | `std::net` | [`net`] |
@@ -258,10 +258,6 @@ pub mod os;
 mod poller;
 mod pool;
 mod random;
-// The same type, over descriptors of the simulation.
-#[path = "registered.rs"]
-#[allow(clippy::duplicate_mod, reason = "what it means by a descriptor differs")]
-mod registered;
 mod signals;
 pub mod socket2;
 mod sources;
@@ -282,7 +278,6 @@ pub use channel::{Receiver, Sender, SyncSender, TryIter, channel, sync_channel};
 pub use check::check;
 pub use conditions::Conditions;
 pub use poller::SimPoller;
-pub use registered::Registered;
 pub use signals::signal_hook;
 pub use sources::{Timer, Waker};
 pub use world::{Outcome, World};

@@ -257,6 +257,12 @@ macro_rules! descriptor {
             }
         }
 
+        impl $crate::ForeignSource for $object {
+            fn foreign_fd(&self) -> RawFd {
+                self.0.as_raw_fd()
+            }
+        }
+
         impl AsFd for $object {
             fn as_fd(&self) -> BorrowedFd<'_> {
                 BorrowedFd(&self.0)

@@ -16,17 +16,34 @@ pub mod fd {
     #[doc(no_inline)]
     pub use std::os::fd::{AsRawFd, RawFd};
 
-    use super::Descriptor;
+    use std::rc::Rc;
+    use std::sync::Arc;
 
-    /// A simulated object that has a descriptor, in place of [`std::os::fd::AsFd`].
-    pub trait AsFd {
+    use super::Descriptor;
+    use crate::{ForeignSource, Registered};
+
+    /// A simulated object that has a descriptor, in place of [`std::os::fd::AsFd`]. A type of yours that
+    /// implements it implements [`ForeignSource`] too.
+    pub trait AsFd: ForeignSource {
         /// Its descriptor.
         fn as_fd(&self) -> BorrowedFd<'_>;
     }
 
-    impl<T: AsFd> AsFd for &T {
+    macro_rules! as_fd_through {
+        ($($pointer:ty),*) => {
+            $(impl<T: AsFd + ?Sized> AsFd for $pointer {
+                fn as_fd(&self) -> BorrowedFd<'_> {
+                    T::as_fd(self)
+                }
+            })*
+        };
+    }
+
+    as_fd_through!(&T, &mut T, Box<T>, Rc<T>, Arc<T>);
+
+    impl<T: AsFd> AsFd for Registered<T> {
         fn as_fd(&self) -> BorrowedFd<'_> {
-            T::as_fd(self)
+            self.get_ref().as_fd()
         }
     }
 

@@ -23,6 +23,12 @@ pub struct Timer(Descriptor);
 descriptor!(Waker);
 descriptor!(Timer);
 
+impl<T> crate::ForeignSource for super::Receiver<T> {
+    fn foreign_fd(&self) -> RawFd {
+        self.as_raw_fd()
+    }
+}
+
 impl Waker {
     /// See [`pollio::Waker::new`](crate::Waker::new).
     ///

@@ -3,11 +3,16 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsRawFd, RawFd};
+use std::net::TcpStream;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pollio::{Backend, Event, EventObject, Interest, Poller, Readiness, Registered, Registry};
+use pollio::{
+    Backend, Event, EventObject, ForeignSource, Interest, Poller, Readiness, Registered, Registry,
+    Source,
+};
 
 use crate::descriptors::pair;
 
@@ -111,6 +116,59 @@ fn a_backend_from_elsewhere_takes_registered_sources() {
 fn a_registered_source_is_send_and_sync() {
     fn is_send_and_sync<T: Send + Sync>() {}
     fn is_send<T: Send>() {}
-    is_send_and_sync::<Registered<std::net::TcpStream>>();
+    is_send_and_sync::<Registered<TcpStream>>();
     is_send::<Registered<Cell<u8>>>();
+}
+
+/// A connection of a network stack of one's own.
+struct Stream(RawFd);
+
+impl ForeignSource for Stream {
+    fn foreign_fd(&self) -> RawFd {
+        self.0
+    }
+}
+
+/// C16: by itself, by reference, and by any pointer, as std's types are.
+#[test]
+fn a_source_from_elsewhere_is_registered_through_any_pointer() {
+    fn register<T: Source<By>, By: ?Sized>(poller: &mut AlwaysReady, source: T, fd: RawFd) {
+        let source = Registered::new(poller.registry(), source, EventObject::client).unwrap();
+        assert_eq!((source.as_raw_fd(), poller.wait(-1).unwrap()[0].fd), (fd, fd));
+        drop(source);
+        assert!(poller.wait(-1).unwrap().is_empty());
+    }
+    let poller = &mut AlwaysReady::new().unwrap();
+    let mut stream = Stream(1 << 20);
+    register(poller, &stream, 1 << 20);
+    register(poller, &mut stream, 1 << 20);
+    register(poller, stream, 1 << 20);
+    register(poller, Box::new(Stream(7)), 7);
+    register(poller, Box::new(Stream(8)) as Box<dyn ForeignSource>, 8);
+    register(poller, Rc::new(Stream(9)), 9);
+    let stream = Arc::new(Stream(10));
+    register(poller, &stream, 10);
+    register(poller, Arc::clone(&stream), 10);
+
+    let registered = Registered::new(poller.registry(), stream, EventObject::client).unwrap();
+    let mut second = AlwaysReady::new().unwrap();
+    register(&mut second, &registered, 10);
+    drop(registered);
+    assert!(poller.wait(-1).unwrap().is_empty());
+}
+
+/// What a program writes over either needs no hint.
+#[test]
+fn the_kind_of_a_source_is_inferred() {
+    fn of_kernel<T: AsFd>(registry: &Registry, source: Arc<T>) -> Registered<Arc<T>> {
+        Registered::new(registry, source, EventObject::client).unwrap()
+    }
+    fn foreign<T: ForeignSource>(registry: &Registry, source: &T) -> RawFd {
+        Registered::new(registry, source, EventObject::client).unwrap().as_raw_fd()
+    }
+    let poller = AlwaysReady::new().unwrap();
+    let (near, _far) = pair();
+    let fd = near.as_raw_fd();
+    assert_eq!(of_kernel(poller.registry(), Arc::new(near)).as_fd().as_raw_fd(), fd);
+    assert_eq!(foreign(poller.registry(), &Rc::new(Stream(4))), 4);
 }

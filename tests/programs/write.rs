@@ -206,7 +206,6 @@ fn replaced(line: &str) -> String {
     if line.trim_start().starts_with("use pollio::{") {
         line = line.replace("OsPoller", "sim::SimPoller as OsPoller");
         line = line.replace(" Timer", " sim::Timer");
-        line = line.replace("Registered}", "sim::Registered}");
     }
     line
 }

@@ -1,18 +1,21 @@
 //! `Registered`, over any poller.
 
 use std::cell::Cell;
-use std::io::{ErrorKind, Read, Write};
+use std::fs::File;
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 
 use pollio::{EventKind, EventObject, Interest, Mode, Poller, Registered, Registry};
 
-use crate::descriptors::pair;
+use crate::descriptors::{pair, pipe};
 use crate::expect::Expect;
+use crate::subprocess::spawn;
 
 /// C1
 pub(crate) fn a_registered_source_is_reported_as_its_object_says<P: Poller>() {
@@ -250,5 +253,123 @@ pub(crate) fn a_registered_source_is_registered_with_a_second_poller<P: Poller>(
     second.expect_none();
     poller.expect_one();
     drop(near);
+    poller.expect_none();
+}
+
+/// C16: by `&mut` as its source, by `&` as a reference to it, and all in one call.
+pub(crate) fn a_registered_source_reads_and_writes<P: Poller>() {
+    fn exchange(mut near: impl Read + Write, mut far: &UnixStream) {
+        assert_eq!(near.write_vectored(&[IoSlice::new(b"ab"), IoSlice::new(b"cd")]).unwrap(), 4);
+        assert_eq!(near.write(b"e").unwrap(), 1);
+        let mut bytes = [0; 5];
+        far.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"abcde");
+
+        far.write_all(&bytes).unwrap();
+        let (mut one, mut two) = ([0; 2], [0; 2]);
+        let mut buffers = [IoSliceMut::new(&mut one), IoSliceMut::new(&mut two)];
+        assert_eq!(near.read_vectored(&mut buffers).unwrap(), 4);
+        assert_eq!((&one, &two), (b"ab", b"cd"));
+        assert_eq!(near.read(&mut one).unwrap(), 1);
+        assert_eq!(near.read(&mut one).unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+    let (near, far) = pair();
+    let mut poller = P::new().unwrap();
+    let near = Registered::new(poller.registry(), near, EventObject::client).unwrap();
+    exchange(&near, &far);
+    exchange(near, &far);
+    poller.expect_none();
+}
+
+/// C16: what a library that buffers hands on.
+pub(crate) fn a_registered_source_is_flushed<P: Poller>() {
+    #[derive(Default)]
+    struct Buffered {
+        bytes: Vec<u8>,
+        stream: Option<UnixStream>,
+    }
+    impl AsFd for Buffered {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.stream.as_ref().unwrap().as_fd()
+        }
+    }
+    impl Write for Buffered {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.bytes.write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            self.stream.as_ref().unwrap().write_all(&std::mem::take(&mut self.bytes))
+        }
+    }
+    impl Write for &Buffered {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.stream.as_ref().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            self.stream.as_ref().unwrap().write_all(b".")
+        }
+    }
+    let (near, mut far) = pair();
+    let poller = P::new().unwrap();
+    let buffered = Buffered { stream: Some(near), ..Buffered::default() };
+    let mut near = Registered::new(poller.registry(), buffered, EventObject::client).unwrap();
+    near.write_all(b"ab").unwrap();
+    assert_eq!(far.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    near.flush().unwrap();
+    (&near).flush().unwrap();
+    let mut bytes = [0; 4];
+    assert_eq!(far.read(&mut bytes).unwrap(), 3);
+    assert_eq!(&bytes, b"ab.\0");
+}
+
+/// C16: one that needs `&mut`, a child's output, and one that does not, a file.
+pub(crate) fn a_pipe_is_read_while_it_is_registered<P: Poller>() {
+    let mut poller = P::new().unwrap();
+    let mut child = spawn(Command::new("echo").arg("hello").stdout(Stdio::piped()));
+    let stdout = child.stdout.take().unwrap();
+    let mut stdout = Registered::new(poller.registry(), stdout, EventObject::client).unwrap();
+    let mut output = String::new();
+    stdout.read_to_string(&mut output).unwrap();
+    assert_eq!(output, "hello\n");
+    child.wait().unwrap();
+    drop(stdout);
+
+    let (reader, mut writer) = pipe();
+    let reader: Registered<File> =
+        Registered::new(poller.registry(), reader, EventObject::client).unwrap();
+    writer.write_all(b"xyz").unwrap();
+    poller.expect_one();
+    assert_eq!((&reader).read(&mut [0; 4]).unwrap(), 3);
+    poller.expect_none();
+}
+
+/// C16: a library that owns its connection, and takes `&mut` of it.
+pub(crate) fn a_library_owns_a_registered_source<P: Poller>() {
+    struct Session<S: Read + Write> {
+        stream: S,
+        key: u8,
+    }
+    impl<S: Read + Write> Session<S> {
+        fn answer(&mut self) -> io::Result<usize> {
+            let mut bytes = [0; 16];
+            let count = self.stream.read(&mut bytes)?;
+            bytes[..count].iter_mut().for_each(|byte| *byte ^= self.key);
+            self.stream.write(&bytes[..count])
+        }
+    }
+    let (near, mut far) = pair();
+    let mut poller = P::new().unwrap();
+    let stream = Registered::new(poller.registry(), near, EventObject::client).unwrap();
+    let mut session = Session { stream, key: 1 };
+    far.write_all(b"ab").unwrap();
+    poller.expect_one();
+    assert_eq!(session.answer().unwrap(), 2);
+    let mut bytes = [0; 3];
+    assert_eq!(far.read(&mut bytes).unwrap(), 2);
+    assert_eq!(&bytes[..2], b"`c");
+    session.stream.modify(|fd| EventObject::client(fd).with_token(4)).unwrap();
+    far.write_all(b"x").unwrap();
+    assert_eq!(poller.expect_one().token, 4);
+    drop(session);
     poller.expect_none();
 }

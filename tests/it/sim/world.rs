@@ -3,17 +3,19 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::panic;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SendError, TrySendError};
 use std::time::Duration;
 
 use pollio::sim::net::{SocketAddr, TcpListener, TcpStream};
+use pollio::sim::os::fd::AsFd;
 use pollio::sim::os::unix::net::UnixStream;
 use pollio::sim::socket2::{Domain, Type};
 use pollio::sim::sync::Arc;
 use pollio::sim::time::Instant;
 use pollio::sim::{self, Conditions, SimPoller, Timer, Waker, World, thread};
-use pollio::{EventObject, Mode, Poller};
+use pollio::{EventObject, Mode, Poller, Registered, Registry};
 
 const SECOND: Duration = Duration::from_secs(1);
 const ADDRESS: &str = "10.0.0.1:7";
@@ -544,4 +546,42 @@ fn a_check_notices_what_does_not_replay() {
     });
     let why = *result.unwrap_err().downcast::<String>().unwrap();
     assert!(why.contains("does not replay"), "{why}");
+}
+
+/// C16: through whatever std's own are registered.
+#[test]
+fn a_simulated_source_is_registered_through_any_pointer() {
+    fn register<T: AsFd>(registry: &Registry, source: T) -> Registered<T> {
+        let fd = source.as_fd().as_raw_fd();
+        let source = Registered::new(registry, source, EventObject::client).unwrap();
+        assert_eq!((source.as_raw_fd(), source.as_fd().as_raw_fd()), (fd, fd));
+        source
+    }
+    run(1, |_| {
+        let mut poller = SimPoller::new()?;
+        let registry = poller.registry().clone();
+        let (mut near, far) = UnixStream::pair()?;
+        (&far).write_all(b"x")?;
+        let _ = register(&registry, &near);
+        let _ = register(&registry, &mut near);
+        let near = register(&registry, Box::new(near)).into_inner();
+        let near = register(&registry, Rc::new(*near)).into_inner();
+        assert!(poller.wait(0)?.is_empty());
+
+        let near = Arc::new(Rc::into_inner(near).unwrap());
+        let registered = register(&registry, Arc::clone(&near));
+        assert_eq!(poller.wait(-1)?[0].fd, near.as_raw_fd());
+        assert_eq!((&*near).read(&mut [0; 2])?, 1);
+        let _ = register(SimPoller::new()?.registry(), &registered);
+        drop(registered);
+        (&far).write_all(b"x")?;
+        assert!(poller.wait(0)?.is_empty());
+
+        let mut near =
+            Registered::new(&registry, Arc::into_inner(near).unwrap(), EventObject::client)?;
+        assert_eq!(poller.wait(-1)?[0].fd, near.as_raw_fd());
+        assert_eq!((near.read(&mut [0; 2])?, (&near).write(b"yz")?), (1, 2));
+        assert_eq!((&far).read(&mut [0; 4])?, 2);
+        Ok(())
+    });
 }
