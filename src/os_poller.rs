@@ -79,7 +79,9 @@ pub(crate) trait Selector: AsFd + Sized {
     fn reserve(&mut self, capacity: usize) -> io::Result<()>;
 
     /// Calls the kernel once, and returns how many `events` it wrote, of which there are as many as
-    /// were reserved. None is no sign that the time is up: a kernel may wake up early.
+    /// were reserved. Zero: nothing was ready when the call ended, which may be early.
+    ///
+    /// `Interrupted`: the call ended before its time, by a signal or without an event to report.
     fn wait(&mut self, events: &mut [Event], timeout: Option<Duration>) -> io::Result<usize>;
 
     /// Whether the last wait used all the room, so that more may be ready than it returned.

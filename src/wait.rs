@@ -12,7 +12,11 @@ const POLLS: usize = 8;
 /// Calls `ask` with the remaining time until it returns events or `timeout` elapses; returns how many.
 /// Polls before it blocks, for as long as `spin` allows.
 ///
-/// `ask` may come back early and empty-handed, where a kernel cannot wait for so long.
+/// An empty answer is the kernel's last word: nothing was ready once the time was up. So whatever ends
+/// early without an event, a signal or a spin, is followed by a poll, however late it is by then.
+///
+/// `ask` may return nothing early, where a kernel cannot wait for so long. If it was interrupted, or woke up
+/// without an event to report, it is `Interrupted`.
 #[inline]
 pub(crate) fn wait_until(
     timeout: Option<Duration>,
@@ -79,9 +83,9 @@ fn spin_until(
             spun = start.elapsed();
         }
     }
-    let time_left = timeout.map(|timeout| timeout.saturating_sub(spun));
-    let answer =
-        if time_left == Some(Duration::ZERO) { Ok(0) } else { sleep_until(time_left, ask) };
+    // With no time left, this polls: something may have come while the clock was read, or while this thread
+    // was stopped.
+    let answer = sleep_until(timeout.map(|timeout| timeout.saturating_sub(spun)), ask);
     let slept = if has_events(&answer) { start.elapsed() - spun } else { Duration::ZERO };
     spin.missed(spun, slept);
     answer
@@ -106,8 +110,8 @@ fn sleep_until(
         if let Some(deadline) = deadline {
             time_left = Some(deadline.saturating_duration_since(Instant::now()));
         }
-        if time_left == Some(Duration::ZERO) {
-            return Ok(0);
+        if time_left == Some(Duration::ZERO) && answer.is_ok() {
+            return answer;
         }
     }
 }
@@ -131,6 +135,8 @@ fn has_events(answer: &io::Result<usize>) -> bool {
 #[cfg(all(test, not(included)))]
 mod tests {
     use super::*;
+
+    const NANOSECOND: Duration = Duration::from_nanos(1);
 
     /// Asks with `timeout`, gets `answers` one after the other, and returns what was asked.
     fn asked(
@@ -178,9 +184,34 @@ mod tests {
 
     #[test]
     fn the_deadline_ends_the_wait() {
-        let nanosecond = Duration::from_nanos(1);
-        assert_eq!(wait_until(Some(nanosecond), &mut None, |_| Ok(0)).unwrap(), 0);
-        assert_eq!(wait_until(Some(nanosecond), &mut None, |_| interrupted()).unwrap(), 0);
+        assert_eq!(wait_until(Some(NANOSECOND), &mut None, |_| Ok(0)).unwrap(), 0);
+    }
+
+    #[test]
+    fn an_interruption_is_followed_by_a_poll_however_late() {
+        let zero = Some(Duration::ZERO);
+        assert_eq!(asked(zero, &[interrupted, interrupted, || Ok(2)]), [zero; 3]);
+        assert_eq!(asked(zero, &[interrupted, || Ok(0)]), [zero; 2]);
+        let late = asked(Some(NANOSECOND), &[interrupted, interrupted, || Ok(1)]);
+        assert_eq!(late, [Some(NANOSECOND), zero, zero]);
+        let late = asked(Some(NANOSECOND), &[interrupted, || Ok(0)]);
+        assert_eq!(late, [Some(NANOSECOND), zero]);
+    }
+
+    #[test]
+    fn a_spin_that_ends_at_the_deadline_is_followed_by_a_poll() {
+        let mut spin = Spin::up_to(Duration::MAX);
+        let timeout = Duration::from_millis(1);
+        let start = Instant::now();
+        let mut is_late = false;
+        let reported = wait_until(Some(timeout), &mut spin, |time_left| {
+            assert_eq!(time_left, Some(Duration::ZERO));
+            // A stop of the process that begins after the last poll in time.
+            let polled_late = is_late;
+            is_late = start.elapsed() >= timeout;
+            Ok(usize::from(polled_late))
+        });
+        assert_eq!(reported.unwrap(), 1);
     }
 
     #[test]

@@ -82,6 +82,10 @@ impl Selector for KqueueSelector {
                 || !self.is_full()
                 || !self.has_oneshot()
             {
+                // Woken up for nothing, before its time.
+                if count == 0 && self.written > 0 && timeout != Some(Duration::ZERO) {
+                    return Err(io::ErrorKind::Interrupted.into());
+                }
                 return Ok(count);
             }
         }

@@ -131,6 +131,8 @@ macro_rules! conformance {
             waiting::a_deadline_that_passes_in_a_handler_ends_the_wait,
             waiting::a_stop_and_continue_does_not_end_a_wait,
             waiting::a_stop_and_continue_does_not_change_a_timeout,
+            waiting::what_arrives_during_a_handler_is_reported_past_the_deadline,
+            waiting::what_arrives_during_a_stop_is_reported_past_the_deadline,
             waiting::ten_thousand_signals_a_second_change_no_timeout,
             waiting::ten_thousand_signals_a_second_lose_no_event,
         }
@@ -145,6 +147,7 @@ macro_rules! conformance {
             sharing::a_wake_that_stays_ends_every_wait,
             sharing::a_handle_that_is_dropped_leaves_the_others_waiting,
             sharing::buffers_and_spinning_are_of_each_handle,
+            waiting::what_arrives_during_a_handler_is_reported_past_a_spin,
         }
     };
     (modelled: $poller:ty) => {

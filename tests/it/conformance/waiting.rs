@@ -6,7 +6,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::thread::JoinHandleExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use nix::sys::pthread::{Pthread, pthread_kill};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use pollio::{EventObject, Mode, OsPoller, Poller, Timer};
 
+use crate::conformance::sharing::Share;
 use crate::descriptors::pair;
 use crate::expect::Expect;
 
@@ -176,6 +178,67 @@ pub(crate) fn a_deadline_that_passes_in_a_handler_ends_the_wait<P: Poller + 'sta
     assert!(elapsed < TIMEOUT * 7 / 4, "ended after {elapsed:?}");
 }
 
+/// C7, C8: an empty slice says that nothing was ready, however late it comes.
+pub(crate) fn what_arrives_during_a_handler_is_reported_past_the_deadline<
+    P: Poller + Send + 'static,
+>() {
+    for timeout in [40 * MS, Duration::from_nanos(40_000_001)] {
+        assert_eq!(outlast_in_a_handler(timeout, || P::new().unwrap()), 1, "{timeout:?}");
+    }
+}
+
+/// C17: the same for a wait that spins, wherever it is interrupted.
+pub(crate) fn what_arrives_during_a_handler_is_reported_past_a_spin<P: Share + 'static>() {
+    let spinning = || {
+        let mut poller = P::new().unwrap();
+        poller.set_spin(Duration::MAX);
+        poller
+    };
+    for round in 0..60 {
+        assert_eq!(outlast_in_a_handler(4 * MS, spinning), 1, "round {round}");
+    }
+}
+
+/// How many events a wait returns if a byte arrives while a signal handler outlasts `timeout`.
+fn outlast_in_a_handler<P: Poller + Send + 'static>(timeout: Duration, new: fn() -> P) -> usize {
+    static IS_IN_HANDLER: AtomicBool = AtomicBool::new(false);
+    extern "C" fn wait_for_the_byte(_signal: i32) {
+        IS_IN_HANDLER.store(true, Ordering::SeqCst);
+        while IS_IN_HANDLER.load(Ordering::SeqCst) {
+            thread::sleep(MS / 10);
+        }
+    }
+
+    catch_signals(wait_for_the_byte);
+    loop {
+        let (near, mut far) = pair();
+        let mut poller = new();
+        poller.add(EventObject::client(near.as_raw_fd())).unwrap();
+        let (begins, began) = mpsc::channel();
+        let waiter = thread::spawn(move || {
+            begins.send(Instant::now()).unwrap();
+            let count = poller.wait_timeout(Some(timeout)).unwrap().len();
+            // Closed only once the wait has looked.
+            drop(near);
+            count
+        });
+        let began = began.recv().unwrap();
+        thread::sleep(timeout / 4);
+        signal(&waiter);
+        while !waiter.is_finished() && !IS_IN_HANDLER.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+        if waiter.is_finished() {
+            // The signal came late, on a busy machine.
+            continue;
+        }
+        far.write_all(b"x").unwrap();
+        thread::sleep((timeout + MS).saturating_sub(began.elapsed()));
+        IS_IN_HANDLER.store(false, Ordering::SeqCst);
+        return waiter.join().unwrap();
+    }
+}
+
 /// C7, C8: no wait is early, and one at least is hardly late.
 pub(crate) fn ten_thousand_signals_a_second_change_no_timeout<P: Poller + 'static>() {
     let timeouts = [Duration::from_micros(150), 20 * MS, Duration::from_nanos(20_000_001)];
@@ -255,7 +318,8 @@ pub(crate) fn signal<T>(thread: &JoinHandle<T>) {
 /// C7
 pub(crate) fn a_stop_and_continue_does_not_end_a_wait<P: Poller>() {
     let mut poller = P::new().unwrap();
-    let mut stopper = Stopper::of_this_process();
+    let mut stopper =
+        Stopper::of_this_process("sleep 1 && kill -CONT $PPID && sleep 0.1 && echo done");
     poller.add(EventObject::client(stopper.done.as_raw_fd()).with_token(8)).unwrap();
     let events = poller.wait(-1).unwrap();
     assert_eq!(events.len(), 1);
@@ -268,7 +332,8 @@ pub(crate) fn a_stop_and_continue_does_not_change_a_timeout<P: Poller>() {
     let timeout = 2_000 * MS;
     let mut poller = P::new().unwrap();
     let start = Instant::now();
-    let mut stopper = Stopper::of_this_process();
+    let mut stopper =
+        Stopper::of_this_process("sleep 1 && kill -CONT $PPID && sleep 0.1 && echo done");
     assert!(poller.wait_timeout(Some(timeout)).unwrap().is_empty());
     let elapsed = start.elapsed();
     assert!(stopper.succeeded());
@@ -277,18 +342,29 @@ pub(crate) fn a_stop_and_continue_does_not_change_a_timeout<P: Poller>() {
     assert!(elapsed < timeout * 3 / 2, "ended after {elapsed:?}");
 }
 
-/// A shell that stops this process, lets it go on, and says so.
+/// C7, C8: what arrives while the process is stopped is reported, although the time is up.
+pub(crate) fn what_arrives_during_a_stop_is_reported_past_the_deadline<P: Poller>() {
+    for timeout in [300 * MS, Duration::from_nanos(300_000_001)] {
+        let mut poller = P::new().unwrap();
+        let mut stopper =
+            Stopper::of_this_process("sleep 0.6 && echo done && sleep 0.1 && kill -CONT $PPID");
+        poller.add(EventObject::client(stopper.done.as_raw_fd())).unwrap();
+        assert_eq!(poller.wait_timeout(Some(timeout)).unwrap().len(), 1);
+        assert!(stopper.succeeded());
+    }
+}
+
+/// A shell that stops this process after 0.1 s, lets it go on, and writes a line.
 struct Stopper {
     shell: Child,
     done: ChildStdout,
 }
 
 impl Stopper {
-    fn of_this_process() -> Self {
-        let script = "sleep 0.1 && kill -STOP $PPID && sleep 1 && kill -CONT $PPID && \
-                      sleep 0.1 && echo done";
+    fn of_this_process(and_then: &str) -> Self {
+        let script = format!("sleep 0.1 && kill -STOP $PPID && {and_then}");
         let mut shell =
-            Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+            Command::new("sh").args(["-c", &script]).stdout(Stdio::piped()).spawn().unwrap();
         let done = shell.stdout.take().unwrap();
         Self { shell, done }
     }
@@ -310,6 +386,6 @@ extern "C" fn count_signal(_signal: i32) {
 #[expect(unsafe_code, reason = "a handler must be async-signal-safe, which no type says")]
 fn catch_signals(handler: extern "C" fn(i32)) {
     let action = SigAction::new(SigHandler::Handler(handler), SaFlags::empty(), SigSet::empty());
-    // SAFETY: the handlers here add to an atomic and sleep, both of which are safe in a handler.
+    // SAFETY: the handlers here use atomics and sleep, both of which are safe in a handler.
     unsafe { sigaction(Signal::SIGUSR1, &action) }.unwrap();
 }
