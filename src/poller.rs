@@ -47,7 +47,8 @@ use crate::registry::Registry;
 ///   [`PR_SET_TIMERSLACK`](https://man7.org/linux/man-pages/man2/PR_SET_TIMERSLACK.2const.html) says
 ///   otherwise, or a thousandth of a longer timeout, a 200th in a process with a positive `nice` value. A
 ///   timeout is exact to the nanosecond if the kernel can, else it is rounded up to milliseconds. Zero
-///   polls. An empty slice means that the time is up.
+///   polls. An empty slice means that nothing was ready when the wait ended, whatever interrupted it and
+///   however late that was: a wait that is interrupted past its deadline polls once more.
 /// - **C9** No descriptor is lost or starved. If more are ready than the buffer holds, the next waits
 ///   report the rest, and the buffer grows.
 ///

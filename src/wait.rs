@@ -12,11 +12,11 @@ const POLLS: usize = 8;
 /// Calls `ask` with the remaining time until it returns events or `timeout` elapses; returns how many.
 /// Polls before it blocks, for as long as `spin` allows.
 ///
-/// An empty answer is the kernel's last word: nothing was ready once the time was up. So whatever ends
-/// early without an event, a signal or a spin, is followed by a poll, however late it is by then.
+/// An empty result is true when the wait ends: after an interruption or a spin that outlasted `timeout`, it
+/// polls once more.
 ///
-/// `ask` may return nothing early, where a kernel cannot wait for so long. If it was interrupted, or woke up
-/// without an event to report, it is `Interrupted`.
+/// `ask` may end early: with zero events if the kernel cannot wait for so long, with `Interrupted` if a signal
+/// or a wake-up without an event ended it.
 #[inline]
 pub(crate) fn wait_until(
     timeout: Option<Duration>,
