@@ -11,8 +11,6 @@ mod readiness;
 mod registered;
 mod registry;
 mod selector;
-#[cfg(feature = "sim")]
-pub mod sim;
 mod source;
 mod spin;
 mod sys;

@@ -3,7 +3,6 @@
 //! A source knows no poller. It is `Send + AsFd + AsRawFd`, all but `Receiver` are `Sync`; it is registered like any other
 //! descriptor, and closes its own when it is dropped.
 
-#[cfg_attr(feature = "sim", allow(clippy::duplicate_mod, reason = "the simulation has it too"))]
 mod channel;
 mod child_exit;
 mod timer;

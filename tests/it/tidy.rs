@@ -6,18 +6,19 @@ use std::path::{Path, PathBuf};
 
 #[test]
 fn every_file_opens_with_a_sentence() {
-    for (path, text) in texts(&["src", "tests", "examples", "bench"]) {
+    for (path, text) in texts(&["src", "sim", "tests", "examples", "bench"]) {
         if is_markdown(&path) {
             continue;
         }
-        let opening = if path.ends_with("src/lib.rs") { "#![doc = include_str!" } else { "//! " };
+        let is_front_page = path == root().join("src/lib.rs");
+        let opening = if is_front_page { "#![doc = include_str!" } else { "//! " };
         assert!(text.starts_with(opening), "{}", path.display());
     }
 }
 
 #[test]
 fn the_operating_system_is_chosen_in_one_place() {
-    for (path, text) in texts(&["src"]) {
+    for (path, text) in texts(&["src", "sim/src"]) {
         let may = path.ends_with("src/selector.rs") || is_wall(&path);
         assert!(may || !text.contains("target_os"), "{}", path.display());
     }
@@ -41,7 +42,7 @@ fn unsafe_code_is_behind_the_wall() {
         "tests/it/system_calls.rs",
         "tests/it/tidy.rs",
     ];
-    for (path, text) in texts(&["src", "tests", "examples", "bench"]) {
+    for (path, text) in texts(&["src", "sim", "tests", "examples", "bench"]) {
         let excepted = exceptions.iter().any(|exception| path.ends_with(exception));
         assert_eq!(text.contains("(unsafe_code"), excepted, "{}", path.display());
     }

@@ -55,7 +55,7 @@ fn cases() -> String {
             let is_case = item.contains("<P: Poller>()");
             if is_case && !NOT_SIMULATED.iter().any(|word| item.contains(word)) {
                 text += &format!("{item}\n");
-                let _ = writeln!(table, "({name:?}, {name}::<pollio::sim::SimPoller>),");
+                let _ = writeln!(table, "({name:?}, {name}::<pollio_sim::SimPoller>),");
             }
         }
     }
@@ -165,11 +165,27 @@ fn source(path: &str) -> String {
 /// The program over the simulation, and a function that starts it.
 fn simulated(program: &Program, text: &str) -> String {
     let mut simulated = String::new();
-    for line in text.lines().filter(|line| !line.starts_with("//!")) {
+    let mut lines = text.lines().filter(|line| !line.starts_with("//!"));
+    while let Some(line) = lines.next() {
+        let mut line = line.to_owned();
+        while line.trim_start().starts_with("use ") && !line.ends_with(';') {
+            line += lines.next().expect("the end of a use").trim_start();
+        }
         let (indent, item) = line.split_at(line.len() - line.trim_start().len());
         if let Some(items) = item.strip_prefix("use std::{").and_then(|i| i.strip_suffix("};")) {
             for item in items.split(", ") {
                 simulated += &replaced(&format!("{indent}use std::{item};\n"));
+            }
+        } else if let Some(items) =
+            item.strip_prefix("use pollio::{").and_then(|i| i.strip_suffix("};"))
+        {
+            for item in items.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+                let path = match item {
+                    "OsPoller" => "pollio_sim::SimPoller as OsPoller".into(),
+                    "Timer" | "Waker" => format!("pollio_sim::{item}"),
+                    _ => format!("pollio::{item}"),
+                };
+                let _ = writeln!(simulated, "{indent}use {path};");
             }
         } else {
             simulated += &replaced(&format!("{line}\n"));
@@ -180,34 +196,30 @@ fn simulated(program: &Program, text: &str) -> String {
     format!("{simulated}\npub(super) fn start() -> std::io::Result<()> {{ {start} }}\n")
 }
 
+/// What stands in a program, and what stands there over the simulation.
+const REPLACEMENTS: &[(&str, &str)] = &[
+    ("std::net", "pollio_sim::net"),
+    ("std::os::", "pollio_sim::os::"),
+    ("std::time", "pollio_sim::time"),
+    ("std::thread", "pollio_sim::thread"),
+    ("std::sync", "pollio_sim::sync"),
+    ("socket2::", "pollio_sim::socket2::"),
+    ("signal_hook::", "pollio_sim::signal_hook::"),
+    ("pollio::Waker", "pollio_sim::Waker"),
+    ("io::stdout()", "io::sink()"),
+    ("io::stderr()", "io::sink()"),
+    // Its unit tests are run where it is.
+    ("#[cfg(test)]", "#[cfg(any())]"),
+    // One for all worlds, which holds nothing that a world depends on.
+    ("static REASONS: Mutex<", "static REASONS: std::sync::Mutex<"),
+    ("= Mutex::new(BTreeSet", "= std::sync::Mutex::new(BTreeSet"),
+    ("io::stdin()", "crate::sim::programs::stdin()"),
+    ("eprintln!(", "let _ = format!("),
+];
+
 fn replaced(line: &str) -> String {
-    let mut line = line.to_owned();
-    for (real, simulated) in [
-        ("std::net", "pollio::sim::net"),
-        ("std::os::", "pollio::sim::os::"),
-        ("std::time", "pollio::sim::time"),
-        ("std::thread", "pollio::sim::thread"),
-        ("std::sync", "pollio::sim::sync"),
-        ("socket2::", "pollio::sim::socket2::"),
-        ("signal_hook::", "pollio::sim::signal_hook::"),
-        ("pollio::Waker", "pollio::sim::Waker"),
-        ("io::stdout()", "io::sink()"),
-        ("io::stderr()", "io::sink()"),
-        // Its unit tests are run where it is.
-        ("#[cfg(test)]", "#[cfg(any())]"),
-        // One for all worlds, which holds nothing that a world depends on.
-        ("static REASONS: Mutex<", "static REASONS: std::sync::Mutex<"),
-        ("= Mutex::new(BTreeSet", "= std::sync::Mutex::new(BTreeSet"),
-        ("io::stdin()", "crate::sim::programs::stdin()"),
-        ("eprintln!(", "let _ = format!("),
-    ] {
-        line = line.replace(real, simulated);
-    }
-    if line.trim_start().starts_with("use pollio::{") {
-        line = line.replace("OsPoller", "sim::SimPoller as OsPoller");
-        line = line.replace(" Timer", " sim::Timer");
-    }
-    line
+    let replace = |line: String, (real, simulated): &(&str, &str)| line.replace(real, simulated);
+    REPLACEMENTS.iter().fold(line.to_owned(), replace)
 }
 
 fn write_module(out: &Path, modules: &mut String, name: &str, text: &str) {

@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use pollio::sim::{SimPoller, World};
 use pollio::{Backend, Event, EventObject, Interest, Mode, OsPoller, Poller, Readiness, Registry};
+use pollio_sim::{SimPoller, World};
 
 /// A simulation that reports at most `BATCH` events in a wait.
 pub(crate) struct Following<const BATCH: usize> {

@@ -28,10 +28,10 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
-use pollio::sim::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use pollio::sim::signal_hook::consts::SIGTERM;
-use pollio::sim::socket2::{Domain, SockRef, Socket, Type};
-use pollio::sim::{self, Conditions, World, thread};
+use pollio_sim::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use pollio_sim::signal_hook::consts::SIGTERM;
+use pollio_sim::socket2::{Domain, SockRef, Socket, Type};
+use pollio_sim::{self as sim, Conditions, World, thread};
 
 use crate::random::Random;
 

@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use pollio::sim::{Conditions, World};
+use pollio_sim::{Conditions, World};
 
 #[allow(clippy::all, reason = "the cases as they are")]
 mod cases {
     use std::io::{self, ErrorKind, Read, Write};
     use std::time::Duration;
 
-    use pollio::sim::net::{Shutdown, TcpListener, TcpStream};
-    use pollio::sim::os::fd::AsRawFd;
-    use pollio::sim::os::unix::net::UnixStream;
-    use pollio::sim::socket2::{Domain, SockRef, Socket, Type};
     use pollio::{Event, EventKind, EventObject, Interest, Mode, Poller, Readiness};
+    use pollio_sim::net::{Shutdown, TcpListener, TcpStream};
+    use pollio_sim::os::fd::AsRawFd;
+    use pollio_sim::os::unix::net::UnixStream;
+    use pollio_sim::socket2::{Domain, SockRef, Socket, Type};
 
     use crate::descriptors::{drain, fill};
     use crate::expect::Expect;

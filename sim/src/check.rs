@@ -1,0 +1,210 @@
+//! Many seeds, on all cores.
+
+use std::env;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::pool::Pool;
+use crate::world::{Outcome, World};
+
+/// The environment variable that names the one seed to run.
+const SEED: &str = "POLLIO_SEED";
+
+/// How long a thread may compute before the watchdog barks.
+const LONGEST_COMPUTATION: Duration = Duration::from_secs(10);
+
+/// How often a long run says how far it is.
+const PROGRESS: Duration = Duration::from_secs(10);
+
+/// How much of its trace a failure shows.
+const LINES_SHOWN: usize = 40;
+
+type Body = dyn Fn(&World) -> io::Result<()> + Send + Sync;
+
+/// Runs `body` as the main thread of a [world](World), once for each seed below `seeds`, on all cores.
+///
+/// With `POLLIO_SEED` in the environment, it runs that seed and no other, and prints its whole trace to
+/// the standard error.
+///
+/// # Panics
+///
+/// If `POLLIO_SEED` is no number. With the first seed that fails, what failed, whether a second run of it was
+/// the same, and the end of its trace. Also if a thread computes for ten seconds without a call into the
+/// simulation: it loops, or waits for something that the simulation does not know, such as a lock.
+#[track_caller]
+pub fn check(seeds: u64, body: impl Fn(&World) -> io::Result<()> + Send + Sync + 'static) {
+    let body: Arc<Body> = Arc::new(body);
+    if let Ok(seed) = env::var(SEED) {
+        let seed = seed.parse().unwrap_or_else(|_| panic!("{SEED}={seed} is no number"));
+        let outcome = World::run(seed, |world| body(world));
+        outcome.trace.iter().for_each(|line| eprintln!("{line}"));
+        if let Some(why) = outcome.failure {
+            panic!("seed {seed} fails: {why}");
+        }
+        return;
+    }
+    if let Some(first) = first_failure(seeds, &body, LONGEST_COMPUTATION) {
+        let again = [(); 2].map(|()| World::run(first.seed, |world| body(world)));
+        panic!("{}", report(&first, &again));
+    }
+}
+
+/// The lowest seed that fails. Panics if a thread computes for longer than `longest`.
+fn first_failure(seeds: u64, body: &Arc<Body>, longest: Duration) -> Option<Outcome> {
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let threads = threads.min(usize::try_from(seeds).unwrap_or(usize::MAX));
+    let (sender, reports) = mpsc::channel();
+    let common = Arc::new(Common { next: AtomicU64::new(0), end: AtomicU64::new(seeds) });
+    // Not scoped: one that is stuck must not keep the others from reporting.
+    let runners: Vec<_> = (0..threads)
+        .map(|_| {
+            let runner = Arc::new(Runner::default());
+            let (common, body, sender) = (common.clone(), body.clone(), sender.clone());
+            let this = runner.clone();
+            thread::spawn(move || this.run(&common, &*body, &sender));
+            runner
+        })
+        .collect();
+    drop(sender);
+    let (mut failures, start, mut last_progress) = (Vec::new(), Instant::now(), Instant::now());
+    loop {
+        match reports.recv_timeout(longest / 10) {
+            Ok(failure) => failures.push(failure),
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                runners.iter().for_each(|runner| runner.watch(longest));
+                if last_progress.elapsed() > PROGRESS {
+                    last_progress = Instant::now();
+                    let done = common.next.load(Ordering::Relaxed).min(seeds);
+                    let seconds = start.elapsed().as_secs().max(1);
+                    eprintln!("pollio: {done} of {seeds} seeds, {} a second", done / seconds);
+                }
+            }
+        }
+    }
+    failures.into_iter().min_by_key(|failure: &Outcome| failure.seed)
+}
+
+struct Common {
+    next: AtomicU64,
+    /// No seed from here on matters.
+    end: AtomicU64,
+}
+
+/// A thread that runs one seed after another.
+#[derive(Default)]
+struct Runner(Mutex<Option<Watched>>);
+
+struct Watched {
+    world: World,
+    /// The steps of the world when the watchdog first saw these, and when that was.
+    steps: u64,
+    since: Instant,
+}
+
+impl Runner {
+    fn run(&self, common: &Common, body: &Body, failures: &Sender<Outcome>) {
+        let pool = Pool::default();
+        loop {
+            let seed = common.next.fetch_add(1, Ordering::Relaxed);
+            if seed >= common.end.load(Ordering::Relaxed) {
+                break;
+            }
+            let watch = |world: &World| {
+                let watched = Watched { world: world.clone(), steps: 0, since: Instant::now() };
+                *self.watched() = Some(watched);
+            };
+            let outcome = World::run_with(&pool, seed, false, watch, body);
+            if outcome.failure.is_some() {
+                common.end.fetch_min(seed, Ordering::Relaxed);
+                if failures.send(outcome).is_err() {
+                    break;
+                }
+            }
+        }
+        *self.watched() = None;
+    }
+
+    fn watched(&self) -> std::sync::MutexGuard<'_, Option<Watched>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Barks if nothing has happened in its world for too long.
+    fn watch(&self, longest: Duration) {
+        let mut watched = self.watched();
+        let Some(Watched { world, steps, since }) = &mut *watched else { return };
+        let (now, thread) = world.progress();
+        if now != *steps {
+            (*steps, *since) = (now, Instant::now());
+        } else if since.elapsed() > longest {
+            panic!(
+                "seed {} hangs: thread `{thread}` has made no call into the simulation for \
+                 {longest:?}: it loops, or waits for something that is not simulated, such as a lock that \
+                 one of these holds:{}",
+                world.seed(),
+                world.waits(),
+            );
+        }
+    }
+}
+
+fn report(first: &Outcome, [again, and_again]: &[Outcome; 2]) -> String {
+    let why = first.failure.as_deref().unwrap_or_default();
+    let mut text = format!("seed {} fails: {why}\n", first.seed);
+    let difference = again.trace.iter().zip(&and_again.trace).find(|(one, other)| one != other);
+    if again.failure != first.failure {
+        let why = again.failure.as_deref().unwrap_or("it passes");
+        text += &format!("  it does not replay: in a second run, {why}\n");
+    } else if let Some((one, other)) = difference {
+        text +=
+            &format!("  it does not replay exactly; two runs differ first in\n{one}\n{other}\n");
+    } else {
+        text +=
+            &format!("  it replays exactly: {} lines, of which the last are\n", again.trace.len());
+    }
+    if again.failure != first.failure || difference.is_some() {
+        text +=
+            "  what differs from run to run: the order of a HashMap, the real clock, addresses\n";
+    }
+    let skipped = again.trace.len().saturating_sub(LINES_SHOWN);
+    for line in &again.trace[skipped..] {
+        text += &format!("{line}\n");
+    }
+    let name = thread::current().name().unwrap_or("the test").to_owned();
+    text + &format!("  to run it alone: {SEED}={} cargo test {name}", first.seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{self, AssertUnwindSafe};
+
+    use super::*;
+    use crate::thread::sleep;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Both threads are named: the one that hangs, and the one that holds the lock over a wait.
+    #[test]
+    fn a_real_lock_that_is_held_over_a_wait_is_reported() {
+        let body: Arc<Body> = Arc::new(|world| {
+            let lock = Arc::new(Mutex::new(()));
+            let held = lock.clone();
+            world.spawn("holder", move || {
+                let _guard = held.lock();
+                sleep(2 * SECOND);
+            });
+            sleep(SECOND);
+            drop(lock.lock());
+            Ok(())
+        });
+        let longest = Duration::from_millis(300);
+        let check = AssertUnwindSafe(|| first_failure(1, &body, longest));
+        let why = *panic::catch_unwind(check).unwrap_err().downcast::<String>().unwrap();
+        assert!(why.starts_with("seed 0 hangs: thread `main` has made no call"), "{why}");
+        assert!(why.contains("one of these holds:\n  holder: sleeps"), "{why}");
+    }
+}

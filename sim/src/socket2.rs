@@ -1,0 +1,329 @@
+//! What the standard library has no call for, under the names of the crate `socket2`: a connection that
+//! is made without blocking, options, a backlog.
+
+use std::fmt;
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
+
+use crate::descriptor::Descriptor;
+use crate::kernel::{FileId, Kind, errno};
+use crate::net::{
+    TcpListener, TcpStream, accept, descriptor, local_addr, set_nonblocking, shut_down, take_error,
+    write,
+};
+use crate::network::Unconnected;
+use crate::os::fd::{AsFd, BorrowedFd};
+use crate::world::{State, World};
+
+/// The family of a socket's addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Domain(());
+
+impl Domain {
+    /// Here all families are one.
+    pub const IPV4: Self = Self(());
+    /// Here all families are one.
+    pub const IPV6: Self = Self(());
+
+    /// The family of an address.
+    #[must_use]
+    pub const fn for_address(_address: SocketAddr) -> Self {
+        Self(())
+    }
+}
+
+/// The kind of a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Type(());
+
+impl Type {
+    /// TCP.
+    pub const STREAM: Self = Self(());
+}
+
+/// The protocol of a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Protocol(());
+
+impl Protocol {
+    /// TCP.
+    pub const TCP: Self = Self(());
+}
+
+/// An address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SockAddr(SocketAddr);
+
+impl SockAddr {
+    /// The address, as the standard library has it.
+    #[must_use]
+    pub const fn as_socket(&self) -> Option<SocketAddr> {
+        Some(self.0)
+    }
+}
+
+impl<T: Into<SocketAddr>> From<T> for SockAddr {
+    fn from(address: T) -> Self {
+        Self(address.into())
+    }
+}
+
+/// A simulated TCP socket of which nothing is known yet.
+pub struct Socket(Descriptor);
+
+descriptor!(Socket);
+
+impl Socket {
+    /// Creates a socket.
+    ///
+    /// # Errors
+    ///
+    /// `EMFILE` at the limit of descriptors, and as a fault, once a connection was accepted in this world.
+    pub fn new(_domain: Domain, _kind: Type, _protocol: Option<Protocol>) -> io::Result<Self> {
+        let world = World::current();
+        {
+            let mut state = world.enter();
+            let state = &mut *state;
+            if state.has_accepted
+                && state.weather.fault(|kind| kind.failing_accepts, &mut state.random)
+            {
+                state.call(|| "fault: no descriptor for a socket".into());
+                return Err(errno(libc::EMFILE));
+            }
+        }
+        Descriptor::open(&world, Kind::Socket(Unconnected::default())).map(Self)
+    }
+
+    /// Gives it an address; a port 0 becomes one that is free.
+    ///
+    /// # Errors
+    ///
+    /// `AddrInUse`; `EINVAL` if it has one.
+    pub fn bind(&self, address: &SockAddr) -> io::Result<()> {
+        self.0.call("bind", |state, file| state.bind(file, address.0))
+    }
+
+    /// Listens, with a queue of `backlog` and one; at a free port if it has no address.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if it is connected.
+    pub fn listen(&self, backlog: i32) -> io::Result<()> {
+        listen(&self.0, backlog)
+    }
+
+    /// Connects. One that does not block is `EINPROGRESS`: it is writable once it is connected, or could
+    /// not be.
+    ///
+    /// # Errors
+    ///
+    /// As [`TcpStream::connect`]; `EALREADY` while it connects. The first call after that returns how it ended,
+    /// others `EISCONN`; if it could not be connected, they try again.
+    pub fn connect(&self, address: &SockAddr) -> io::Result<()> {
+        let connect = |state: &mut State, file: FileId| {
+            if let Ok(end) = state.stream(file) {
+                return state.connect_again(file, end);
+            }
+            state.connect(file, address.0)?;
+            let is_nonblocking = state.files.get(file).is_some_and(|file| file.is_nonblocking);
+            Err(errno(if is_nonblocking { libc::EINPROGRESS } else { libc::EAGAIN }))
+        };
+        self.0.blocking_call("connect", |_| None, connect, |()| format!("to {}", address.0))
+    }
+
+    /// The error that is pending, which is none afterwards.
+    ///
+    /// # Errors
+    ///
+    /// It never fails: the signature is that of `socket2`.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        take_error(&self.0)
+    }
+
+    /// Has calls fail with `WouldBlock` instead of blocking.
+    ///
+    /// # Errors
+    ///
+    /// It never fails: the signature is that of `socket2`.
+    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        set_nonblocking(&self.0, nonblocking)
+    }
+
+    /// Lets several sockets have one address, of which none listens. An address is free once its listener is
+    /// closed, with or without.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` once it is connected.
+    pub fn set_reuse_address(&self, reuse: bool) -> io::Result<()> {
+        set(&self.0, |socket| socket.reuses_address = reuse)
+    }
+
+    /// Lets several listeners have one address. The seed chooses who is given a client.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` once it is connected.
+    pub fn set_reuse_port(&self, reuse: bool) -> io::Result<()> {
+        set(&self.0, |socket| socket.reuses_port = reuse)
+    }
+
+    /// Has no effect: nothing is held back here.
+    ///
+    /// # Errors
+    ///
+    /// It never fails: the signature is that of `socket2`.
+    pub fn set_tcp_nodelay(&self, _nodelay: bool) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// The address of this end.
+    ///
+    /// # Errors
+    ///
+    /// It never fails: the signature is that of `socket2`.
+    pub fn local_addr(&self) -> io::Result<SockAddr> {
+        local_addr(&self.0).map(SockAddr)
+    }
+
+    /// Takes a connection from the queue.
+    ///
+    /// # Errors
+    ///
+    /// As [`TcpListener::accept`].
+    pub fn accept(&self) -> io::Result<(Self, SockAddr)> {
+        accept(&self.0).map(|(stream, client)| (Self(stream), SockAddr(client)))
+    }
+}
+
+fn set(socket: &Descriptor, change: impl FnOnce(&mut Unconnected)) -> io::Result<()> {
+    socket.call("set option of", |state, file| {
+        match state.files.get_mut(file).map(|file| &mut file.kind) {
+            Some(Kind::Listener(listening)) => change(&mut listening.socket),
+            _ => change(state.unconnected(file)?),
+        }
+        Ok(())
+    })
+}
+
+fn listen(socket: &Descriptor, backlog: i32) -> io::Result<()> {
+    let backlog = usize::try_from(backlog).unwrap_or(usize::MAX);
+    socket.call("listen", |state, file| state.listen(file, backlog))
+}
+
+impl From<Socket> for TcpListener {
+    fn from(socket: Socket) -> Self {
+        Self(socket.0)
+    }
+}
+
+impl From<Socket> for TcpStream {
+    fn from(socket: Socket) -> Self {
+        Self(socket.0)
+    }
+}
+
+impl From<TcpStream> for Socket {
+    fn from(stream: TcpStream) -> Self {
+        Self(stream.0)
+    }
+}
+
+/// A socket that somebody else owns, for what the type of the standard library cannot do.
+#[derive(Debug, Clone, Copy)]
+pub struct SockRef<'a>(BorrowedFd<'a>);
+
+impl<'a, T: AsFd> From<&'a T> for SockRef<'a> {
+    fn from(socket: &'a T) -> Self {
+        Self(socket.as_fd())
+    }
+}
+
+impl SockRef<'_> {
+    /// Changes how many clients wait to be accepted.
+    ///
+    /// # Errors
+    ///
+    /// As [`Socket::listen`].
+    pub fn listen(&self, backlog: i32) -> io::Result<()> {
+        listen(self.0.0, backlog)
+    }
+
+    /// As [`Socket::set_reuse_port`].
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` once it is connected.
+    pub fn set_reuse_port(&self, reuse: bool) -> io::Result<()> {
+        set(self.0.0, |socket| socket.reuses_port = reuse)
+    }
+
+    /// Has the close be a reset, with a linger of zero. No other has an effect: no close blocks. Those that a
+    /// listener accepts have what it has.
+    ///
+    /// # Errors
+    ///
+    /// It never fails: the signature is that of `socket2`.
+    pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
+        self.0.0.call("set linger of", |state, file| {
+            state.set_linger_zero(file, linger == Some(Duration::ZERO));
+            Ok(())
+        })
+    }
+
+    /// Has calls fail with `WouldBlock` instead of blocking.
+    ///
+    /// # Errors
+    ///
+    /// It never fails: the signature is that of `socket2`.
+    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        set_nonblocking(self.0.0, nonblocking)
+    }
+
+    /// Has no effect: nothing waits to be sent here, what is written is on its way.
+    ///
+    /// # Errors
+    ///
+    /// It never fails: the signature is that of `socket2`.
+    pub fn set_tcp_notsent_lowat(&self, _lowat: u32) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Has no effect: nothing is held back here.
+    ///
+    /// # Errors
+    ///
+    /// It never fails: the signature is that of `socket2`.
+    pub fn set_tcp_nodelay(&self, _nodelay: bool) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// As [`TcpStream::shutdown`]; a listener whose reading is shut down listens no more.
+    ///
+    /// # Errors
+    ///
+    /// `NotConnected`.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        shut_down(self.0.0, how)
+    }
+
+    /// As a write.
+    ///
+    /// # Errors
+    ///
+    /// As a write.
+    pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        write(self.0.0, bytes)
+    }
+
+    /// The error that is pending, which is none afterwards.
+    ///
+    /// # Errors
+    ///
+    /// It never fails: the signature is that of `socket2`.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        take_error(self.0.0)
+    }
+}

@@ -1,0 +1,154 @@
+//! A lock that is waited for in virtual time.
+
+use std::cell::OnceCell;
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::{self, LockResult, TryLockError, TryLockResult};
+use std::thread;
+
+use super::{Gate, map};
+use crate::world::World;
+use pollio::Readiness;
+
+/// A lock that simulated threads wait for in virtual time, in place of [`std::sync::Mutex`].
+#[derive(Default)]
+pub struct Mutex<T: ?Sized> {
+    gate: Gate,
+    value: sync::Mutex<T>,
+}
+
+/// A locked [`Mutex`].
+pub struct MutexGuard<'a, T: ?Sized> {
+    // Dropped first, so that the thread that is woken finds it free.
+    value: OnceCell<sync::MutexGuard<'a, T>>,
+    pub(super) mutex: &'a Mutex<T>,
+}
+
+impl<T> Mutex<T> {
+    /// A lock that is free.
+    pub const fn new(value: T) -> Self {
+        Self { gate: Gate::new(), value: sync::Mutex::new(value) }
+    }
+
+    /// What it holds.
+    ///
+    /// # Errors
+    ///
+    /// A thread panicked that held it.
+    pub fn into_inner(self) -> LockResult<T> {
+        self.value.into_inner()
+    }
+}
+
+impl<T: ?Sized> Mutex<T> {
+    /// Waits until the lock is free, and takes it.
+    ///
+    /// # Errors
+    ///
+    /// A thread panicked that held it.
+    ///
+    /// # Panics
+    ///
+    /// If two destructors wait for each other's lock at the end of a world.
+    pub fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
+        let try_lock = || match self.try_lock() {
+            Ok(guard) => Some(Ok(guard)),
+            Err(TryLockError::Poisoned(error)) => Some(Err(error)),
+            Err(TryLockError::WouldBlock) => None,
+        };
+        if let Some(world) = World::current_if_any() {
+            world.preempt();
+        }
+        if let Some(locked) = try_lock() {
+            return locked;
+        }
+        let (world, gate) = self.gate.get_or_add();
+        let state = world.state();
+        let (state, locked) = world.block(state, Some(gate), "locks", None, |_| try_lock());
+        drop(state);
+        locked.expect("its world has ended, and two destructors wait for each other's lock")
+    }
+
+    /// Takes the lock if it is free.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if it is not; `Poisoned` if a thread panicked that held it.
+    pub fn try_lock(&self) -> TryLockResult<MutexGuard<'_, T>> {
+        match self.value.try_lock() {
+            Ok(guard) => Ok(self.guard(guard)),
+            Err(TryLockError::Poisoned(error)) => {
+                map(Err(error), |guard| self.guard(guard)).map_err(TryLockError::Poisoned)
+            }
+            Err(TryLockError::WouldBlock) => Err(TryLockError::WouldBlock),
+        }
+    }
+
+    /// What it holds: nobody else can, who would have to be waited for.
+    ///
+    /// # Errors
+    ///
+    /// A thread panicked that held it.
+    pub fn get_mut(&mut self) -> LockResult<&mut T> {
+        self.value.get_mut()
+    }
+
+    /// Whether a thread panicked that held it.
+    pub fn is_poisoned(&self) -> bool {
+        self.value.is_poisoned()
+    }
+
+    /// Forgets that a thread panicked that held it.
+    pub fn clear_poison(&self) {
+        self.value.clear_poison();
+    }
+
+    fn guard<'a>(&'a self, value: sync::MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        MutexGuard { value: OnceCell::from(value), mutex: self }
+    }
+}
+
+impl<T> From<T> for Mutex<T> {
+    fn from(value: T) -> Self {
+        Self::new(value)
+    }
+}
+
+impl<T: ?Sized> Deref for MutexGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.value.get().expect("it is taken in the drop only")
+    }
+}
+
+impl<T: ?Sized> DerefMut for MutexGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.value.get_mut().expect("it is taken in the drop only")
+    }
+}
+
+impl<T: ?Sized> Drop for MutexGuard<'_, T> {
+    fn drop(&mut self) {
+        drop(self.value.take());
+        // The end of a world is no fault of those who hold a lock then.
+        if thread::panicking() && World::current_if_any().is_some_and(|world| world.is_ending()) {
+            self.mutex.clear_poison();
+        }
+        if let Some((world, gate)) = self.mutex.gate.get() {
+            world.state().notify(gate, Readiness::READABLE);
+        }
+    }
+}
+
+impl<T: ?Sized + fmt::Debug> fmt::Debug for Mutex<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mutex").field("value", &&self.value).finish_non_exhaustive()
+    }
+}
+
+impl<T: ?Sized + fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}

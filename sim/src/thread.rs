@@ -1,0 +1,121 @@
+//! Simulated threads, under the names of `std::thread`.
+
+use std::fmt;
+use std::io;
+use std::num::NonZero;
+use std::sync::{Arc, Mutex, PoisonError};
+#[doc(no_inline)]
+pub use std::thread::{Result, ThreadId, current, panicking};
+use std::time::Duration;
+
+use crate::kernel::FileId;
+use crate::world::World;
+
+/// Starts a thread in the world that runs here, under the name `thread` in reports.
+///
+/// [`Builder`] and [`World::spawn`] give it another.
+pub fn spawn<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    World::current().spawn(NAME, body)
+}
+
+/// The name of a thread that has none.
+const NAME: &str = "thread";
+
+/// Starts a thread with a name, in place of [`std::thread::Builder`].
+#[derive(Debug, Default)]
+#[must_use = "it starts nothing by itself"]
+pub struct Builder {
+    name: Option<String>,
+}
+
+impl Builder {
+    /// A thread without a name.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the name under which reports have it.
+    pub fn name(mut self, name: String) -> Self {
+        self.name = Some(name);
+        self
+    }
+
+    /// Has no effect: the size is what the real system has it.
+    pub fn stack_size(self, _size: usize) -> Self {
+        self
+    }
+
+    /// Starts the thread in the world that runs here.
+    ///
+    /// # Errors
+    ///
+    /// It never fails: the signature is that of `std`.
+    pub fn spawn<T: Send + 'static>(
+        self,
+        body: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<JoinHandle<T>> {
+        Ok(World::current().spawn(self.name.as_deref().unwrap_or(NAME), body))
+    }
+}
+
+/// Lets virtual time pass: it takes no real time.
+pub fn sleep(time: Duration) {
+    let world = World::current();
+    let mut state = world.enter();
+    state.call(|| format!("sleep for {time:?}"));
+    let end = state.now.checked_add(time);
+    let _ = world.block::<()>(state, None, "sleeps", end, |_| None);
+}
+
+/// Lets other threads run first, if the seed will have it.
+pub fn yield_now() {
+    drop(World::current().enter());
+}
+
+/// How many cores there are: two, on every machine.
+///
+/// # Errors
+///
+/// It never fails: the signature is that of `std`.
+pub fn available_parallelism() -> io::Result<NonZero<usize>> {
+    Ok(NonZero::<usize>::MIN.saturating_add(1))
+}
+
+/// Waits for the end of a thread, in place of [`std::thread::JoinHandle`].
+pub struct JoinHandle<T> {
+    world: World,
+    exit: FileId,
+    result: Arc<Mutex<Option<T>>>,
+}
+
+impl<T> JoinHandle<T> {
+    pub(super) fn new(world: World, (exit, result): (FileId, Arc<Mutex<Option<T>>>)) -> Self {
+        Self { world, exit, result }
+    }
+
+    /// Waits for the end of the thread, and returns what it returned.
+    ///
+    /// # Errors
+    ///
+    /// It never fails: a thread that panics fails the run, which ends the thread that joins as well.
+    pub fn join(self) -> Result<T> {
+        let state = self.world.enter();
+        let result = self.result;
+        let take = |_: &mut _| result.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (state, value) = self.world.block(state, Some(self.exit), "joins", None, take);
+        drop(state);
+        value.ok_or_else(|| Box::new("the world has ended") as _)
+    }
+
+    /// Whether the thread has returned, or would be found to.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.result.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+}
+
+impl<T> fmt::Debug for JoinHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinHandle").finish_non_exhaustive()
+    }
+}

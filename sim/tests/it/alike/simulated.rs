@@ -1,0 +1,11 @@
+//! The cases over simulated sockets.
+
+use pollio_sim::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use pollio_sim::os::unix::net::UnixStream;
+use pollio_sim::socket2::{Domain, SockRef, Socket, Type};
+use pollio_sim::thread;
+use pollio_sim::{SimPoller as Watcher, Timer, Waker};
+
+#[path = "cases.rs"]
+#[allow(clippy::duplicate_mod, reason = "what it calls differs")]
+pub(super) mod cases;

@@ -1,0 +1,14 @@
+//! What the simulation does, and that its sockets do what real ones do.
+
+mod ending;
+mod scripted;
+mod sync;
+mod world;
+
+// The rules are those of Linux.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod alike;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod in_step;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod random;

@@ -1,0 +1,587 @@
+//! What a simulated world does beyond what its sockets do.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
+use std::panic;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SendError, TrySendError};
+use std::time::Duration;
+
+use pollio::{EventObject, Mode, Poller, Registered, Registry};
+use pollio_sim::net::{SocketAddr, TcpListener, TcpStream};
+use pollio_sim::os::fd::AsFd;
+use pollio_sim::os::unix::net::UnixStream;
+use pollio_sim::socket2::{Domain, Type};
+use pollio_sim::sync::Arc;
+use pollio_sim::time::Instant;
+use pollio_sim::{self as sim, Conditions, SimPoller, Timer, Waker, World, thread};
+
+const SECOND: Duration = Duration::from_secs(1);
+const ADDRESS: &str = "10.0.0.1:7";
+
+/// The failure of a run that has to fail.
+pub(super) fn failure(seed: u64, body: impl FnOnce(&World) -> io::Result<()>) -> String {
+    World::run(seed, body).failure.expect("this fails")
+}
+
+/// Runs where nothing fails.
+pub(super) fn run(seed: u64, body: impl FnOnce(&World) -> io::Result<()>) -> sim::Outcome {
+    let outcome = World::run(seed, body);
+    assert_eq!(outcome.failure, None, "seed {seed}: {:#?}", outcome.trace);
+    outcome
+}
+
+/// Serves one client after another, and blocks.
+fn echo() -> io::Result<()> {
+    for stream in TcpListener::bind(ADDRESS)?.incoming() {
+        // A fault: the client is still there.
+        let Ok(mut stream) = stream else { continue };
+        let mut buffer = [0; 100];
+        while let count @ 1.. = stream.read(&mut buffer)? {
+            stream.write_all(&buffer[..count])?;
+        }
+    }
+    Ok(())
+}
+
+fn ask() -> io::Result<()> {
+    let mut client = TcpStream::connect(ADDRESS)?;
+    for number in 0..10 {
+        client.write_all(&[number; 100])?;
+        let mut answer = [0; 100];
+        client.read_exact(&mut answer)?;
+        assert_eq!(answer, [number; 100]);
+    }
+    Ok(())
+}
+
+fn several_ask(world: &World) -> io::Result<()> {
+    world.spawn("server", || echo().unwrap());
+    thread::sleep(SECOND);
+    let clients: Vec<_> =
+        (0..3).map(|number| world.spawn(&format!("client {number}"), || ask().unwrap())).collect();
+    clients.into_iter().for_each(|client| client.join().unwrap());
+    Ok(())
+}
+
+#[test]
+fn a_seed_replays_exactly_and_another_does_not() {
+    for seed in 0..50 {
+        let (first, second) = (run(seed, several_ask), run(seed, several_ask));
+        assert!(first.trace.len() > 30);
+        assert_eq!(first, second);
+        assert_ne!(first.trace, run(seed + 1, several_ask).trace);
+    }
+}
+
+#[test]
+fn a_deadlock_says_who_waits_for_what() {
+    let why = failure(1, |world| {
+        world.spawn("server", || {
+            let mut poller = SimPoller::new().unwrap();
+            let listener = TcpListener::bind(ADDRESS).unwrap();
+            poller.add(EventObject::server(listener.as_raw_fd())).unwrap();
+            poller.wait(-1).unwrap();
+            poller.delete(listener.as_raw_fd()).unwrap();
+            poller.wait(-1).unwrap();
+        });
+        thread::sleep(SECOND);
+        TcpStream::connect(ADDRESS)?.read(&mut [0]).map(drop)
+    });
+    assert!(why.starts_with("deadlock"), "{why}");
+    assert!(why.contains("server: waits for events of a poller with nothing registered"), "{why}");
+    assert!(why.contains("main: read 10.0.0.1:49152 to 10.0.0.1:7"), "{why}");
+}
+
+#[test]
+fn a_panic_in_any_thread_fails_the_run() {
+    let in_thread = failure(1, |world| {
+        world.spawn("clumsy", || panic!("ouch"));
+        thread::sleep(SECOND);
+        Ok(())
+    });
+    let in_body = failure(1, |_| panic!("oh"));
+    let in_plan = failure(1, |world| {
+        world.schedule(SECOND, |_| panic!("oops"));
+        thread::sleep(2 * SECOND);
+        Ok(())
+    });
+    assert_eq!(in_thread, "thread `clumsy` panicked: ouch");
+    assert_eq!(in_body, "it panicked: oh");
+    assert_eq!(in_plan, "a plan panicked: oops");
+    let error = failure(1, |_| Err(ErrorKind::NotFound.into()));
+    assert!(error.contains("entity not found"), "{error}");
+}
+
+#[test]
+fn a_thread_that_spins_fails_the_run() {
+    let why = failure(1, |world| {
+        world.spawn("spinner", || {
+            let mut poller = SimPoller::new().unwrap();
+            while poller.wait(0).unwrap().is_empty() {}
+        });
+        world.set_conditions(Conditions::calm());
+        thread::sleep(SECOND);
+        Ok(())
+    });
+    assert!(why.contains("thread `spinner` spins"), "{why}");
+}
+
+#[test]
+fn a_forgotten_client_fails_the_run() {
+    fn forgetful(world: &World) -> io::Result<()> {
+        world.set_conditions(Conditions::calm());
+        world.set_patience(SECOND);
+        world.spawn("server", || {
+            let listener = TcpListener::bind(ADDRESS).unwrap();
+            let mut poller = SimPoller::new().unwrap();
+            let server = EventObject::server(listener.as_raw_fd());
+            poller.add(server.with_mode(Mode::Edge)).unwrap();
+            loop {
+                poller.wait(-1).unwrap();
+                // One for each edge, and two may have come.
+                listener.accept().unwrap();
+            }
+        });
+        thread::sleep(SECOND);
+        let _clients = [TcpStream::connect(ADDRESS)?, TcpStream::connect(ADDRESS)?];
+        thread::sleep(10 * SECOND);
+        Ok(())
+    }
+    // The clients are a round trip apart: only a server that is late meets both.
+    assert_eq!(World::run(0, forgetful).failure, None);
+    let why = failure(0, |world| {
+        world.schedule(SECOND, |world| world.set_patience(SECOND));
+        world.spawn("server", || {
+            let listener = TcpListener::bind(ADDRESS).unwrap();
+            listener.set_nonblocking(true).unwrap();
+            let mut poller = SimPoller::new().unwrap();
+            let server = EventObject::server(listener.as_raw_fd());
+            poller.add(server.with_mode(Mode::Edge)).unwrap();
+            poller.wait(-1).unwrap();
+            thread::sleep(SECOND);
+            let _ = listener.accept();
+            poller.wait(0).unwrap();
+            poller.wait(-1).unwrap();
+        });
+        thread::sleep(SECOND);
+        let _clients = [TcpStream::connect(ADDRESS)?, TcpStream::connect(ADDRESS)?];
+        thread::sleep(100 * SECOND);
+        Ok(())
+    });
+    assert!(why.contains("listener 10.0.0.1:7, 1 in its queue has waited"), "{why}");
+}
+
+#[test]
+fn time_passes_only_while_all_wait() {
+    let outcome = run(3, |world| {
+        world.set_conditions(Conditions::calm());
+        let begin = Instant::now();
+        let sleepers: Vec<_> = (1..=3)
+            .map(|seconds| world.spawn("sleeper", move || thread::sleep(seconds * SECOND)))
+            .collect();
+        sleepers.into_iter().for_each(|sleeper| sleeper.join().unwrap());
+        assert_eq!(begin.elapsed(), 3 * SECOND);
+        Ok(())
+    });
+    assert_eq!(outcome.elapsed, 3 * SECOND);
+}
+
+#[test]
+fn a_timer_and_a_waker_end_a_wait() {
+    for seed in 0..100 {
+        run(seed, |world| {
+            let (waker, timer) = (Arc::new(Waker::new()?), Timer::new()?);
+            let mut poller = SimPoller::new()?;
+            poller.add(EventObject::client(waker.as_raw_fd()).with_token(1))?;
+            poller.add(EventObject::client(timer.as_raw_fd()).with_token(2))?;
+            timer.set_interval(SECOND)?;
+            let begin = Instant::now();
+            assert_eq!(poller.wait(-1)?[0].token, 2);
+            assert!(begin.elapsed() >= SECOND - Duration::from_millis(11));
+            assert!(timer.clear()? >= 1);
+            timer.disarm()?;
+            let other = waker.clone();
+            world.spawn("waker", move || other.wake().unwrap());
+            assert_eq!(poller.wait(-1)?[0].token, 1);
+            waker.clear()?;
+            assert!(poller.wait(0)?.is_empty());
+            Ok(())
+        });
+    }
+}
+
+/// C18: an edge or a oneshot goes to exactly one of the threads that wait on one poller, and a wake ends
+/// one wait.
+#[test]
+fn what_is_reported_once_ends_one_wait_of_a_shared_poller() {
+    for mode in [Mode::Oneshot, Mode::Edge] {
+        let mut first = [0, 0];
+        for seed in 0..200 {
+            run(seed, |world| {
+                world.set_conditions(Conditions::calm());
+                let poller = SimPoller::new()?;
+                let waker = Waker::new()?;
+                poller.add(EventObject::client(waker.as_raw_fd()).with_mode(mode))?;
+                let waiters = [0, 1].map(|_| {
+                    let mut poller = poller.try_clone().unwrap();
+                    world.spawn("waiter", move || {
+                        let count = poller.wait_timeout(Some(10 * SECOND)).unwrap().len();
+                        (count, Instant::now())
+                    })
+                });
+                let begin = Instant::now();
+                thread::sleep(SECOND);
+                waker.wake()?;
+                let ends = waiters.map(|waiter| waiter.join().unwrap());
+                let ends = ends.map(|(count, end)| (count, (end - begin).as_secs()));
+                match ends {
+                    [(1, 1), (0, 10)] => first[0] += 1,
+                    [(0, 10), (1, 1)] => first[1] += 1,
+                    _ => panic!("{ends:?}"),
+                }
+                Ok(())
+            });
+        }
+        assert!(first.iter().all(|count| *count > 20), "{first:?}: the seed does not choose");
+    }
+}
+
+/// Each event has one reader, who re-arms it: whatever was sent is read once.
+#[test]
+fn two_threads_serve_one_poller() {
+    for seed in 0..200 {
+        run(seed, |world| {
+            let poller = SimPoller::new()?;
+            let pairs = [UnixStream::pair()?, UnixStream::pair()?, UnixStream::pair()?];
+            let (mut ours, theirs): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
+            let streams = Arc::new(theirs);
+            let oneshot = |index: usize| {
+                let token = u32::try_from(index).unwrap();
+                let object = EventObject::client(streams[index].as_raw_fd());
+                object.with_token(token).with_mode(Mode::Oneshot)
+            };
+            for (index, stream) in streams.iter().enumerate() {
+                stream.set_nonblocking(true)?;
+                poller.add(oneshot(index))?;
+            }
+            let waiters = [0, 1].map(|_| {
+                let (mut poller, streams) = (poller.try_clone().unwrap(), streams.clone());
+                world.spawn("waiter", move || {
+                    let (mut count, registry) = (0, poller.registry().clone());
+                    loop {
+                        let events = poller.wait_timeout(Some(100 * SECOND)).unwrap();
+                        if events.is_empty() {
+                            return count;
+                        }
+                        for event in events {
+                            let mut stream = &streams[event.token as usize];
+                            // Under a oneshot nobody else reads: a byte is there.
+                            count += stream.read(&mut [0]).unwrap();
+                            let object = EventObject::client(event.fd).with_token(event.token);
+                            registry.modify(object.with_mode(Mode::Oneshot)).unwrap();
+                        }
+                    }
+                })
+            });
+            for _ in 0..10 {
+                ours.iter_mut().try_for_each(|stream| stream.write_all(b"x"))?;
+            }
+            let counts = waiters.map(|waiter| waiter.join().unwrap());
+            assert_eq!(counts.iter().sum::<usize>(), 30, "{counts:?}");
+            Ok(())
+        });
+    }
+}
+
+/// Takes everything as an event loop does, until the last sender is dropped.
+fn receive_all(receiver: &sim::Receiver<u32>) -> io::Result<Vec<u32>> {
+    let mut poller = SimPoller::new()?;
+    poller.add(EventObject::client(receiver.as_raw_fd()).with_token(5).with_mode(Mode::Edge))?;
+    let mut values = Vec::new();
+    while !receiver.is_disconnected() {
+        assert_eq!(poller.wait(-1)?[0].token, 5);
+        values.extend(receiver.try_iter());
+    }
+    Ok(values)
+}
+
+#[test]
+fn a_channel_is_registered_and_its_last_sender_reported() {
+    for seed in 0..200 {
+        run(seed, |world| {
+            let (sender, receiver) = sim::channel()?;
+            for first in [0, 100, 200] {
+                let sender = sender.clone();
+                world.spawn("sender", move || {
+                    for number in first..first + 10 {
+                        sender.send(number).unwrap();
+                    }
+                });
+            }
+            drop(sender);
+            let mut values = receive_all(&receiver)?;
+            values.sort_unstable();
+            let expected = [0, 100, 200].into_iter().flat_map(|first| first..first + 10);
+            assert!(values.iter().copied().eq(expected), "{values:?}");
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn a_full_sync_channel_blocks_a_simulated_thread() {
+    for seed in 0..200 {
+        run(seed, |world| {
+            let (sender, receiver) = sim::sync_channel(2)?;
+            let begin = Instant::now();
+            let sending = world.spawn("sender", move || {
+                (0..5).for_each(|number| sender.send(number).unwrap());
+                begin.elapsed()
+            });
+            thread::sleep(SECOND);
+            assert_eq!(receiver.try_iter().take(2).count(), 2);
+            thread::sleep(SECOND);
+            assert_eq!(receive_all(&receiver)?, [2, 3, 4]);
+            assert!(sending.join().unwrap() >= 2 * SECOND);
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn a_channel_gives_back_what_nobody_will_receive() {
+    let why = failure(1, |_| {
+        let (sender, _receiver) = sim::sync_channel(1)?;
+        sender.send('a').unwrap();
+        assert_eq!(sender.try_send('b'), Err(TrySendError::Full('b')));
+        sender.send('c').unwrap();
+        Ok(())
+    });
+    assert!(why.contains("main: sends to another thread"), "{why}");
+    for seed in 0..50 {
+        run(seed, |world| {
+            let (sender, receiver) = sim::sync_channel(1)?;
+            let blocked = sender.clone();
+            let blocked =
+                world.spawn("sender", move || blocked.send('a').and_then(|()| blocked.send('b')));
+            thread::sleep(SECOND);
+            drop(receiver);
+            assert_eq!(blocked.join().unwrap(), Err(SendError('b')));
+            assert_eq!(sender.try_send('c'), Err(TrySendError::Disconnected('c')));
+            assert_eq!(sim::sync_channel::<u8>(0).unwrap_err().kind(), ErrorKind::InvalidInput);
+            let (sender, _) = sim::channel()?;
+            assert_eq!(sender.send('d'), Err(SendError('d')));
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn a_reset_and_a_stall_are_scripted() {
+    run(1, |world| {
+        world.set_conditions(Conditions::calm());
+        let listener = TcpListener::bind(ADDRESS)?;
+        let mut client = TcpStream::connect(ADDRESS)?;
+        let (mut server, _) = listener.accept()?;
+        let begin = Instant::now();
+        world.stall(&client, 10 * SECOND);
+        client.write_all(b"late")?;
+        server.read_exact(&mut [0; 4])?;
+        assert_eq!(begin.elapsed(), 10 * SECOND);
+        world.reset(&server);
+        assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        assert_eq!(server.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_reset_is_scripted_at_a_byte() {
+    for count in [0, 1, 7, 150, 200] {
+        run(1, |world| {
+            world.set_conditions(Conditions { fragments: true, ..Conditions::calm() });
+            let listener = TcpListener::bind(ADDRESS)?;
+            let mut client = TcpStream::connect(ADDRESS)?;
+            let (mut server, _) = listener.accept()?;
+            world.reset_after(&client, count);
+            client.write_all(&[1; 100])?;
+            client.write_all(&[2; 100])?;
+            let mut taken = Vec::new();
+            let error = server.read_to_end(&mut taken).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+            assert_eq!(taken, [[1; 100], [2; 100]].concat()[..count]);
+            assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn a_refusal_is_scripted_at_a_time() {
+    run(1, |world| {
+        world.set_conditions(Conditions::calm());
+        let _listener = TcpListener::bind(ADDRESS)?;
+        world.schedule(SECOND, |world| world.refuse(ADDRESS.parse().unwrap(), 2));
+        let connect = || TcpStream::connect(ADDRESS).map(drop).map_err(|error| error.kind());
+        assert_eq!(connect(), Ok(()));
+        thread::sleep(SECOND);
+        assert_eq!(connect(), Err(ErrorKind::ConnectionRefused));
+        assert_eq!(connect(), Err(ErrorKind::ConnectionRefused));
+        assert_eq!(connect(), Ok(()));
+        Ok(())
+    });
+}
+
+#[test]
+fn whatever_opens_a_descriptor_fails_at_the_limit() {
+    fn is_over<T>(result: io::Result<T>) {
+        let error = result.err().expect("no descriptor is left");
+        assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
+    }
+    run(1, |world| {
+        world.set_conditions(Conditions::calm());
+        let listener = TcpListener::bind(ADDRESS)?;
+        listener.set_nonblocking(true)?;
+        let poller = SimPoller::new()?;
+        assert_eq!(world.descriptors(), 2);
+        world.set_descriptor_limit(2);
+        // Before it looks whether anybody waits.
+        is_over(listener.accept());
+        is_over(listener.try_clone());
+        is_over(TcpListener::bind("10.0.0.1:8"));
+        is_over(TcpStream::connect(ADDRESS));
+        is_over(sim::socket2::Socket::new(Domain::IPV4, Type::STREAM, None));
+        is_over(UnixStream::pair());
+        is_over(SimPoller::new());
+        is_over(Waker::new());
+        is_over(Timer::new());
+        is_over(sim::channel::<u8>());
+        is_over(sim::sync_channel::<u8>(1));
+        // As a clone of a real one, it takes no descriptor.
+        drop(poller.try_clone()?);
+        world.set_descriptor_limit(3);
+        is_over(UnixStream::pair());
+        let waker = Waker::new()?;
+        is_over(Timer::new());
+        drop(waker);
+        drop(Timer::new()?);
+        drop(poller);
+        assert_eq!(world.descriptors(), 1);
+        UnixStream::pair().map(drop)
+    });
+}
+
+/// As `graceful_shutdown` has to do it: who came while there was no descriptor is served later.
+#[test]
+fn who_queues_while_there_is_no_descriptor_is_accepted_once_there_is_one() {
+    for seed in 0..100 {
+        let outcome = run(seed, |world| {
+            world.set_conditions(Conditions::calm());
+            let client = sim::socket2::Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            let listener = TcpListener::bind(ADDRESS)?;
+            listener.set_nonblocking(true)?;
+            let mut poller = SimPoller::new()?;
+            poller.add(EventObject::server(listener.as_raw_fd()).with_mode(Mode::Edge))?;
+            world.set_descriptor_limit(world.descriptors());
+            world.schedule(5 * SECOND, |world| world.set_descriptor_limit(usize::MAX));
+            client.connect(&ADDRESS.parse::<SocketAddr>().unwrap().into())?;
+            assert_eq!(poller.wait(-1)?.len(), 1);
+            let error = listener.accept().unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
+            // The edge is over.
+            while poller.wait_timeout(Some(SECOND))?.is_empty() && listener.accept().is_err() {}
+            Ok(())
+        });
+        assert_eq!(outcome.elapsed.as_secs(), 5);
+    }
+}
+
+#[test]
+fn a_full_queue_makes_clients_knock_again() {
+    let outcome = run(1, |world| {
+        world.set_conditions(Conditions::calm());
+        let listener = TcpListener::bind(ADDRESS)?;
+        sim::socket2::SockRef::from(&listener).listen(1)?;
+        let clients: Vec<_> = (0..4)
+            .map(|_| world.spawn("client", || TcpStream::connect(ADDRESS).map(drop).unwrap()))
+            .collect();
+        for _ in 0..4 {
+            thread::sleep(SECOND / 2);
+            listener.accept()?;
+        }
+        clients.into_iter().for_each(|client| client.join().unwrap());
+        Ok(())
+    });
+    assert!(outcome.elapsed > SECOND, "{:?}", outcome.elapsed);
+}
+
+#[test]
+fn a_check_names_the_first_seed_that_fails_and_replays_it() {
+    let ran = Arc::new(AtomicU64::new(0));
+    let count = ran.clone();
+    let result = panic::catch_unwind(move || {
+        sim::check(10_000, move |world| {
+            count.fetch_add(1, Ordering::Relaxed);
+            several_ask(world)?;
+            assert!(world.seed() < 77, "too large");
+            Ok(())
+        });
+    });
+    let why = *result.unwrap_err().downcast::<String>().unwrap();
+    assert!(why.starts_with("seed 77 fails: it panicked: too large"), "{why}");
+    assert!(why.contains("it replays exactly") && why.contains("POLLIO_SEED=77"), "{why}");
+    assert!(ran.load(Ordering::Relaxed) < 1_000);
+}
+
+#[test]
+fn a_check_notices_what_does_not_replay() {
+    let runs = Arc::new(AtomicU64::new(0));
+    let result = panic::catch_unwind(move || {
+        sim::check(1, move |_| {
+            thread::sleep(SECOND * u32::try_from(runs.fetch_add(1, Ordering::Relaxed)).unwrap());
+            Err(ErrorKind::Other.into())
+        });
+    });
+    let why = *result.unwrap_err().downcast::<String>().unwrap();
+    assert!(why.contains("does not replay"), "{why}");
+}
+
+/// C16: through whatever std's own are registered.
+#[test]
+fn a_simulated_source_is_registered_through_any_pointer() {
+    fn register<T: AsFd>(registry: &Registry, source: T) -> Registered<T> {
+        let fd = source.as_fd().as_raw_fd();
+        let source = Registered::new(registry, source, EventObject::client).unwrap();
+        assert_eq!((source.as_raw_fd(), source.as_fd().as_raw_fd()), (fd, fd));
+        source
+    }
+    run(1, |_| {
+        let mut poller = SimPoller::new()?;
+        let registry = poller.registry().clone();
+        let (mut near, far) = UnixStream::pair()?;
+        (&far).write_all(b"x")?;
+        let _ = register(&registry, &near);
+        let _ = register(&registry, &mut near);
+        let near = register(&registry, Box::new(near)).into_inner();
+        let near = register(&registry, Rc::new(*near)).into_inner();
+        assert!(poller.wait(0)?.is_empty());
+
+        let near = Arc::new(Rc::into_inner(near).unwrap());
+        let registered = register(&registry, Arc::clone(&near));
+        assert_eq!(poller.wait(-1)?[0].fd, near.as_raw_fd());
+        assert_eq!((&*near).read(&mut [0; 2])?, 1);
+        let _ = register(SimPoller::new()?.registry(), &registered);
+        drop(registered);
+        (&far).write_all(b"x")?;
+        assert!(poller.wait(0)?.is_empty());
+
+        let mut near =
+            Registered::new(&registry, Arc::into_inner(near).unwrap(), EventObject::client)?;
+        assert_eq!(poller.wait(-1)?[0].fd, near.as_raw_fd());
+        assert_eq!((near.read(&mut [0; 2])?, (&near).write(b"yz")?), (1, 2));
+        assert_eq!((&far).read(&mut [0; 4])?, 2);
+        Ok(())
+    });
+}
