@@ -95,7 +95,7 @@ fn serve(address: &str) -> io::Result<()> {
 
     let mut poller = OsPoller::new()?;
     poller.add(EventObject::server(listener.as_raw_fd()).with_mode(Mode::Edge))?;
-    poller.add(EventObject::client(signals.as_raw_fd()))?;
+    poller.add(EventObject::new(signals.as_raw_fd()))?;
     writeln!(io::stdout(), "listening on {}", listener.local_addr()?)?;
 
     let registry = poller.registry().clone();

@@ -89,7 +89,7 @@ fn supervise(delay: Duration, commands: Vec<OsString>) -> io::Result<()> {
     pipe::register(SIGTERM, signal_writer)?;
     let mut poller = OsPoller::new()?;
     let registry = poller.registry().clone();
-    registry.add(EventObject::client(signals.as_raw_fd()))?;
+    registry.add(EventObject::new(signals.as_raw_fd()))?;
     let services = (0..).zip(commands);
     let services = services.map(|(token, command)| Service::new(command, token, &registry));
     let mut services = services.collect::<io::Result<Vec<_>>>()?;
@@ -141,7 +141,7 @@ impl Service {
     fn new(command: OsString, token: u32, registry: &Registry) -> io::Result<Self> {
         let timer = Timer::new()?;
         timer.set(Duration::ZERO)?;
-        registry.add(EventObject::client(timer.as_raw_fd()).with_token(token))?;
+        registry.add(EventObject::new(timer.as_raw_fd()).with_token(token))?;
         Ok(Self { command, token, timer, process: None })
     }
 

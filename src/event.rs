@@ -33,7 +33,7 @@ use crate::readiness::Readiness;
 /// }
 /// # Ok::<(), std::io::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Event {
     /// The descriptor.
     pub fd: RawFd,

@@ -22,7 +22,8 @@ use crate::interest::{Interest, Mode};
 ///     .with_token(42);
 /// assert_eq!((object.fd, object.token), (5, 42));
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[must_use = "it registers nothing until it is added to a poller"]
 pub struct EventObject {
     /// The descriptor.
     pub fd: RawFd,
@@ -50,20 +51,17 @@ pub enum EventKind {
 
 impl EventObject {
     /// A registration of `fd` in the role of a listening socket: readable, level, token 0.
-    #[must_use]
     pub const fn server(fd: RawFd) -> Self {
         Self { kind: EventKind::Server, ..Self::new(fd) }
     }
 
     /// A registration of `fd` in the role of a connection: readable, level, token 0.
-    #[must_use]
     pub const fn client(fd: RawFd) -> Self {
         Self::new(fd)
     }
 
-    /// A registration of `fd`, which is neither: a timer, a pipe, a waker. Readable, level, token 0. Its kind
-    /// is [`Client`](EventKind::Client).
-    #[must_use]
+    /// A registration of `fd` that is neither: a timer, a pipe, another poller. It is readable, level, token 0,
+    /// and its kind is [`Client`](EventKind::Client).
     pub const fn new(fd: RawFd) -> Self {
         Self {
             fd,
@@ -76,19 +74,16 @@ impl EventObject {
     }
 
     /// The same registration with another interest.
-    #[must_use]
     pub const fn with_interest(self, interest: Interest) -> Self {
         Self { interest, ..self }
     }
 
     /// The same registration, reported as often as `mode` says.
-    #[must_use]
     pub const fn with_mode(self, mode: Mode) -> Self {
         Self { mode, ..self }
     }
 
     /// The same registration with another [`token`](Self::token).
-    #[must_use]
     pub const fn with_token(self, token: u32) -> Self {
         Self { token, ..self }
     }
@@ -102,7 +97,6 @@ impl EventObject {
     /// level or edge. With priority or a oneshot mode, `add` is `InvalidInput`; a later `modify` always is.
     /// A half-close is reported as readable, without [`is_read_closed`](crate::Event::is_read_closed). It
     /// does not balance the load; see the [guide](crate::guide#listening-sockets).
-    #[must_use]
     pub const fn exclusive(self) -> Self {
         Self { exclusive: true, ..self }
     }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,8 +32,8 @@ use crate::{Backend, Event, EventKind, Poller, Readiness, Registry};
 /// ```
 ///
 /// You can move it to another thread, but only one thread at a time can wait on it: it is `Send`, not
-/// `Sync`. Its [`registry`](Poller::registry) is both, and [`try_clone`](Self::try_clone) creates
-/// another handle for another thread.
+/// `Sync`, so that a backend may keep state in it without atomics. Its [`registry`](Poller::registry) is
+/// both, and [`try_clone`](Self::try_clone) creates another handle for another thread.
 ///
 /// It is itself a descriptor, which is readable while one of those that it watches is ready. So you can
 /// register it with another poller.
@@ -52,7 +53,7 @@ pub struct OsPoller {
     /// # fn is_sync<T: Sync>() {}
     /// is_sync::<pollio::OsPoller>();
     /// ```
-    not_sync: PhantomData<Cell<()>>,
+    not_sync: PhantomData<AssertUnwindSafe<Cell<()>>>,
 }
 
 /// How many events one wait takes at the most.

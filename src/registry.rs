@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::os::fd::RawFd;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 
 use crate::object::EventObject;
@@ -104,6 +105,11 @@ impl Registry {
         self.backend.delete(fd)
     }
 }
+
+// What a panic leaves behind, other threads can see as well: a backend is `Sync`. So it has to keep its state
+// consistent anyway, and `Backend` need not demand that it is `RefUnwindSafe`.
+impl UnwindSafe for Registry {}
+impl RefUnwindSafe for Registry {}
 
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

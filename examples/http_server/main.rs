@@ -163,7 +163,7 @@ impl Worker {
         let (poller, timer) = (OsPoller::new()?, Timer::new()?);
         let server = EventObject::server(listener.as_raw_fd()).with_mode(Mode::Edge);
         poller.add(if is_shared { server.exclusive() } else { server })?;
-        poller.add(EventObject::client(timer.as_raw_fd()))?;
+        poller.add(EventObject::new(timer.as_raw_fd()))?;
         timer.set_interval(Duration::from_secs(1))?;
         Ok(Self { poller, listener, timer })
     }

@@ -38,7 +38,7 @@ use crate::sys::ChildFd;
 /// let exit = ChildExit::new(&process)?;
 /// let registry = poller.registry();
 /// let exit = Registered::new(registry, exit, |fd| {
-///     EventObject::client(fd).with_token(1)
+///     EventObject::new(fd).with_token(1)
 /// })?;
 ///
 /// assert_eq!(poller.wait(-1)?[0].token, 1);

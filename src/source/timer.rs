@@ -29,7 +29,7 @@ use crate::sys::TimerFd;
 ///
 /// let mut poller = OsPoller::new()?;
 /// let timer = Timer::new()?;
-/// let object = EventObject::client(timer.as_raw_fd());
+/// let object = EventObject::new(timer.as_raw_fd());
 /// poller.add(object.with_token(3))?;
 ///
 /// timer.set(Duration::from_millis(1))?;

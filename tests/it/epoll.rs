@@ -75,10 +75,10 @@ fn files_cannot_be_watched() {
 #[test]
 fn pollers_cannot_watch_each_other_in_a_circle() {
     let (outer, inner) = (OsPoller::new().unwrap(), OsPoller::new().unwrap());
-    let itself = outer.add(EventObject::client(outer.as_raw_fd())).unwrap_err();
+    let itself = outer.add(EventObject::new(outer.as_raw_fd())).unwrap_err();
     assert_eq!(itself.kind(), ErrorKind::InvalidInput);
-    outer.add(EventObject::client(inner.as_raw_fd())).unwrap();
-    let circle = inner.add(EventObject::client(outer.as_raw_fd())).unwrap_err();
+    outer.add(EventObject::new(inner.as_raw_fd())).unwrap();
+    let circle = inner.add(EventObject::new(outer.as_raw_fd())).unwrap_err();
     assert_eq!(circle.raw_os_error(), Some(Errno::ELOOP as i32));
 }
 

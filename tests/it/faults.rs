@@ -531,7 +531,7 @@ fn a_forked_child_sets_the_timer_of_its_parent() {
     in_subprocess!(|| {
         let timer = Timer::new().unwrap();
         let mut poller = OsPoller::new().unwrap();
-        poller.add(EventObject::client(timer.as_raw_fd())).unwrap();
+        poller.add(EventObject::new(timer.as_raw_fd())).unwrap();
         expect_to_end_well(forked(|| timer.set(Duration::ZERO).is_ok()));
         poller.expect_one();
         expect_to_end_well(forked(|| timer.clear().is_ok_and(|expirations| expirations == 1)));
@@ -559,7 +559,7 @@ fn a_traced_child_is_reported_before_it_can_be_reaped() {
         });
         is_ready.read_exact(&mut [0]).unwrap();
         let exit = ChildExit::from_pid(child.as_raw().unsigned_abs()).unwrap();
-        let object = EventObject::client(exit.as_raw_fd());
+        let object = EventObject::new(exit.as_raw_fd());
         let [mut level, mut edge, mut oneshot] =
             [Mode::Level, Mode::Edge, Mode::Oneshot].map(|mode| {
                 let poller = OsPoller::new().unwrap();
@@ -606,7 +606,7 @@ fn a_child_that_is_reaped_before_it_is_deleted_is_reported_once_more() {
 
         let child = forked(|| true);
         let exit = ChildExit::from_pid(child.as_raw().unsigned_abs()).unwrap();
-        let object = EventObject::client(exit.as_raw_fd());
+        let object = EventObject::new(exit.as_raw_fd());
         let [mut edge, mut none, mut deleted] =
             [object.with_mode(Mode::Edge), object.with_interest(Interest::NONE), object].map(
                 |object| {

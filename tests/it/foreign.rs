@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -112,6 +113,18 @@ fn a_backend_from_elsewhere_takes_registered_sources() {
 }
 
 /// As its source is.
+/// So that `catch_unwind` around a handler of events needs no `AssertUnwindSafe`.
+#[test]
+fn what_a_loop_holds_is_unwind_safe() {
+    fn is_unwind_safe<T: UnwindSafe + RefUnwindSafe>() {}
+    is_unwind_safe::<pollio::OsPoller>();
+    // Over kqueue, which here is a model.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    is_unwind_safe::<crate::os_poller::OsPoller>();
+    is_unwind_safe::<Registry>();
+    is_unwind_safe::<Registered<TcpStream>>();
+}
+
 #[test]
 fn a_registered_source_is_send_and_sync() {
     fn is_send_and_sync<T: Send + Sync>() {}

@@ -111,7 +111,7 @@ fn a_poller_spins_until_it_catches_nothing() {
 fn a_poller_that_catches_events_spins_on() {
     let calls = trace(this_test!(), || {
         let (mut poller, timer) = (OsPoller::new().unwrap(), Timer::new().unwrap());
-        poller.add(EventObject::client(timer.as_raw_fd())).unwrap();
+        poller.add(EventObject::new(timer.as_raw_fd())).unwrap();
         poller.set_spin(Duration::from_secs(3_600));
         trace_from_here();
         for _ in 0..3 {

@@ -195,7 +195,7 @@ fn a_timer_and_a_waker_end_a_wait() {
             let (waker, timer) = (Arc::new(Waker::new()?), Timer::new()?);
             let mut poller = SimPoller::new()?;
             poller.add(EventObject::client(waker.as_raw_fd()).with_token(1))?;
-            poller.add(EventObject::client(timer.as_raw_fd()).with_token(2))?;
+            poller.add(EventObject::new(timer.as_raw_fd()).with_token(2))?;
             timer.set_interval(SECOND)?;
             let begin = Instant::now();
             assert_eq!(poller.wait(-1)?[0].token, 2);

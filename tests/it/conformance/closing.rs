@@ -211,7 +211,7 @@ fn shut_down<P: Poller>(near: &OwnedFd, how: Shutdown) -> P {
 pub(crate) fn a_pipe_without_a_writer_is_read_closed<P: Poller>() {
     let (mut reader, mut writer) = pipe();
     let mut poller = P::new().unwrap();
-    poller.add(EventObject::client(reader.as_raw_fd())).unwrap();
+    poller.add(EventObject::new(reader.as_raw_fd())).unwrap();
     writer.write_all(b"x").unwrap();
     let event = poller.expect_one();
     assert!(event.is_readable() && !event.is_read_closed());

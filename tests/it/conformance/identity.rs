@@ -91,7 +91,7 @@ pub(crate) fn a_poller_watches_another_poller<P: Poller + AsFd + AsRawFd>() {
     let (mut outer, mut inner) = (P::new().unwrap(), P::new().unwrap());
     inner.add(EventObject::client(near.as_raw_fd()).with_token(1)).unwrap();
     assert_eq!(inner.as_fd().as_raw_fd(), inner.as_raw_fd());
-    outer.add(EventObject::client(inner.as_raw_fd()).with_token(2)).unwrap();
+    outer.add(EventObject::new(inner.as_raw_fd()).with_token(2)).unwrap();
     outer.expect_none();
     far.write_all(b"x").unwrap();
     let event = outer.expect_one();

@@ -71,7 +71,7 @@ pub(crate) fn a_broken_pipe_is_refused_or_reported<P: Poller + On>() {
 pub(crate) fn a_refused_add_leaves_nothing_registered<P: Poller + AsRawFd + On>() {
     let (near, mut far) = pair();
     let (mut outer, inner) = (P::new().unwrap(), P::new().unwrap());
-    let object = EventObject::client(inner.as_raw_fd());
+    let object = EventObject::new(inner.as_raw_fd());
     let both = object.with_interest(Interest::BOTH);
     let errno = match P::KERNEL {
         Kernel::NetBsd => Errno::EPERM,

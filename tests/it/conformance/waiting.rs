@@ -289,7 +289,7 @@ fn under_signals<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -
     catch_signals(count_signal);
     let timer = Timer::new().unwrap();
     let mut poller = OsPoller::new().unwrap();
-    poller.add(EventObject::client(timer.as_raw_fd())).unwrap();
+    poller.add(EventObject::new(timer.as_raw_fd())).unwrap();
     timer.set_interval(MS / 10).unwrap();
     let thread = thread::spawn(body);
     while !thread.is_finished() {

@@ -125,7 +125,7 @@ fn a_terminal_is_readable_by_the_line() {
     let pty = openpty(None, None).unwrap();
     let (mut user, mut terminal) = (File::from(pty.master), File::from(pty.slave));
     let mut poller = OsPoller::new().unwrap();
-    poller.add(EventObject::client(terminal.as_raw_fd())).unwrap();
+    poller.add(EventObject::new(terminal.as_raw_fd())).unwrap();
     user.write_all(b"half").unwrap();
     poller.expect_none();
     user.write_all(b" a line\n").unwrap();

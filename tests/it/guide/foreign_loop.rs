@@ -50,7 +50,7 @@ fn an_edge_triggered_loop_must_wait_until_nothing_is_returned() {
         inner.add(EventObject::client(near.as_raw_fd()).with_mode(Mode::Edge)).unwrap();
     }
     let mut outer = OsPoller::new().unwrap();
-    outer.add(EventObject::client(inner.as_raw_fd()).with_mode(Mode::Edge)).unwrap();
+    outer.add(EventObject::new(inner.as_raw_fd()).with_mode(Mode::Edge)).unwrap();
     for (_, far) in &pairs {
         (&*far).write_all(b"x").unwrap();
     }

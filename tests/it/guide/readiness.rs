@@ -130,7 +130,7 @@ fn a_fifo_without_a_writer_may_get_another() {
     let mut reader = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(&path).unwrap();
     let write = || OpenOptions::new().write(true).open(&path).unwrap();
     let mut poller = OsPoller::new().unwrap();
-    poller.add(EventObject::client(reader.as_raw_fd())).unwrap();
+    poller.add(EventObject::new(reader.as_raw_fd())).unwrap();
     drop(write());
     assert!(poller.expect_one().is_read_closed());
     assert_eq!(reader.read(&mut [0]).unwrap(), 0);
@@ -223,7 +223,7 @@ fn an_edge_of_an_interval_needs_a_clear() {
     let timer = Timer::new().unwrap();
     timer.set_interval(Duration::from_millis(2)).unwrap();
     let mut poller = OsPoller::new().unwrap();
-    poller.add(EventObject::client(timer.as_raw_fd()).with_mode(Mode::Edge)).unwrap();
+    poller.add(EventObject::new(timer.as_raw_fd()).with_mode(Mode::Edge)).unwrap();
     for _ in 0..3 {
         poller.expect_one();
         poller.expect_none();

@@ -31,7 +31,7 @@ fn it_is_readable_once_the_process_has_ended() {
         let mut process = spawn(7);
         let child = ChildExit::new(&process).unwrap();
         let mut poller = AnyPoller::new().unwrap();
-        poller.add(EventObject::client(child.as_raw_fd()).with_mode(mode).with_token(9)).unwrap();
+        poller.add(EventObject::new(child.as_raw_fd()).with_mode(mode).with_token(9)).unwrap();
         poller.expect_none();
         end(&mut process);
         let event = poller.expect_one();
@@ -46,7 +46,7 @@ fn it_stays_readable_until_the_process_is_reaped() {
     let mut process = spawn(0);
     let child = ChildExit::new(&process).unwrap();
     let mut poller = AnyPoller::new().unwrap();
-    poller.add(EventObject::client(child.as_raw_fd())).unwrap();
+    poller.add(EventObject::new(child.as_raw_fd())).unwrap();
     end(&mut process);
     for _ in 0..3 {
         assert!(poller.expect_one().is_readable());
@@ -65,7 +65,7 @@ fn a_process_that_has_ended_already_is_reported() {
 
     let child = ChildExit::new(&process).unwrap();
     let mut poller = AnyPoller::new().unwrap();
-    poller.add(EventObject::client(child.as_raw_fd())).unwrap();
+    poller.add(EventObject::new(child.as_raw_fd())).unwrap();
     for _ in 0..3 {
         assert!(poller.expect_one().is_readable());
     }
@@ -77,7 +77,7 @@ fn a_process_that_was_killed_is_reported() {
     let mut process = spawn(0);
     let child = ChildExit::new(&process).unwrap();
     let mut poller = AnyPoller::new().unwrap();
-    poller.add(EventObject::client(child.as_raw_fd())).unwrap();
+    poller.add(EventObject::new(child.as_raw_fd())).unwrap();
     process.kill().unwrap();
     poller.expect_one();
     assert_eq!(process.wait().unwrap().signal(), Some(9));
@@ -88,7 +88,7 @@ fn a_stop_is_no_end() {
     let mut process = spawn(0);
     let child = ChildExit::new(&process).unwrap();
     let mut poller = AnyPoller::new().unwrap();
-    poller.add(EventObject::client(child.as_raw_fd())).unwrap();
+    poller.add(EventObject::new(child.as_raw_fd())).unwrap();
     let signal = |signal: &str| {
         let pid = process.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
@@ -117,7 +117,7 @@ fn children_are_distinguished() {
     let children: Vec<_> = processes.iter().map(|child| ChildExit::new(child).unwrap()).collect();
     let mut poller = AnyPoller::new().unwrap();
     for (token, child) in (0..).zip(&children) {
-        let object = EventObject::client(child.as_raw_fd()).with_token(token);
+        let object = EventObject::new(child.as_raw_fd()).with_token(token);
         poller.add(object.with_mode(Mode::Oneshot)).unwrap();
     }
     for (status, process) in (0..10).zip(&mut processes).rev() {
@@ -132,7 +132,7 @@ fn an_end_ends_a_blocked_wait() {
     let mut process = spawn(0);
     let child = ChildExit::new(&process).unwrap();
     let mut poller = AnyPoller::new().unwrap();
-    poller.add(EventObject::client(child.as_raw_fd())).unwrap();
+    poller.add(EventObject::new(child.as_raw_fd())).unwrap();
     thread::scope(|scope| {
         scope.spawn(|| {
             thread::sleep(Duration::from_millis(50));
@@ -196,7 +196,7 @@ fn a_child_is_watched_by_its_number() {
     let mut process = subprocess::spawn(&mut Command::new("true"));
     let child = ChildExit::from_pid(process.id()).unwrap();
     let mut poller = AnyPoller::new().unwrap();
-    poller.add(EventObject::client(child.as_raw_fd()).with_token(7)).unwrap();
+    poller.add(EventObject::new(child.as_raw_fd()).with_token(7)).unwrap();
     assert_eq!(poller.expect_one().token, 7);
     assert!(process.wait().unwrap().success());
 }

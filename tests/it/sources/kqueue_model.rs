@@ -76,7 +76,7 @@ fn a_process_that_is_about_to_end_is_reported_and_wait_reaps_it() {
     kevent::fail_next_proc(Errno::ESRCH);
     let child = ChildExit::new(&process).unwrap();
     let mut poller = AnyPoller::new().unwrap();
-    poller.add(EventObject::client(child.as_raw_fd())).unwrap();
+    poller.add(EventObject::new(child.as_raw_fd())).unwrap();
     for _ in 0..3 {
         poller.expect_one();
     }

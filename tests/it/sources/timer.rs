@@ -22,7 +22,7 @@ const HOUR: Duration = Duration::from_secs(3_600);
 fn watched(mode: Mode) -> (AnyPoller, Timer) {
     let poller = AnyPoller::new().unwrap();
     let timer = Timer::new().unwrap();
-    poller.add(EventObject::client(timer.as_raw_fd()).with_mode(mode)).unwrap();
+    poller.add(EventObject::new(timer.as_raw_fd()).with_mode(mode)).unwrap();
     (poller, timer)
 }
 
@@ -221,7 +221,7 @@ fn setting_it_ends_a_blocked_wait() {
 #[test]
 fn it_can_be_registered_without_interest() {
     let (mut poller, timer) = watched(Mode::Level);
-    let object = EventObject::client(timer.as_raw_fd());
+    let object = EventObject::new(timer.as_raw_fd());
     poller.modify(object.with_interest(Interest::NONE)).unwrap();
     timer.set(MS).unwrap();
     poller.expect_none();
@@ -236,7 +236,7 @@ fn timers_go_off_in_their_own_time() {
     let after = |token: u32| (5 - token) * 20 * MS;
     let start = Instant::now();
     for (token, timer) in (0..).zip(&timers) {
-        let object = EventObject::client(timer.as_raw_fd());
+        let object = EventObject::new(timer.as_raw_fd());
         poller.add(object.with_token(token).with_mode(Mode::Edge)).unwrap();
         timer.set(after(token)).unwrap();
     }
@@ -261,7 +261,7 @@ fn without_room_for_its_descriptors_no_timer_is_half_made() {
             Ok(timer)
         });
         let mut poller = AnyPoller::new().unwrap();
-        poller.add(EventObject::client(timer.as_raw_fd())).unwrap();
+        poller.add(EventObject::new(timer.as_raw_fd())).unwrap();
         poller.expect_one();
     });
 }
@@ -296,7 +296,7 @@ fn a_timer_of_the_boot_clock_goes_off_like_the_other() {
         }
     };
     let mut poller = AnyPoller::new().unwrap();
-    poller.add(EventObject::client(timer.as_raw_fd())).unwrap();
+    poller.add(EventObject::new(timer.as_raw_fd())).unwrap();
     poller.expect_none();
     for after in [Duration::ZERO, Duration::from_nanos(1_500_001), 20 * MS] {
         let start = Instant::now();
