@@ -11,8 +11,14 @@ use std::{env, fs};
 const GUIDE: &str = "../src/guide.md";
 
 /// Samples of the guide: the file that each becomes, and an item in it.
-const SAMPLES: [(&str, &str); 2] =
-    [("listener.rs", "struct Listener {"), ("timeouts.rs", "struct Timeouts {")];
+const SAMPLES: [(&str, &str); 6] = [
+    ("connecting.rs", "fn is_connected("),
+    ("expiring.rs", "fn expire("),
+    ("line_writer.rs", "fn line_writer("),
+    ("listener.rs", "struct Listener {"),
+    ("output.rs", "fn output("),
+    ("timeouts.rs", "struct Timeouts {"),
+];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

@@ -324,7 +324,7 @@ fn a_poller_that_is_closed_while_it_waits_is_bad_at_the_next_wait() {
 /// A child has only this thread. What another one was doing stays half done in it, such as a lock,
 /// so the test must be [alone](in_subprocess!): then the only other one sleeps until the test is over.
 #[expect(unsafe_code, reason = "a fork is safe next to threads that sleep, which no type says")]
-fn forked(body: impl FnOnce() -> bool) -> Pid {
+pub(crate) fn forked(body: impl FnOnce() -> bool) -> Pid {
     // SAFETY: no other thread of this process is in the middle of anything.
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
@@ -345,7 +345,7 @@ fn gate() -> (File, File) {
 }
 
 #[track_caller]
-fn expect_to_end_well(child: Pid) {
+pub(crate) fn expect_to_end_well(child: Pid) {
     assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
 }
 
@@ -640,11 +640,11 @@ fn open_tun() -> File {
 fn a_device_that_was_not_set_up_is_an_error_at_every_wait() {
     let tun = open_tun();
     let mut poller = OsPoller::new().unwrap();
-    poller.add(EventObject::client(tun.as_raw_fd())).unwrap();
+    poller.add(EventObject::new(tun.as_raw_fd())).unwrap();
     for _ in 0..1_000 {
         assert!(poller.expect_one().is_error());
     }
-    poller.modify(EventObject::client(tun.as_raw_fd()).with_mode(Mode::Edge)).unwrap();
+    poller.modify(EventObject::new(tun.as_raw_fd()).with_mode(Mode::Edge)).unwrap();
     assert!(poller.expect_one().is_error());
     poller.expect_none();
 }
@@ -674,7 +674,7 @@ fn set_up(tun: BorrowedFd<'_>) {
 fn a_device_that_was_added_before_it_was_set_up_is_silent_until_it_is_added_again() {
     in_subprocess!(|| {
         let tun = open_tun();
-        let object = EventObject::client(tun.as_raw_fd()).with_interest(Interest::WRITABLE);
+        let object = EventObject::new(tun.as_raw_fd()).with_interest(Interest::WRITABLE);
         let mut poller = OsPoller::new().unwrap();
         poller.add(object.with_mode(Mode::Edge)).unwrap();
         assert!(poller.expect_one().is_error());

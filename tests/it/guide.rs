@@ -3,7 +3,11 @@
 mod blocking;
 mod connecting;
 mod edges;
+mod expiring;
 mod foreign_loop;
+mod line_writer;
 mod listening;
+mod output;
 mod readiness;
+mod signals;
 mod timeouts;

@@ -1,14 +1,15 @@
 //! The section "Connecting without blocking".
 
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::fd::AsRawFd;
+use std::net::{Ipv4Addr, TcpListener};
 
 use nix::errno::Errno;
-use pollio::{EventObject, Interest, OsPoller, Poller};
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::SockAddr;
 
 use crate::expect::Expect;
+
+// As it stands in `src/guide.md`, with its imports: the build script takes it from there.
+include!(concat!(env!("OUT_DIR"), "/connecting.rs"));
 
 fn is_writable(socket: &Socket) -> EventObject {
     EventObject::client(socket.as_raw_fd()).with_interest(Interest::WRITABLE)
@@ -47,6 +48,43 @@ fn the_error_of_a_refused_connection_is_taken_once() {
     let error = socket.take_error().unwrap().unwrap();
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
     assert!(socket.take_error().unwrap().is_none());
+}
+
+/// As happens by chance to one that connects to a free port of this machine: here it takes the port before.
+#[test]
+fn a_socket_that_connects_to_itself_counts_as_refused() {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let error = socket.connect(&socket.local_addr().unwrap()).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(Errno::EINPROGRESS as i32));
+    let mut poller = OsPoller::new().unwrap();
+    poller.add(is_writable(&socket)).unwrap();
+    assert!(!poller.expect_one().is_error());
+    let stream = socket.into();
+    let error = is_connected(&stream, poller.registry(), 0).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+}
+
+/// A listener whose queue is full drops the attempts of others.
+#[test]
+fn an_attempt_that_goes_on_is_not_connected() {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    socket.listen(0).unwrap();
+    let listener = TcpListener::from(socket);
+    let address = listener.local_addr().unwrap();
+    let _first = TcpStream::connect(address).unwrap();
+    let mut poller = OsPoller::new().unwrap();
+    let stream = connect(address, poller.registry(), 1).unwrap();
+    poller.expect_none();
+    let error = is_connected(&stream, poller.registry(), 1).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotConnected);
+
+    listener.accept().unwrap();
+    assert!(poller.expect_one().is_writable());
+    is_connected(&stream, poller.registry(), 1).unwrap();
+    poller.expect_none();
 }
 
 /// So there is nothing to wait for: it is not in progress.

@@ -1,0 +1,69 @@
+//! The section "Signals": what a signalfd reports, and to whom.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::thread;
+
+use nix::sys::signal::{SigSet, Signal, raise};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use pollio::{EventObject, OsPoller, Poller};
+
+use crate::expect::Expect;
+use crate::faults::{expect_to_end_well, forked};
+use crate::subprocess::in_subprocess;
+
+/// A signalfd for a signal that this thread blocks from now on, and threads that it spawns.
+fn signal_fd() -> (SignalFd, EventObject) {
+    let signals = SigSet::from_iter([Signal::SIGUSR1]);
+    signals.thread_block().unwrap();
+    let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+    let signal_fd = SignalFd::with_flags(&signals, flags).unwrap();
+    let object = EventObject::new(signal_fd.as_fd().as_raw_fd());
+    (signal_fd, object)
+}
+
+/// What `raise` raises is for the thread that calls it.
+#[test]
+fn a_signal_of_another_thread_is_not_reported() {
+    in_subprocess!(|| {
+        let (signal_fd, object) = signal_fd();
+        let mut poller = OsPoller::new().unwrap();
+        poller.add(object).unwrap();
+        raise(Signal::SIGUSR1).unwrap();
+        poller.expect_one();
+        assert!(signal_fd.read_signal().unwrap().is_some());
+        thread::scope(|scope| {
+            let raising = scope.spawn(|| {
+                raise(Signal::SIGUSR1).unwrap();
+                let mut own = OsPoller::new().unwrap();
+                own.add(object).unwrap();
+                own.expect_one();
+                thread::park();
+                own.expect_one();
+            });
+            poller.expect_none();
+            raising.thread().unpark();
+        });
+    });
+}
+
+#[test]
+fn a_forked_child_needs_a_signalfd_of_its_own() {
+    in_subprocess!(|| {
+        let (signal_fd, object) = signal_fd();
+        let mut poller = OsPoller::new().unwrap();
+        poller.add(object).unwrap();
+        expect_to_end_well(forked(|| {
+            raise(Signal::SIGUSR1).unwrap();
+            let is_silent = poller.wait(20).is_ok_and(<[_]>::is_empty);
+            let mut own = OsPoller::new().unwrap();
+            own.add(object).unwrap();
+            is_silent && own.wait(20).is_ok_and(|events| events.len() == 1)
+        }));
+        poller.expect_none();
+
+        raise(Signal::SIGUSR1).unwrap();
+        expect_to_end_well(forked(|| poller.wait(0).is_ok_and(<[_]>::is_empty)));
+        poller.expect_none();
+        assert!(signal_fd.read_signal().unwrap().is_some());
+    });
+}
