@@ -1,6 +1,7 @@
 //! The section "Signals": what a signalfd reports, and to whom.
 
 use std::os::fd::{AsFd, AsRawFd};
+use std::process::Command;
 use std::thread;
 
 use nix::sys::signal::{SigSet, Signal, raise};
@@ -9,7 +10,7 @@ use pollio::{EventObject, OsPoller, Poller};
 
 use crate::expect::Expect;
 use crate::faults::{expect_to_end_well, forked};
-use crate::subprocess::in_subprocess;
+use crate::subprocess::{in_subprocess, output};
 
 /// A signalfd for a signal that this thread blocks from now on, and threads that it spawns.
 fn signal_fd() -> (SignalFd, EventObject) {
@@ -19,6 +20,18 @@ fn signal_fd() -> (SignalFd, EventObject) {
     let signal_fd = SignalFd::with_flags(&signals, flags).unwrap();
     let object = EventObject::new(signal_fd.as_fd().as_raw_fd());
     (signal_fd, object)
+}
+
+#[test]
+fn a_command_inherits_what_is_blocked() {
+    in_subprocess!(|| {
+        let _signal_fd = signal_fd();
+        let status = output(Command::new("cat").arg("/proc/self/status")).stdout;
+        let status = String::from_utf8(status).unwrap();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap();
+        let mask = u64::from_str_radix(mask.trim(), 16).unwrap();
+        assert_ne!(mask & 1 << (Signal::SIGUSR1 as i32 - 1), 0, "{mask:#x}");
+    });
 }
 
 /// What `raise` raises is for the thread that calls it.
