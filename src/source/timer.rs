@@ -16,8 +16,8 @@ use crate::sys::TimerFd;
 /// FreeBSD, and rounded up to milliseconds on the others. It can be set from another thread while a
 /// wait is blocked.
 ///
-/// If one event makes you disarm or set a timer, the event of that timer may come later in the same slice.
-/// So do what a timer is for only if [`clear`](Self::clear) returns more than zero.
+/// If one event makes you disarm or set a timer, an event of that timer may come later in the same slice. So
+/// act on an event only if [`clear`](Self::clear) returns more than zero.
 ///
 /// For many timeouts you need one timer, set to the next of them; or none, since the timeout of
 /// [`wait_timeout`](crate::Poller::wait_timeout) does the same. The guide
@@ -75,7 +75,7 @@ impl Timer {
     /// Goes off once, `after` this long: at once for zero, never for [`Duration::MAX`].
     ///
     /// What it was set to before, and the expirations so far, are forgotten. An event that a wait has already
-    /// returned stays in its slice; `clear` returns zero for it.
+    /// returned stays in its slice: see [`clear`](Self::clear).
     ///
     /// # Errors
     ///
@@ -101,7 +101,7 @@ impl Timer {
     }
 
     /// Stops the timer until it is set again. The expirations so far are forgotten. An event that a wait has
-    /// already returned stays in its slice; [`clear`](Self::clear) returns zero for it.
+    /// already returned stays in its slice: see [`clear`](Self::clear).
     ///
     /// # Errors
     ///
@@ -111,8 +111,8 @@ impl Timer {
     }
 
     /// Returns how often it went off since it was set or last cleared, and forgets that. Zero means
-    /// that it was not readable: if you got here by an event, the timer was disarmed or set since the wait
-    /// returned it, and there is nothing to do.
+    /// that it was not readable. An event for which it is zero is out of date: the timer was disarmed, set or
+    /// cleared after the wait had returned it.
     ///
     /// # Errors
     ///
