@@ -60,7 +60,8 @@ impl Registry {
     /// - `EINVAL`: the descriptor is the poller itself, or the object is
     ///   [`exclusive`](EventObject::exclusive) with an interest or a mode that this excludes. On
     ///   kqueue, it cannot be watched for one of the interests.
-    /// - `BrokenPipe` (`EPIPE`): on kqueue, the reader of the pipe is gone.
+    /// - `BrokenPipe` (`EPIPE`): on kqueue, the other end of the pipe is gone, and the object asks for
+    ///   `WRITABLE` without `READABLE`. On NetBSD that is `EBADF`.
     /// - `ELOOP`: the descriptor is a poller that watches this one, or pollers watch pollers more
     ///   than five deep.
     /// - `ENOSPC`, `ENOMEM`: the limit of `/proc/sys/fs/epoll/max_user_watches` is reached, or

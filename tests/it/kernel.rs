@@ -42,6 +42,11 @@ impl Kernel {
         self != Self::Epoll
     }
 
+    /// Whether the filter for writing to a pipe hangs on the other end, and goes with it: `pipe_kqfilter`.
+    pub(crate) fn hangs_writes_on_peers(self) -> bool {
+        matches!(self, Self::FreeBsd | Self::NetBsd)
+    }
+
     /// Whether there is a filter for out-of-band data.
     pub(crate) fn has_priority(self) -> bool {
         !matches!(self, Self::FreeBsd | Self::NetBsd)

@@ -8,11 +8,14 @@ use std::io;
 pub(super) struct Places {
     /// Each the number of the wait that wrote it, and the place of an event.
     slots: Vec<u64>,
+    /// Zero only in slots that no wait wrote.
     wait: u64,
 }
 
 /// A wait has no more events than `MAX_CAPACITY`.
 const PLACE_BITS: u32 = 20;
+/// What a slot has left for the number of a wait: waits that poll reach it within weeks.
+const LAST_WAIT: u64 = u64::MAX >> PLACE_BITS;
 const _: () = assert!(crate::os_poller::MAX_CAPACITY <= 1 << PLACE_BITS);
 
 impl Places {
@@ -30,6 +33,10 @@ impl Places {
 
     /// Forgets the places of the last wait.
     pub(super) fn start(&mut self) {
+        if self.wait == LAST_WAIT {
+            self.slots.fill(0);
+            self.wait = 0;
+        }
         self.wait += 1;
     }
 
@@ -96,6 +103,25 @@ mod tests {
                     assert_eq!(place_of(&mut places, &mut numbers, place * step), place);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn the_numbers_of_waits_start_again_and_find_nothing_of_the_first_ones() {
+        let mut places = Places::new();
+        places.reserve(8).unwrap();
+        places.start();
+        place_of(&mut places, &mut Vec::new(), 7);
+        places.wait = LAST_WAIT - 1;
+        for expected in [LAST_WAIT, 1, 2] {
+            places.start();
+            assert_eq!(places.wait, expected);
+            let mut numbers = vec![99];
+            for _ in 0..2 {
+                assert_eq!(place_of(&mut places, &mut numbers, 8), 1);
+            }
+            assert_eq!(place_of(&mut places, &mut numbers, 7), 2);
+            assert_eq!(place_of(&mut places, &mut numbers, 7), 2);
         }
     }
 

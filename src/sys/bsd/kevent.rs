@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use crate::sys::result;
 
+// Apple's `kevent64_s` has them whatever the width of a pointer is.
+#[cfg(not(target_vendor = "apple"))]
 const _: () = assert!(
     size_of::<*mut libc::c_void>() == size_of::<u64>(),
     "pollio keeps 64 bits in a kevent's udata: BSD targets of 32 bits are not supported"
@@ -37,8 +39,8 @@ use width::Count;
 pub(crate) use width::{Filter, Flags};
 
 pub(crate) use libc::{
-    EV_ADD, EV_CLEAR, EV_DELETE, EV_DISABLE, EV_DISPATCH, EV_ENABLE, EV_EOF, EV_ERROR, EV_ONESHOT,
-    EV_RECEIPT, EVFILT_PROC, EVFILT_READ, EVFILT_TIMER, EVFILT_WRITE, NOTE_EXIT, NOTE_LOWAT,
+    EV_ADD, EV_CLEAR, EV_DELETE, EV_DISABLE, EV_DISPATCH, EV_EOF, EV_ERROR, EV_ONESHOT, EV_RECEIPT,
+    EVFILT_PROC, EVFILT_READ, EVFILT_TIMER, EVFILT_WRITE, NOTE_EXIT, NOTE_LOWAT,
 };
 
 /// The filter for out-of-band data: FreeBSD and NetBSD have none.
@@ -100,11 +102,6 @@ impl Kevent {
     #[allow(trivial_numeric_casts, clippy::cast_possible_truncation, reason = "64 bits everywhere")]
     pub(crate) const fn with_data(mut self, data: i64) -> Self {
         self.0.data = data as _;
-        self
-    }
-
-    pub(crate) const fn with_flags(mut self, flags: Flags) -> Self {
-        self.0.flags = flags;
         self
     }
 

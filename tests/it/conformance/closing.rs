@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::pty::openpty;
@@ -222,6 +223,38 @@ pub(crate) fn a_pipe_without_a_writer_is_read_closed<P: Poller>() {
     let event = poller.expect_one();
     assert!(event.is_readable() && event.is_read_closed());
     assert_eq!(reader.read(&mut [0; 2]).unwrap(), 0);
+}
+
+/// C6, C9: also by a loop that watches everything for both.
+pub(crate) fn the_last_output_of_a_child_is_read_by_who_watches_for_both<P: Poller>() {
+    let cases = MODES
+        .into_iter()
+        .flat_map(|mode| [None, Some(Mode::Level), Some(Mode::Oneshot)].map(|first| (mode, first)));
+    for (mode, first) in cases {
+        let mut child = Command::new("sh")
+            .args(["-c", "read line; echo $line"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut output = child.stdout.take().unwrap();
+        let object = EventObject::client(output.as_raw_fd()).with_interest(Interest::BOTH);
+        let mut poller = P::new().unwrap();
+        if let Some(first) = first {
+            poller.add(object.with_mode(first)).unwrap();
+        }
+        child.stdin.take().unwrap().write_all(b"last words\n").unwrap();
+        child.wait().unwrap();
+        let object = object.with_mode(mode);
+        match first {
+            Some(_) => poller.modify(object).unwrap(),
+            None => poller.add(object).unwrap(),
+        }
+        assert!(poller.expect_one().is_readable(), "{first:?}, {mode:?}");
+        let mut words = String::new();
+        output.read_to_string(&mut words).unwrap();
+        assert_eq!(words, "last words\n");
+    }
 }
 
 /// C6: which of the two predicates says it differs with the kernel.

@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use nix::errno::Errno;
 use pollio::{EventObject, Interest, Mode, Poller};
 
+use super::mode::MODES;
 use crate::descriptors::{pair, pipe, tcp_pair};
 use crate::expect::Expect;
 use crate::kernel::{Kernel, On};
@@ -51,18 +52,31 @@ pub(crate) fn a_closed_descriptor_is_silent_though_a_duplicate_lives<P: Poller>(
     poller.expect_none();
 }
 
-/// C6: macOS takes the writing end of a pipe without a reader, FreeBSD and NetBSD do not.
+/// C6: macOS lets a pipe without its other end be watched for writing, FreeBSD and NetBSD do not. One that is
+/// watched for reading as well is reported everywhere.
 pub(crate) fn a_broken_pipe_is_refused_or_reported<P: Poller + On>() {
     let (reader, writer) = pipe();
-    let object = EventObject::client(writer.as_raw_fd()).with_interest(Interest::WRITABLE);
-    let mut poller = P::new().unwrap();
-    drop(reader);
-    match poller.add(object) {
-        Ok(()) => assert!(poller.expect_one().is_write_closed()),
-        Err(error) => {
-            let errno = if P::KERNEL == Kernel::NetBsd { Errno::EBADF } else { Errno::EPIPE };
-            assert_eq!(error.raw_os_error(), Some(errno as i32));
-            assert_eq!(poller.delete(object.fd).unwrap_err().kind(), ErrorKind::NotFound);
+    let (lone_reader, other) = pipe();
+    drop((reader, other));
+    for end in [writer, lone_reader] {
+        let object = EventObject::client(end.as_raw_fd()).with_interest(Interest::WRITABLE);
+        let mut poller = P::new().unwrap();
+        match poller.add(object) {
+            Ok(()) => assert!(poller.expect_one().is_write_closed()),
+            Err(error) => {
+                let errno = if P::KERNEL == Kernel::NetBsd { Errno::EBADF } else { Errno::EPIPE };
+                assert_eq!(error.raw_os_error(), Some(errno as i32));
+                assert_eq!(poller.delete(object.fd).unwrap_err().kind(), ErrorKind::NotFound);
+            }
+        }
+        for mode in MODES {
+            let both = object.with_interest(Interest::BOTH).with_mode(mode);
+            poller.add(both).unwrap();
+            assert!(poller.expect_one().is_read_closed(), "{mode:?}");
+            poller.modify(both).unwrap();
+            assert!(poller.expect_one().is_read_closed(), "{mode:?}");
+            poller.delete(object.fd).unwrap();
+            poller.expect_none();
         }
     }
 }

@@ -196,6 +196,9 @@ impl Fixture {
 
     fn object(&mut self, fd: RawFd, asked: Asked) -> EventObject {
         let Asked { kind, interest, mode } = asked;
+        let kernel = self.kernel;
+        let interest =
+            self.holder(fd).map_or(interest, |watched| watched.what.interest(interest, kernel));
         self.token = self.token.wrapping_add(1);
         let object = match kind {
             EventKind::Server => EventObject::server(fd),

@@ -28,9 +28,21 @@ impl What {
     /// and NetBSD's for the writer of a pipe, and NetBSD's for the master of a pty.
     pub(super) fn on(self, kernel: Kernel) -> Self {
         match (self, kernel) {
-            (Self::PipeWriter, Kernel::FreeBsd | Kernel::NetBsd) => Self::PipeReader,
+            (Self::PipeWriter, _) if kernel.hangs_writes_on_peers() => Self::PipeReader,
             (Self::PtyMaster, Kernel::NetBsd) => Self::PtySlave,
             _ => self,
+        }
+    }
+
+    /// What can be asked of it over a kernel where a pipe that can be written alone is a case of its own.
+    pub(super) fn interest(self, interest: Interest, kernel: Kernel) -> Interest {
+        if self == Self::PipeReader
+            && kernel.hangs_writes_on_peers()
+            && interest == Interest::WRITABLE
+        {
+            Interest::BOTH
+        } else {
+            interest
         }
     }
 

@@ -81,7 +81,8 @@ fn kqueue_readiness(kernel: Kernel, one: Interest, bits: PollFlags, is_socket: b
         let end = if is_socket { HUP } else { HUP | ERR };
         (OUT | HUP | ERR, end, Readiness::WRITABLE, Readiness::WRITE_CLOSED)
     } else if one == Interest::READABLE {
-        (IN | RDHUP | HUP | ERR, RDHUP | HUP, Readiness::READABLE, Readiness::READ_CLOSED)
+        let end = if is_socket { RDHUP | HUP } else { RDHUP | HUP | ERR };
+        (IN | RDHUP | HUP | ERR, end, Readiness::READABLE, Readiness::READ_CLOSED)
     } else if !kernel.has_priority() || kernel != Kernel::Apple && !bits.contains(PRI) {
         return NOTHING;
     } else if bits.contains(PRI) {
@@ -103,6 +104,10 @@ fn kqueue_readiness(kernel: Kernel, one: Interest, bits: PollFlags, is_socket: b
 #[derive(Debug)]
 pub(super) struct Registration {
     pub(super) object: EventObject,
+    /// Those of its interests that are reported as poll(2) says.
+    interest: Interest,
+    /// What the kernel may report of the others, or not.
+    unsure: Readiness,
     /// Edge: the interests for which there was an arrival that was not reported yet.
     due: Interest,
     /// Edge: whether a hang-up or an error is such an arrival.
@@ -127,10 +132,14 @@ pub(super) struct Polled {
 }
 
 impl Registration {
-    /// What was just added or modified, which is an arrival of whatever is there.
-    pub(super) fn new(object: EventObject) -> Self {
+    /// What was just added or modified, which is an arrival of whatever is there. Of `unsure` interests the
+    /// kernel may report more than poll(2) says, or less.
+    pub(super) fn new(object: EventObject, unsure: Interest) -> Self {
+        let is_unsure = !unsure.is_empty() && object.interest().contains(unsure);
         Self {
             object,
+            interest: object.interest() - unsure,
+            unsure: if is_unsure { Readiness::WRITABLE | Readiness::WRITE_CLOSED } else { NOTHING },
             due: EVERYTHING,
             hang_up_is_due: true,
             is_touched: true,
@@ -159,7 +168,7 @@ impl Registration {
 
     /// What must be reported of a descriptor of which poll(2) says `bits`.
     fn must(&self, kernel: Kernel, bits: PollFlags, is_socket: bool) -> Readiness {
-        let interest = self.object.interest();
+        let interest = self.interest;
         let all = kernel.readiness(interest, bits, is_socket);
         match self.object.mode() {
             Mode::Level => all,
@@ -196,15 +205,15 @@ impl Registration {
             return Err(format!("{event:?} was reported for {object:?}"));
         }
         let reported = event.readiness();
-        let can = |bits| kernel.readiness(object.interest(), bits, is_socket);
+        let can = |bits| kernel.readiness(self.interest, bits, is_socket);
         let (can_before, can_after) = (can(before), can(after));
-        if reported == NOTHING || !(can_before | can_after).contains(reported) {
+        if reported == NOTHING || !(can_before | can_after | self.unsure).contains(reported) {
             return Err(format!(
                 "{event:?} was reported, while poll(2) says {before:?}, {after:?}"
             ));
         }
         let is_exact = kernel == Kernel::Epoll || (is_all && object.mode() != Mode::Edge);
-        if is_exact && can_before == can_after && reported != can_before {
+        if is_exact && can_before == can_after && reported - self.unsure != can_before {
             return Err(format!("{event:?} was reported, and not all of {can_before:?}"));
         }
         let must = self.lost(kernel, polled);

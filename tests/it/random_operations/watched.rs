@@ -145,10 +145,11 @@ impl Watched {
     /// Registers a descriptor, or replaces what it asked for.
     pub(super) fn register(&mut self, kernel: Kernel, object: EventObject) -> Result<(), Errno> {
         self.forget(object.fd);
-        let is_broken = self.what == What::PipeWriter && self.far.is_none();
-        let refuses = !matches!(kernel, Kernel::Epoll | Kernel::Apple);
-        if refuses && is_broken && object.interest().contains(Interest::WRITABLE) {
-            return Err(Errno::EPIPE);
+        let is_pipe = matches!(self.what, What::PipeReader | What::PipeWriter);
+        let is_broken = is_pipe && self.far.is_none();
+        let refuses = is_broken && !matches!(kernel, Kernel::Epoll | Kernel::Apple);
+        if refuses && object.interest() & Interest::BOTH == Interest::WRITABLE {
+            return Err(if kernel == Kernel::NetBsd { Errno::EBADF } else { Errno::EPIPE });
         }
         let asks_for_priority = object.interest().contains(Interest::PRIORITY);
         if kernel.is_kqueue()
@@ -160,7 +161,11 @@ impl Watched {
             let is_dragonfly = kernel == Kernel::DragonFly;
             return Err(if is_dragonfly { Errno::EOPNOTSUPP } else { Errno::EINVAL });
         }
-        self.registrations.push(Registration::new(object));
+        // The reading end of a pipe can be written on FreeBSD. What is refused is left out, but for a
+        // oneshot that has the filter still.
+        let is_unsure = refuses || self.what == What::PipeReader && kernel.hangs_writes_on_peers();
+        let unsure = if is_unsure { Interest::WRITABLE } else { Interest::NONE };
+        self.registrations.push(Registration::new(object, unsure));
         Ok(())
     }
 

@@ -40,6 +40,7 @@ use std::time::{Duration, Instant};
 
 use allocation_counter::opt_out;
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
@@ -441,10 +442,11 @@ impl Kqueue {
                 }
                 .into());
             }
-            // macOS registers it, since 10.15: `pipe_kqfilter`.
+            // macOS registers it, since 10.15. The others hang this filter on the other end, whichever this
+            // one is: `pipe_kqfilter`.
             EVFILT_WRITE
                 if self.kernel != Kernel::Apple
-                    && is_pipe_without_a_reader(change.ident, named.as_ref())? =>
+                    && is_pipe_without_its_other_end(change.ident, named.as_ref())? =>
             {
                 let is_netbsd = self.kernel == Kernel::NetBsd;
                 return Err(if is_netbsd { Errno::EBADF } else { Errno::EPIPE }.into());
@@ -453,6 +455,14 @@ impl Kqueue {
             EXCEPT if self.kernel.has_priority() && !named.as_ref().is_some_and(is_socket) => {
                 let is_dragonfly = self.kernel == Kernel::DragonFly;
                 return Err(if is_dragonfly { Errno::EOPNOTSUPP } else { Errno::EINVAL }.into());
+            }
+            // FreeBSD's pipes go both ways, so that a reading end can be written as well.
+            EVFILT_WRITE
+                if self.kernel == Kernel::FreeBsd
+                    && named.as_ref().is_some_and(is_fifo)
+                    && state::is_only(change.ident, OFlag::O_RDONLY) =>
+            {
+                Some(eventfd(false)?)
             }
             EVFILT_WRITE | EXCEPT => None,
             // FreeBSD clears the fflags before it attaches: `kqueue_register`.
@@ -635,10 +645,11 @@ impl Knote {
     }
 
     fn descriptor_event(&mut self, kernel: Kernel, bits: u32) -> Kevent {
+        let bits = if self.is_broken() { bits | epoll::EPOLLHUP } else { bits };
         let mut event = descriptor_event(self.registered, bits, self.is_socket());
         let is_end = event.has(EV_EOF);
-        if kernel == Kernel::FreeBsd && is_end && event.filter == EVFILT_WRITE && self.is_writer() {
-            // The reader's close drops the knotes of the writer: `pipeclose`, `knlist_clear`.
+        if kernel == Kernel::FreeBsd && is_end && event.filter == EVFILT_WRITE && self.is_fifo() {
+            // The other end's close drops the knotes that hang on it: `pipeclose`, `knlist_clear`.
             event.flags |= EV_ONESHOT;
         }
         if event.filter == EXCEPT {
@@ -684,7 +695,7 @@ impl Knote {
             // `sorflush` takes the mark of a knote away with the buffer.
             (Kernel::FreeBsd, EVFILT_READ) if self.is_edge() && self.seen.is_deaf => true,
             // `pipeclose` wakes nobody who waits for room.
-            (Kernel::NetBsd, EVFILT_WRITE) if self.is_writer() => bits & epoll::EPOLLOUT == 0,
+            (Kernel::NetBsd, EVFILT_WRITE) if self.is_fifo() => bits & epoll::EPOLLOUT == 0,
             (Kernel::NetBsd, EVFILT_READ) if self.is_pty_master() => bits & epoll::EPOLLIN == 0,
             _ => false,
         }
@@ -696,9 +707,12 @@ impl Knote {
         let amount = if is_accept {
             // `kern_accept4` ends in KNOTE.
             state::to_accept(self.named.as_ref())?
-        } else if kernel == Kernel::Apple && self.is_fifo() {
-            // Every read that leaves something and every write wake both ends: `pipe_read`.
-            state::unread(self.registered.ident)?
+        } else if self.is_fifo()
+            && matches!(kernel, Kernel::Apple | Kernel::FreeBsd | Kernel::NetBsd)
+        {
+            // Every read that leaves something and every write wake both ends: `pipe_read`. So does a close.
+            let closed = u64::from(self.is_broken()) << 32;
+            state::unread(self.registered.ident)? | closed
         } else {
             return None;
         };
@@ -706,7 +720,9 @@ impl Knote {
         let ident = self.registered.ident;
         match self.registered.filter {
             EVFILT_READ if (1..before).contains(&amount) => Some(epoll::EPOLLIN),
-            EVFILT_WRITE if amount != before && state::has_room(ident) => Some(epoll::EPOLLOUT),
+            EVFILT_WRITE if amount != before && (self.own.is_some() || state::has_room(ident)) => {
+                Some(epoll::EPOLLOUT)
+            }
             _ => None,
         }
     }
@@ -716,12 +732,15 @@ impl Knote {
     }
 
     fn is_fifo(&self) -> bool {
-        self.named.as_ref().is_some_and(|file| file.file_type().is_fifo())
+        self.named.as_ref().is_some_and(is_fifo)
     }
 
-    /// Whether it is the writing end of a pipe.
-    fn is_writer(&self) -> bool {
-        self.is_fifo() && state::is_write_only(self.registered.ident)
+    /// Whether it is the reading end of a pipe, to be written, of which the other end is gone.
+    fn is_broken(&self) -> bool {
+        let is_one = self.own.is_some() && self.is_fifo();
+        is_one
+            && is_pipe_without_its_other_end(self.registered.ident, self.named.as_ref())
+                .unwrap_or(false)
     }
 
     /// Whether its descriptor has a name in a folder, as what mkfifo(2) makes.
@@ -821,7 +840,7 @@ impl Queues {
     fn ready(&self, kq: BorrowedFd<'_>, room: usize) -> io::Result<Vec<(u64, u32)>> {
         let wait = |queue, room| {
             let mut events = vec![epoll::NO_EVENT; room];
-            let count = epoll::wait(queue, &mut events, 0)?;
+            let count = if room == 0 { 0 } else { epoll::wait(queue, &mut events, 0)? };
             events.truncate(count);
             Ok::<_, io::Error>(events.into_iter().map(|event| (event.u64, event.events)))
         };
@@ -848,6 +867,7 @@ fn descriptor_event(registered: Kevent, bits: u32, is_socket: bool) -> Kevent {
         // A pipe that cannot be written any more has an error, and no hang-up.
         EVFILT_WRITE if !is_socket => epoll::EPOLLHUP | epoll::EPOLLERR,
         EVFILT_WRITE => epoll::EPOLLHUP,
+        EVFILT_READ if !is_socket => epoll::EPOLLHUP | epoll::EPOLLRDHUP | epoll::EPOLLERR,
         _ => epoll::EPOLLHUP | epoll::EPOLLRDHUP,
     };
     let mut event = Kevent { fflags: 0, data: 1, ..registered };
@@ -884,15 +904,20 @@ fn kqueues_have(ident: usize) -> bool {
     RawFd::try_from(ident).is_ok_and(|fd| kqueue_of(fd).is_some())
 }
 
-fn is_pipe_without_a_reader(ident: usize, named: Option<&Metadata>) -> io::Result<bool> {
-    if !named.is_some_and(|file| file.file_type().is_fifo()) {
+fn is_fifo(file: &Metadata) -> bool {
+    file.file_type().is_fifo()
+}
+
+fn is_pipe_without_its_other_end(ident: usize, named: Option<&Metadata>) -> io::Result<bool> {
+    if !named.is_some_and(is_fifo) {
         return Ok(false);
     }
     let (queue, mut events) = (epoll::create()?, [epoll::NO_EVENT]);
     let fd = RawFd::try_from(ident).map_err(|_| Errno::EBADF)?;
     epoll::add(queue.as_fd(), fd, 0, 0)?;
     let count = epoll::wait(queue.as_fd(), &mut events, 0)?;
-    Ok(events.iter().take(count).any(|event| event.events & epoll::EPOLLERR != 0))
+    // The writing end has an error then, the reading end a hang-up.
+    Ok(count > 0)
 }
 
 fn eventfd(is_ready: bool) -> io::Result<File> {

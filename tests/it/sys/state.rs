@@ -36,10 +36,10 @@ pub(crate) fn is_full(ident: usize) -> bool {
     unread(ident).is_some_and(|bytes| bytes >= BUFFER)
 }
 
-/// Whether it was opened only for writing.
-pub(crate) fn is_write_only(ident: usize) -> bool {
+/// Whether it was opened only for reading, or only for writing.
+pub(crate) fn is_only(ident: usize, mode: OFlag) -> bool {
     let flags = borrow(ident).and_then(|fd| fcntl(fd, FcntlArg::F_GETFL).ok());
-    flags.is_some_and(|flags| OFlag::from_bits_retain(flags) & OFlag::O_ACCMODE == OFlag::O_WRONLY)
+    flags.is_some_and(|flags| OFlag::from_bits_retain(flags) & OFlag::O_ACCMODE == mode)
 }
 
 /// Whether a write would not block.

@@ -210,19 +210,48 @@ fn the_writer_of_a_full_pipe_hears_nothing_of_the_reader_on_netbsd() {
     }
 }
 
-/// `pipe_kqfilter`: macOS registers it since 10.15, FreeBSD says EPIPE, NetBSD EBADF.
+/// `pipe_kqfilter`: macOS registers it since 10.15, FreeBSD says EPIPE, NetBSD EBADF, of either end. Only the
+/// filter for reading is not refused, and reports the end.
 #[test]
-fn a_pipe_without_a_reader_is_registered_on_apple_and_refused_by_others() {
+fn a_pipe_without_its_other_end_is_writable_on_apple_and_refused_by_others() {
     for kernel in ALL {
-        let (reader, writer) = pipe();
-        drop(reader);
-        let kq = Kq::on(kernel);
-        let expected = match kernel {
-            Apple => Ok(()),
-            NetBsd => Err(Errno::EBADF),
-            _ => Err(Errno::EPIPE),
-        };
-        assert_eq!(kq.try_change(write(&writer, EV_ADD)), expected, "{kernel:?}");
+        for is_writer in [false, true] {
+            let (reader, writer) = pipe();
+            let (left, other) = if is_writer { (writer, reader) } else { (reader, writer) };
+            drop(other);
+            let kq = Kq::on(kernel);
+            let expected = match kernel {
+                Apple => Ok(()),
+                NetBsd => Err(Errno::EBADF),
+                _ => Err(Errno::EPIPE),
+            };
+            assert_eq!(kq.try_change(write(&left, EV_ADD)), expected, "{kernel:?}, {is_writer}");
+            kq.change(read(&left, EV_ADD));
+            let events = kq.events_up_to(8, MS);
+            assert!(events.iter().all(|event| event.has(EV_EOF)), "{kernel:?}, {is_writer}");
+            assert_eq!(events.len(), 1 + usize::from(kernel == Apple), "{kernel:?}, {is_writer}");
+        }
+    }
+}
+
+/// FreeBSD's `pipe_kqfilter` hangs the filter on the other end, of a pipe that goes both ways. NetBSD's as well,
+/// but its reading end has no room.
+#[test]
+fn the_reading_end_of_a_pipe_is_writable_on_freebsd_until_the_writer_leaves() {
+    for kernel in ALL {
+        for flags in [0, EV_CLEAR] {
+            let (reader, writer) = pipe();
+            let kq = Kq::on(kernel);
+            kq.change(write(&reader, EV_ADD | flags));
+            assert_eq!(kq.pending().len(), usize::from(kernel == FreeBsd), "{kernel:?}");
+            let again = usize::from(kernel == FreeBsd && flags == 0);
+            assert_eq!(kq.pending().len(), again, "{kernel:?}");
+            drop(writer);
+            let events = kq.events_up_to(8, 20 * MS);
+            assert_eq!(events.len(), usize::from(kernel != NetBsd), "{kernel:?}");
+            let is_last = |event: &Kevent| event.has(EV_EOF) && event.has(EV_ONESHOT);
+            assert_eq!(events.iter().any(is_last), kernel == FreeBsd, "{kernel:?}");
+        }
     }
 }
 
@@ -282,10 +311,10 @@ fn a_number_that_is_not_open_is_unknown_on_apple() {
     }
 }
 
-/// `pipe_read` and `pipe_write` in bsd/kern/sys_pipe.c wake both ends.
+/// `pipe_read` and `pipe_write` in bsd/kern/sys_pipe.c wake both ends. FreeBSD and NetBSD ran it.
 #[test]
-fn a_pipe_has_edges_of_partial_reads_and_own_writes_on_apple() {
-    for kernel in [Apple, FreeBsd] {
+fn a_pipe_has_edges_of_partial_reads_and_own_writes_on_apple_freebsd_and_netbsd() {
+    for kernel in ALL {
         let (mut reader, mut writer) = pipe();
         let kq = Kq::on(kernel);
         writer.write_all(b"some").unwrap();
@@ -298,7 +327,8 @@ fn a_pipe_has_edges_of_partial_reads_and_own_writes_on_apple() {
         let is_read = kq.pending().contains(&(ident(&reader), EVFILT_READ));
         writer.write_all(b"more").unwrap();
         let is_written = kq.pending().contains(&(ident(&writer), EVFILT_WRITE));
-        assert_eq!((is_read, is_written), (kernel == Apple, kernel == Apple), "{kernel:?}");
+        let expected = matches!(kernel, Apple | FreeBsd | NetBsd);
+        assert_eq!((is_read, is_written), (expected, expected), "{kernel:?}");
     }
 }
 
