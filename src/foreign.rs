@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use crate::registered::Registered;
 
-/// What [`Registered`] takes: everything that is [`AsFd`], and every [`ForeignSource`].
+/// What [`Registered`] and [`Connections`](crate::Connections) take: everything that is [`AsFd`], and every
+/// [`ForeignSource`].
 ///
 /// You neither implement it nor name its parameter: `By` keeps the two cases apart for the compiler, which
 /// infers it. Without `By`, a type that is both would have two implementations, so that no crate could

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod bits;
+mod connections;
 mod event;
 mod foreign;
 mod interest;
@@ -18,6 +19,7 @@ mod wait;
 
 use std::os::fd;
 
+pub use connections::{Connections, Key};
 pub use event::Event;
 pub use foreign::{ForeignSource, Source};
 pub use interest::{Interest, Mode};

@@ -10,9 +10,10 @@ use crate::registry::Registry;
 /// Owns a source and its registration: a drop deletes the registration, then drops the source.
 ///
 /// The source is anything that is [`AsFd`], such as a socket, a pipe or a [`Timer`](crate::Timer), or a
-/// [`ForeignSource`](crate::ForeignSource). Its descriptor stays open while it is registered, so no event belongs to another
-/// file, not even if a duplicate of the descriptor outlives it (C16). This is how you register with
-/// [I/O safety](crate::Poller#io-safety).
+/// [`ForeignSource`](crate::ForeignSource). Its descriptor stays open while it is registered, so no event
+/// belongs to another file, not even if a duplicate of the descriptor outlives it (C16). This is how you
+/// register with [I/O safety](crate::Poller#io-safety). For many sources, each with the program's data, see
+/// [`Connections`](crate::Connections).
 ///
 /// A [forked child](crate::Poller#forking) that drops its copy deletes the registration of its parent.
 ///
@@ -91,6 +92,16 @@ impl<T> Registered<T> {
         T: Source<By>,
     {
         let fd = source.source_fd();
+        Self::with_fd(registry, source, fd, object)
+    }
+
+    /// Registers `source` by the number that it has returned.
+    pub(crate) fn with_fd(
+        registry: &Registry,
+        source: T,
+        fd: RawFd,
+        object: impl FnOnce(RawFd) -> EventObject,
+    ) -> io::Result<Self> {
         registry.add(object_of(fd, object)?)?;
         let registration = Registration { registry: registry.clone(), fd };
         Ok(Self { registration, source })

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::object::EventObject;
 
@@ -33,13 +34,20 @@ use crate::object::EventObject;
 #[derive(Clone)]
 pub struct Registry {
     backend: Arc<dyn Backend>,
+    /// Shared by all tables of connections on one poller, so that no event of one finds an entry of another.
+    next_token: Arc<AtomicU32>,
 }
 
 impl Registry {
     /// Creates the handle that a backend returns; see [`Backend`].
     #[must_use]
     pub fn new(backend: Arc<dyn Backend>) -> Self {
-        Self { backend }
+        Self { backend, next_token: Arc::default() }
+    }
+
+    /// A token that no other call returns, until it has wrapped around.
+    pub(crate) fn next_token(&self) -> u32 {
+        self.next_token.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Registers `object.fd` with the interest, mode, kind and token of `object`.

@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use allocation_counter::measure;
-use pollio::{EventObject, Interest, Mode, OsPoller, Poller, Waker};
+use pollio::{Connections, EventObject, Interest, Mode, OsPoller, Poller, Waker};
 
 use crate::descriptors::pair;
 
@@ -83,6 +83,30 @@ fn registering_allocates_nothing() {
         }
     });
     assert_eq!(verbs.count_total, 0);
+}
+
+/// As the docs of `Connections` say: only its growth allocates.
+#[test]
+fn connections_that_come_and_go_allocate_nothing() {
+    let pairs: Vec<_> = (0..100).map(|_| pair()).collect();
+    let poller = OsPoller::new().unwrap();
+    let mut table = Connections::new(poller.registry());
+    let mut keys: Vec<_> = pairs.iter().map(|_| None).collect();
+    let mut once = || {
+        for ((near, _), key) in pairs.iter().zip(&mut keys) {
+            *key = Some(table.insert(near, EventObject::client, 0_u64).unwrap());
+        }
+        for key in keys.iter().flatten() {
+            *table.get_mut(*key).unwrap().1 += 1;
+            table.modify(*key, EventObject::server).unwrap();
+        }
+        assert!(table.iter().all(|(_, _, count)| *count == 1));
+        for key in keys.iter().flatten() {
+            table.remove(*key).unwrap();
+        }
+    };
+    assert!(measure(&mut once).count_total > 0, "it grows");
+    assert_eq!(measure(once).count_total, 0);
 }
 
 /// C13, C15

@@ -4,6 +4,7 @@
 //! A regression is first a case here, then a fix.
 
 pub(crate) mod closing;
+pub(crate) mod connections;
 pub(crate) mod errors;
 pub(crate) mod identity;
 pub(crate) mod interest;
@@ -85,6 +86,16 @@ macro_rules! conformance {
             mode::each_of_two_pollers_reports_in_its_own_mode,
             ownership::a_dropped_poller_leaves_registered_descriptors_open,
             ownership::a_close_ends_the_connection_though_it_is_registered,
+            connections::a_connection_is_found_by_its_event_and_by_its_key,
+            connections::a_stale_event_finds_no_connection,
+            connections::a_stale_event_finds_no_connection_of_another_table,
+            connections::a_connection_that_is_refused_is_closed,
+            connections::a_second_reference_to_a_connection_is_refused,
+            connections::a_connection_that_was_closed_elsewhere_stays_until_it_is_removed,
+            connections::a_modified_connection_keeps_its_key,
+            connections::the_connections_that_stay_are_found_after_a_removal,
+            connections::connections_are_silent_after_a_drop_though_duplicates_live,
+            connections::a_connection_is_deleted_before_it_is_closed,
             registered::a_registered_source_is_reported_as_its_object_says,
             registered::a_dropped_source_is_silent_though_a_duplicate_lives,
             registered::a_source_is_deleted_before_it_is_closed,
@@ -157,6 +168,7 @@ macro_rules! conformance {
             modelled::a_poller_that_spins_uses_the_processor,
             modelled::a_failed_modify_is_never_reported_and_undoes_nothing,
             modelled::an_add_that_fails_leaves_nothing_registered,
+            modelled::a_connection_that_could_not_be_modified_stays_in_its_table,
             modelled::a_number_that_is_not_open_takes_no_memory,
             modelled::a_pipe_whose_reader_left_is_still_registered,
             modelled::no_interest_is_never_reported_beside_waits,

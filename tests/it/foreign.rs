@@ -18,7 +18,7 @@ use pollio::{
 use crate::descriptors::pair;
 
 /// Reports every registered descriptor with the interest that it has.
-struct AlwaysReady {
+pub(crate) struct AlwaysReady {
     list: Arc<List>,
     registry: Registry,
     events: Vec<Event>,
@@ -134,7 +134,7 @@ fn a_registered_source_is_send_and_sync() {
 }
 
 /// A connection of a network stack of one's own.
-struct Stream(RawFd);
+pub(crate) struct Stream(pub(crate) RawFd);
 
 impl ForeignSource for Stream {
     fn foreign_fd(&self) -> RawFd {

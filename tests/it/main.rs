@@ -20,6 +20,8 @@ mod async_runtime;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod command_line;
 #[cfg(any(target_os = "linux", target_os = "android"))]
+mod connections;
+#[cfg(any(target_os = "linux", target_os = "android"))]
 mod echo_server;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod epoll;

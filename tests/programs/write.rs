@@ -45,7 +45,7 @@ pub(crate) fn write_all() {
 fn cases() -> String {
     println!("cargo::rerun-if-changed=it/conformance");
     let (mut text, mut table) = (String::new(), String::new());
-    for file in ["closing", "errors", "identity", "interest", "load", "mode"] {
+    for file in ["closing", "connections", "errors", "identity", "interest", "load", "mode"] {
         let source =
             fs::read_to_string(format!("it/conformance/{file}.rs")).expect("a file of cases");
         for (start, _) in source.match_indices("pub(crate) fn ") {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use allocation_counter::measure;
 use nix::errno::Errno;
 use nix::time::{ClockId, clock_gettime};
-use pollio::{EventObject, Interest, Mode, Poller, Readiness, Registry};
+use pollio::{Connections, EventObject, Interest, Mode, Poller, Readiness, Registry};
 use socket2::SockRef;
 
 use super::mode::MODES;
@@ -98,6 +98,27 @@ pub(crate) fn an_add_that_fails_leaves_nothing_registered<P: Share + AsFd>() {
         poller.expect_none();
         assert_eq!(poller.delete(object.fd).unwrap_err().kind(), ErrorKind::NotFound);
     }
+}
+
+/// C10: though its registration is gone.
+pub(crate) fn a_connection_that_could_not_be_modified_stays_in_its_table<P: Share + AsFd>() {
+    let ((near, mut far), (second, _far)) = (pair(), pair());
+    far.write_all(b"x").unwrap();
+    let mut poller = P::new().unwrap();
+    let mut table = Connections::new(poller.registry());
+    let key = table.insert(near, EventObject::client, 1).unwrap();
+    kevent::fail_next(poller.as_fd(), kevent::EV_ADD, Errno::ENOMEM);
+    let error = table.modify(key, EventObject::server).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(Errno::ENOMEM as i32));
+    poller.expect_none();
+    assert_eq!(table.get(key).map(|(_, data)| *data), Some(1));
+    let error = table.modify(key, EventObject::server).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert_eq!(table.remove(key).map(|(_, data)| data), Some(1));
+
+    kevent::fail_next(poller.as_fd(), kevent::EV_ADD, Errno::ENOMEM);
+    table.insert(second, EventObject::client, 2).unwrap_err();
+    assert!(table.is_empty());
 }
 
 /// A number that is not open makes no table of all numbers up to it.

@@ -6,10 +6,16 @@ use pollio_sim::{Conditions, World};
 
 #[allow(clippy::all, reason = "the cases as they are")]
 mod cases {
+    use std::cell::Cell;
     use std::io::{self, ErrorKind, Read, Write};
+    use std::os::fd::RawFd;
+    use std::rc::Rc;
     use std::time::Duration;
 
-    use pollio::{Event, EventKind, EventObject, Interest, Mode, Poller, Readiness};
+    use pollio::{
+        Connections, Event, EventKind, EventObject, ForeignSource, Interest, Key, Mode, Poller,
+        Readiness, Registry,
+    };
     use pollio_sim::net::{Shutdown, TcpListener, TcpStream};
     use pollio_sim::os::fd::AsRawFd;
     use pollio_sim::os::unix::net::UnixStream;
