@@ -43,6 +43,8 @@ pub struct OsPoller {
     events: Vec<Event>,
     /// How many of them the last wait returned.
     returned: usize,
+    /// How many of them a wait may return: from 1 to `MAX_CAPACITY`, and perhaps more than there are.
+    max_events: usize,
     registry: Registry,
     spin: Option<Spin>,
     /// ```
@@ -79,13 +81,13 @@ pub(crate) trait Selector: AsFd + Sized {
     /// Makes room for the kernel to write `capacity` events, which is no less than there was.
     fn reserve(&mut self, capacity: usize) -> io::Result<()>;
 
-    /// Calls the kernel once, and returns how many `events` it wrote, of which there are as many as
+    /// Calls the kernel once, and returns how many `events` it wrote, of which there are no more than
     /// were reserved. Zero: nothing was ready when the call ended, which may be early.
     ///
     /// `Interrupted`: the call ended before its time, by a signal or without an event to report.
     fn wait(&mut self, events: &mut [Event], timeout: Option<Duration>) -> io::Result<usize>;
 
-    /// Whether the last wait used all the room, so that more may be ready than it returned.
+    /// Whether the last wait used all that was reserved, so that more may be ready than it returned.
     fn is_full(&self) -> bool;
 }
 
@@ -98,7 +100,8 @@ impl OsPoller {
     /// 32.
     ///
     /// A capacity of 0 counts as 1. The most is 1,048,576: the buffer grows no further, and what else is
-    /// ready is reported by the next wait.
+    /// ready is reported by the next wait. If a wait is to return fewer, call
+    /// [`set_max_events`](Self::set_max_events).
     ///
     /// # Errors
     ///
@@ -106,15 +109,15 @@ impl OsPoller {
     pub fn with_capacity(capacity: usize) -> io::Result<Self> {
         let selector = OsSelector::create()?;
         let registry = Registry::new(selector.backend());
-        Self::of(selector, registry, capacity.clamp(1, MAX_CAPACITY))
+        Self::of(selector, registry, capacity.clamp(1, MAX_CAPACITY), MAX_CAPACITY)
     }
 
     /// Creates another handle on the same registrations, so that another thread can wait for them too:
     /// [clause C18](Poller#the-contract).
     ///
-    /// It has a buffer of its own, with the capacity that this one has now, and does not spin until you
-    /// call [`set_spin`](Self::set_spin) on it. The registrations live until the last handle and the last
-    /// [`Registry`] are dropped. The guide shows [several threads on one
+    /// It has a buffer of its own, with the capacity and the [bound](Self::set_max_events) that this one has
+    /// now, and does not spin until you call [`set_spin`](Self::set_spin) on it. The registrations live until
+    /// the last handle and the last [`Registry`] are dropped. The guide shows [several threads on one
     /// poller](crate::guide#several-threads-on-one-poller).
     ///
     /// ```
@@ -140,14 +143,21 @@ impl OsPoller {
     ///
     /// `OutOfMemory` if there is no memory for the buffer.
     pub fn try_clone(&self) -> io::Result<Self> {
-        Self::of(self.selector.share(), self.registry.clone(), self.events.len())
+        let (selector, registry) = (self.selector.share(), self.registry.clone());
+        Self::of(selector, registry, self.events.len(), self.max_events)
     }
 
-    fn of(selector: OsSelector, registry: Registry, capacity: usize) -> io::Result<Self> {
+    fn of(
+        selector: OsSelector,
+        registry: Registry,
+        capacity: usize,
+        max_events: usize,
+    ) -> io::Result<Self> {
         let mut poller = Self {
             selector,
             events: Vec::new(),
             returned: 0,
+            max_events,
             registry,
             spin: None,
             not_sync: PhantomData,
@@ -168,6 +178,48 @@ impl OsPoller {
         self.spin = Spin::up_to(limit);
     }
 
+    /// Bounds how many events each later wait returns, whatever the capacity is:
+    /// [clause C9](Poller#the-contract). `usize::MAX` removes the bound, and is the default; 0 counts as 1.
+    ///
+    /// Use it where one thread should not take more than its share: in a [pool of
+    /// threads](crate::guide#several-threads-on-one-poller), or to return to other work after a few events.
+    /// The kernel keeps the rest for the next wait. A buffer that is smaller grows up to the bound and no
+    /// further; one that is larger keeps its size.
+    ///
+    /// On kqueue, a descriptor that becomes ready for two interests takes two of the `n` places, and is still
+    /// one event. So a wait can return fewer than `n` events while more are ready.
+    ///
+    /// ```
+    /// # use std::{io::Write, os::{fd::AsRawFd, unix::net::UnixStream}};
+    /// # use pollio::{EventObject, Mode, OsPoller, Poller};
+    /// # let mut streams = Vec::new();
+    /// let mut poller = OsPoller::new()?;
+    /// poller.set_max_events(8);
+    /// for _ in 0..20 {
+    ///     let (stream, mut peer) = UnixStream::pair()?;
+    ///     peer.write_all(b"hello")?;
+    ///     let object = EventObject::client(stream.as_raw_fd());
+    ///     poller.add(object.with_mode(Mode::Oneshot))?;
+    /// #   streams.push((stream, peer));
+    /// }
+    /// for expected in [8, 8, 4, 0] {
+    ///     assert_eq!(poller.wait(0)?.len(), expected);
+    /// }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn set_max_events(&mut self, n: usize) {
+        self.max_events = n.clamp(1, MAX_CAPACITY);
+    }
+
+    /// The slice that the last wait returned. It is empty before the first wait, and after one that failed.
+    ///
+    /// A wait borrows the poller for as long as you use its slice. Call this to look at it again after using
+    /// the poller in between.
+    #[must_use]
+    pub fn events(&self) -> &[Event] {
+        &self.events[..self.returned]
+    }
+
     fn reserve(&mut self, capacity: usize) -> io::Result<()> {
         self.events.try_reserve_exact(capacity - self.events.len())?;
         self.selector.reserve(capacity)?;
@@ -175,11 +227,11 @@ impl OsPoller {
         Ok(())
     }
 
-    /// After a wait that filled the buffer.
+    /// After a wait that filled the buffer, which has fewer than `max_events`.
     #[cold]
     fn grow(&mut self) {
         // Without the memory to grow, the rest comes at the next waits: nothing is lost.
-        let _ = self.reserve(MAX_CAPACITY.min(self.events.len() * 2));
+        let _ = self.reserve(self.max_events.min(self.events.len() * 2));
     }
 }
 
@@ -193,17 +245,16 @@ impl Poller for OsPoller {
     }
 
     fn wait_timeout(&mut self, timeout: Option<Duration>) -> io::Result<&[Event]> {
-        if self.selector.is_full() {
+        if self.selector.is_full() && self.events.len() < self.max_events {
             self.grow();
         }
         self.returned = 0;
         let Self { selector, events, spin, .. } = self;
+        let room = self.max_events.min(events.len());
+        let events = &mut events[..room];
         self.returned = wait_until(timeout, spin, |time_left| selector.wait(events, time_left))?;
-        debug_assert!(
-            self.returned <= self.events.len(),
-            "the kernel wrote more than there is room"
-        );
-        Ok(&self.events[..self.returned])
+        debug_assert!(self.returned <= room, "the kernel wrote more than there is room");
+        Ok(self.events())
     }
 }
 
@@ -223,7 +274,7 @@ impl fmt::Debug for OsPoller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OsPoller")
             .field("fd", &self.as_raw_fd())
-            .field("events", &&self.events[..self.returned])
+            .field("events", &self.events())
             .finish_non_exhaustive()
     }
 }

@@ -50,7 +50,8 @@ use crate::registry::Registry;
 ///   polls. An empty slice means that nothing was ready when the wait ended, whatever interrupted it and
 ///   however late that was: a wait that is interrupted past its deadline polls once more.
 /// - **C9** No descriptor is lost or starved. If more are ready than the buffer holds, the next waits
-///   report the rest, and the buffer grows.
+///   report the rest, and the buffer grows. With [`set_max_events`](crate::OsPoller::set_max_events), no wait
+///   returns more events than the bound.
 ///
 /// **Registering**
 ///

@@ -164,8 +164,9 @@ impl State {
         }
     }
 
-    /// Makes the events of a wait: of those that have waited longest, and else in any order.
-    pub(super) fn collect(&mut self, list: FileId, events: &mut Vec<Event>) {
+    /// Makes the events of a wait, at most `max_events`: of those that have waited longest, and else in any
+    /// order.
+    pub(super) fn collect(&mut self, list: FileId, max_events: usize, events: &mut Vec<Event>) {
         let Some(items) = self.files.list(list) else { return };
         if items.ready.is_empty() {
             return;
@@ -197,6 +198,7 @@ impl State {
             None if count == 1 => 1,
             None => self.random.index(count) + 1,
         };
+        let size = size.min(max_events);
         let Some(items) = self.files.list(list) else { return };
         items.round += 1;
         for (place, (_, key, readiness)) in candidates.into_iter().enumerate() {

@@ -19,6 +19,8 @@ pub struct SimPoller {
     registry: Registry,
     /// What the last wait returned.
     events: Vec<Event>,
+    /// How many events a wait may return.
+    max_events: usize,
 }
 
 impl SimPoller {
@@ -46,7 +48,8 @@ impl SimPoller {
     }
 
     fn on(list: Arc<List>) -> Self {
-        Self { registry: Registry::new(list.clone()), list, events: Vec::new() }
+        let registry = Registry::new(list.clone());
+        Self { registry, list, events: Vec::new(), max_events: usize::MAX }
     }
 
     /// Another handle on the same registrations, for another thread: clause
@@ -56,7 +59,19 @@ impl SimPoller {
     ///
     /// It never fails: the signature is that of the real one.
     pub fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self::on(self.list.clone()))
+        Ok(Self { max_events: self.max_events, ..Self::on(self.list.clone()) })
+    }
+
+    /// Bounds how many events each later wait returns. `usize::MAX` removes the bound, and is the default; 0
+    /// counts as 1.
+    pub fn set_max_events(&mut self, n: usize) {
+        self.max_events = n.max(1);
+    }
+
+    /// The slice that the last wait returned. It is empty before the first wait, and after one that failed.
+    #[must_use]
+    pub fn events(&self) -> &[Event] {
+        &self.events
     }
 
     /// Has no effect: polling takes no time here.
@@ -86,7 +101,7 @@ impl SimPoller {
             if let Some(error) = state.wait_errors.pop_front() {
                 return Err(error);
             }
-            state.collect(self.list.file, &mut self.events);
+            state.collect(self.list.file, self.max_events, &mut self.events);
             if !self.events.is_empty() || deadline.is_some_and(|deadline| deadline <= state.now) {
                 return Ok(&self.events);
             }
@@ -142,7 +157,7 @@ impl Poller for SimPoller {
                 if let Some(error) = state.wait_errors.pop_front() {
                     return Some(Err(error));
                 }
-                state.collect(self.list.file, events);
+                state.collect(self.list.file, self.max_events, events);
                 (!events.is_empty()).then_some(Ok(()))
             });
         state.call(|| match &answer {

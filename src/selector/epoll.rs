@@ -56,7 +56,7 @@ impl Selector for EpollSelector {
 
     #[inline]
     fn wait(&mut self, events: &mut [Event], timeout: Option<Duration>) -> io::Result<usize> {
-        self.written = self.kernel_wait(timeout)?;
+        self.written = self.kernel_wait(events.len(), timeout)?;
         for (event, kernel_event) in events.iter_mut().zip(&self.kernel_events[..self.written]) {
             *event = event_from(kernel_event);
         }
@@ -69,12 +69,13 @@ impl Selector for EpollSelector {
 }
 
 impl EpollSelector {
-    /// Waits once, as exactly as the kernel can.
+    /// Waits once for up to `room` events, as exactly as the kernel can.
     #[inline]
-    fn kernel_wait(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
+    fn kernel_wait(&mut self, room: usize, timeout: Option<Duration>) -> io::Result<usize> {
         let epoll = self.interest_list.0.as_fd();
+        let kernel_events = &mut self.kernel_events[..room];
         if let Some(timeout) = timeout.filter(|time| self.has_nanoseconds && !is_whole_ms(*time)) {
-            match epoll::pwait2(epoll, &mut self.kernel_events, timeout) {
+            match epoll::pwait2(epoll, kernel_events, timeout) {
                 // It cannot be called here: `ENOSYS` before Linux 5.11, or whatever a sandbox that does not
                 // know it was configured to answer. An error of the wait itself comes from epoll_wait too.
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => {
@@ -83,7 +84,7 @@ impl EpollSelector {
                 answer => return answer,
             }
         }
-        epoll::wait(epoll, &mut self.kernel_events, timeout_ms(timeout))
+        epoll::wait(epoll, kernel_events, timeout_ms(timeout))
     }
 }
 

@@ -67,7 +67,8 @@ impl Selector for KqueueSelector {
         loop {
             self.places.start();
             self.written = 0;
-            self.written = kevent::kevent(self.knotes.as_fd(), &[], &mut self.kevents, timeout)?;
+            let room = &mut self.kevents[..events.len()];
+            self.written = kevent::kevent(self.knotes.as_fd(), &[], room, timeout)?;
             let mut count = 0;
             for index in 0..self.written {
                 count = self.merge(index, events, count);
@@ -76,7 +77,7 @@ impl Selector for KqueueSelector {
             // all reported before. They are disabled now, so this ends.
             if count > 0
                 || timeout != Some(Duration::ZERO)
-                || !self.is_full()
+                || self.written < events.len()
                 || !self.has_oneshot()
             {
                 // Woken up for nothing, before its time.

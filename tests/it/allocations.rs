@@ -38,6 +38,29 @@ fn a_buffer_that_grew_takes_what_it_promises() {
     assert!(growth.bytes_current <= size * for_each, "it took {} bytes", growth.bytes_current);
 }
 
+/// C9, C13
+#[test]
+fn a_bounded_buffer_grows_to_its_bound_and_no_further() {
+    let pairs: Vec<_> = (0..100).map(|_| pair()).collect();
+    let mut poller = OsPoller::with_capacity(3).unwrap();
+    poller.set_max_events(8);
+    for (near, far) in &pairs {
+        poller.add(EventObject::client(near.as_raw_fd())).unwrap();
+        (&*far).write_all(b"x").unwrap();
+    }
+    let ten_waits = |poller: &mut OsPoller| {
+        measure(|| (0..10).for_each(|_| assert!(!poller.wait(0).unwrap().is_empty())))
+    };
+    let growth = ten_waits(&mut poller);
+    let for_each = if cfg!(any(target_os = "linux", target_os = "android")) { 32 } else { 108 };
+    let added = 8 - 3;
+    assert!(growth.bytes_current <= added * for_each, "it took {} bytes", growth.bytes_current);
+    assert_eq!(poller.events().len(), 8);
+    assert_eq!(ten_waits(&mut poller).count_total, 0);
+    poller.set_max_events(5);
+    assert_eq!(ten_waits(&mut poller).count_total, 0);
+}
+
 /// C13
 #[test]
 fn nothing_is_allocated_once_the_buffer_has_its_size() {

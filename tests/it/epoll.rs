@@ -233,14 +233,20 @@ fn any_capacity_is_enough_to_begin_with() {
 }
 
 #[test]
-fn a_poller_shows_what_the_last_wait_reported() {
+fn a_poller_shows_what_the_last_wait_returned() {
     let (near, mut far) = pair();
     let mut poller = OsPoller::new().unwrap();
+    assert_eq!(poller.events(), []);
     poller.add(EventObject::client(near.as_raw_fd())).unwrap();
     far.write_all(b"x").unwrap();
     let event = poller.expect_one();
+    assert_eq!(poller.events(), [event]);
     let (fd, shown) = (poller.as_raw_fd(), format!("{poller:?}"));
     assert_eq!(shown, format!("OsPoller {{ fd: {fd}, events: [{event:?}], .. }}"));
+    poller.delete(near.as_raw_fd()).unwrap();
+    assert_eq!(poller.events(), [event], "a slice stays as it is until the next wait");
+    poller.expect_none();
+    assert_eq!(poller.events(), []);
 }
 
 /// C9

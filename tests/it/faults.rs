@@ -311,6 +311,7 @@ fn a_poller_that_is_closed_while_it_waits_is_bad_at_the_next_wait() {
             });
             let error = poller.wait(-1).unwrap_err();
             assert_eq!(error.raw_os_error(), Some(Errno::EBADF as i32));
+            assert_eq!(poller.events(), [], "they are those of the wait before");
             let other = File::open("/dev/null").unwrap();
             assert_eq!(other.as_raw_fd(), number, "the lowest free number is used again");
             // One of the two closes the number.

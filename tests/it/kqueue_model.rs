@@ -29,6 +29,10 @@ impl<S: On> KqueuePoller<S> {
     pub(crate) fn set_spin(&mut self, limit: Duration) {
         self.0.set_spin(limit);
     }
+
+    pub(crate) fn set_max_events(&mut self, n: usize) {
+        self.0.set_max_events(n);
+    }
 }
 
 impl<S: On> Poller for KqueuePoller<S> {
@@ -63,6 +67,10 @@ impl<S: On + Send> Share for KqueuePoller<S> {
 
     fn set_spin(&mut self, limit: Duration) {
         self.set_spin(limit);
+    }
+
+    fn set_max_events(&mut self, n: usize) {
+        self.set_max_events(n);
     }
 }
 

@@ -54,9 +54,11 @@ fn each_wait_is_one_system_call_however_many_are_ready() {
             assert_eq!(poller.wait(timeout_ms).unwrap().len(), 300);
         }
         assert_eq!(poller.wait_timeout(Some(Duration::MAX / 2)).unwrap().len(), 300);
+        poller.set_max_events(8);
+        assert_eq!(poller.wait(-1).unwrap().len(), 8);
         trace_to_here();
     });
-    assert_eq!(calls, [WAIT, WAIT, WAIT, WAIT, libc::SYS_epoll_pwait2]);
+    assert_eq!(calls, [WAIT, WAIT, WAIT, WAIT, libc::SYS_epoll_pwait2, WAIT]);
 }
 
 /// C14, C8

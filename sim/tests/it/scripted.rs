@@ -354,6 +354,25 @@ fn a_batch_of_one_starves_nobody() {
 
 /// C9
 #[test]
+fn a_bound_holds_for_each_wait_of_a_handle_and_of_its_clones() {
+    let (mut poller, world) = watching(3, 10);
+    assert_eq!(poller.events(), []);
+    world.set_batch(usize::MAX);
+    (0..10).for_each(|fd| world.set_ready(fd, Readiness::READABLE));
+    for (bound, count) in [(4, 4), (0, 1), (usize::MAX, 10), (7, 7)] {
+        poller.set_max_events(bound);
+        assert_eq!(poller.wait(0).unwrap().len(), count);
+        assert_eq!(poller.events().len(), count);
+    }
+    let mut clone = poller.try_clone().unwrap();
+    assert_eq!(clone.wait(0).unwrap().len(), 7);
+    world.fail_wait(ErrorKind::Other.into());
+    poller.wait(0).unwrap_err();
+    assert_eq!(poller.events(), []);
+}
+
+/// C9
+#[test]
 fn who_was_left_out_comes_before_who_came_later() {
     for seed in 0..1_000 {
         let (mut poller, world) = watching(seed, 8);

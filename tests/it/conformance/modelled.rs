@@ -22,9 +22,10 @@ use crate::sys::kevent;
 
 /// C4, C9: the two filters of a descriptor come in different batches, if at all.
 pub(crate) fn a_oneshot_is_reported_once_by_a_buffer_of_one<P: Share + AsFd>() {
-    for capacity in [0, 1] {
+    for (capacity, bound) in [(0, usize::MAX), (1, usize::MAX), (1, 1), (32, 1)] {
         let pairs: Vec<_> = (0..10).map(|_| pair()).collect();
         let mut poller = P::with_capacity(capacity).unwrap();
+        poller.set_max_events(bound);
         for (token, (near, far)) in (0..).zip(&pairs) {
             (&*far).write_all(b"x").unwrap();
             let object = EventObject::client(near.as_raw_fd()).with_interest(Interest::BOTH);

@@ -26,6 +26,7 @@ pub(crate) trait Share: Poller + Send {
     where
         Self: Sized;
     fn set_spin(&mut self, limit: Duration);
+    fn set_max_events(&mut self, n: usize);
 }
 
 impl Share for OsPoller {
@@ -41,6 +42,10 @@ impl Share for OsPoller {
 
     fn set_spin(&mut self, limit: Duration) {
         self.set_spin(limit);
+    }
+
+    fn set_max_events(&mut self, n: usize) {
+        self.set_max_events(n);
     }
 }
 
@@ -306,4 +311,84 @@ pub(crate) fn buffers_and_spinning_are_of_each_handle<P: Share>() {
     assert_eq!(poller.share().wait(0).unwrap().len(), 8, "a handle begins as large as its origin");
     sizes = Vec::from_iter((0..4).map(|_| other.wait(0).unwrap().len()));
     assert_eq!(sizes, [1, 2, 4, 8]);
+}
+
+/// A hundred sockets that are readable, each registered in `mode` and for `interest`.
+fn hundred_ready(
+    poller: &impl Poller,
+    interest: Interest,
+    mode: Mode,
+) -> Vec<(UnixStream, UnixStream)> {
+    let ready = |token| {
+        let (near, mut far) = pair();
+        far.write_all(b"x").unwrap();
+        let object = EventObject::client(near.as_raw_fd()).with_token(token);
+        poller.add(object.with_interest(interest).with_mode(mode)).unwrap();
+        (near, far)
+    };
+    (0..100).map(ready).collect()
+}
+
+/// The number of events of each wait, up to the first one without.
+fn sizes<P: Poller>(poller: &mut P) -> Vec<usize> {
+    let wait = || Some(poller.wait(0).unwrap().len()).filter(|count| *count > 0);
+    std::iter::from_fn(wait).collect()
+}
+
+/// C9
+pub(crate) fn a_bound_holds_for_each_wait_whatever_the_capacity<P: Share>() {
+    let thirteen_waits = [&[8; 12][..], &[4]].concat();
+    for mode in [Mode::Edge, Mode::Oneshot] {
+        for capacity in [8, 9, 15, 16, 100, 1_000] {
+            let mut poller = P::with_capacity(capacity).unwrap();
+            poller.set_max_events(8);
+            let _sockets = hundred_ready(&poller, Interest::READABLE, mode);
+            assert_eq!(sizes(&mut poller), thirteen_waits, "{mode:?}, room for {capacity}");
+        }
+        for (capacity, first) in [(1, &[1, 2, 4][..]), (3, &[3, 6])] {
+            let mut poller = P::with_capacity(capacity).unwrap();
+            poller.set_max_events(8);
+            let _sockets = hundred_ready(&poller, Interest::READABLE, mode);
+            let rest = 100 - first.iter().sum::<usize>();
+            let last = (rest % 8 > 0).then_some(rest % 8);
+            let expected: Vec<_> =
+                first.iter().copied().chain(vec![8; rest / 8]).chain(last).collect();
+            assert_eq!(sizes(&mut poller), expected, "{mode:?}, room for {capacity}");
+        }
+    }
+}
+
+/// C2, C9: on kqueue, the two filters of a descriptor may come with different waits.
+pub(crate) fn a_bound_holds_where_two_filters_are_one_event<P: Share>() {
+    for bound in [1, 2, 3, 8] {
+        let mut poller = P::new().unwrap();
+        poller.set_max_events(bound);
+        let sockets = hundred_ready(&poller, Interest::BOTH, Mode::Oneshot);
+        let sizes = sizes(&mut poller);
+        assert!(sizes.iter().all(|count| *count <= bound), "{bound}: {sizes:?}");
+        assert_eq!(sizes.iter().sum::<usize>(), sockets.len(), "{bound}: {sizes:?}");
+    }
+}
+
+/// C9
+pub(crate) fn a_bound_can_change_and_be_removed<P: Share>() {
+    let mut poller = P::with_capacity(1).unwrap();
+    let sockets = hundred_ready(&poller, Interest::READABLE, Mode::Level);
+    while poller.wait(0).unwrap().len() < sockets.len() {}
+    for (bound, count) in [(8, 8), (1, 1), (0, 1), (99, 99), (usize::MAX, 100), (100, 100)] {
+        poller.set_max_events(bound);
+        assert_eq!(poller.wait(0).unwrap().len(), count, "{bound}");
+        assert_eq!(poller.wait(0).unwrap().len(), count, "{bound}, again");
+    }
+}
+
+/// C9, C18
+pub(crate) fn a_new_handle_has_the_bound_of_its_origin<P: Share>() {
+    let mut poller = P::new().unwrap();
+    poller.set_max_events(8);
+    let _sockets = hundred_ready(&poller, Interest::READABLE, Mode::Level);
+    let mut other = poller.share();
+    assert_eq!(other.wait(0).unwrap().len(), 8);
+    poller.set_max_events(5);
+    assert_eq!((poller.wait(0).unwrap().len(), other.wait(0).unwrap().len()), (5, 8));
 }
