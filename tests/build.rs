@@ -11,13 +11,14 @@ use std::{env, fs};
 const GUIDE: &str = "../src/guide.md";
 
 /// Samples of the guide: the file that each becomes, and an item in it.
-const SAMPLES: [(&str, &str); 6] = [
+const SAMPLES: [(&str, &str); 7] = [
     ("connecting.rs", "fn is_connected("),
     ("expiring.rs", "fn expire("),
     ("line_writer.rs", "fn line_writer("),
     ("listener.rs", "struct Listener {"),
     ("output.rs", "fn output("),
-    ("timeouts.rs", "struct Timeouts {"),
+    ("table.rs", "struct Table<T> {"),
+    ("timeouts.rs", "struct Timeouts<K> {"),
 ];
 
 fn main() {
@@ -27,10 +28,15 @@ fn main() {
 
     let guide = fs::read_to_string(GUIDE).unwrap();
     for (name, item) in SAMPLES {
-        let path = Path::new(&env::var_os("OUT_DIR").unwrap()).join(name);
-        fs::write(path, sample_with(&guide, item)).unwrap();
+        write(name, &sample_with(&guide, item));
     }
+    let table = sample_with(&guide, "struct Table<T> {");
+    write("table_over_loom.rs", &table.replace("std::sync", "loom::sync"));
     programs::write_all();
+}
+
+fn write(name: &str, text: &str) {
+    fs::write(Path::new(&env::var_os("OUT_DIR").unwrap()).join(name), text).unwrap();
 }
 
 /// What the sample that has this item shows: without the lines that rustdoc hides.

@@ -9,5 +9,6 @@ mod line_writer;
 mod listening;
 mod output;
 mod readiness;
+mod sharing;
 mod signals;
 mod timeouts;

@@ -1,9 +1,9 @@
 //! What threads share, in every order that they can run in: the crate's own files, with the `sys`
 //! of this program below them, checked by loom. A program of its own, because `crate` is its root.
 //!
-//! Four things are shared: the mark of a [`Waker`](waker::Waker), the queue of a
+//! These are shared: the mark of a [`Waker`](waker::Waker), the queue of a
 //! [`channel`](channel::channel) with it, and on kqueue the turn that
-//! registrations take and the claim to report a oneshot. A `Registry` over epoll is a descriptor that
+//! registrations take and the claim to report a oneshot; and the guide's table of registrations. A `Registry` over epoll is a descriptor that
 //! never changes, and the kernel does each verb at once; a poller is not `Sync`.
 #![cfg(target_os = "linux")]
 
@@ -20,6 +20,7 @@ mod sending;
 #[path = "../../src/spin.rs"]
 mod spin;
 mod sys;
+mod table;
 #[path = "../../src/wait.rs"]
 mod wait;
 #[path = "../../src/source/waker.rs"]

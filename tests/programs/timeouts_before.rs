@@ -1,33 +1,39 @@
 //! The timeouts of the guide as they were: what is pushed back with an old time breaks the order.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-#[derive(Default)]
-struct Timeouts {
-    deadlines: HashMap<u32, Instant>,
-    queue: VecDeque<(Instant, u32)>,
+use pollio::Connections;
+
+struct Timeouts<K> {
+    deadlines: HashMap<K, Instant>,
+    queue: VecDeque<(Instant, K)>,
 }
 
-impl Timeouts {
-    fn set(&mut self, token: u32, deadline: Instant) {
-        if self.deadlines.insert(token, deadline).is_none() {
-            self.queue.push_back((deadline, token));
+impl<K: Copy + Eq + Hash> Timeouts<K> {
+    fn new() -> Self {
+        Self { deadlines: HashMap::new(), queue: VecDeque::new() }
+    }
+
+    fn set(&mut self, key: K, deadline: Instant) {
+        if self.deadlines.insert(key, deadline).is_none() {
+            self.queue.push_back((deadline, key));
         }
     }
 
-    fn remove(&mut self, token: u32) {
-        self.deadlines.remove(&token);
+    fn remove(&mut self, key: K) {
+        self.deadlines.remove(&key);
     }
 
-    fn next_expired(&mut self, now: Instant) -> Option<u32> {
+    fn next_expired(&mut self, now: Instant) -> Option<K> {
         while self.queue.front().is_some_and(|(deadline, _)| *deadline <= now) {
-            let (_, token) = self.queue.pop_front()?;
-            match self.deadlines.get(&token) {
-                Some(deadline) if *deadline > now => self.queue.push_back((*deadline, token)),
+            let (_, key) = self.queue.pop_front()?;
+            match self.deadlines.get(&key) {
+                Some(deadline) if *deadline > now => self.queue.push_back((*deadline, key)),
                 Some(_) => {
-                    self.deadlines.remove(&token);
-                    return Some(token);
+                    self.deadlines.remove(&key);
+                    return Some(key);
                 }
                 None => {}
             }

@@ -1,17 +1,43 @@
 //! The structure of the section "Ten thousand timeouts", against a list that is searched from end to end.
 
+use std::io::{ErrorKind, Read};
+
+use pollio::{EventObject, OsPoller, Poller};
 use proptest::prelude::{ProptestConfig, Strategy, any};
 use proptest::test_runner::TestCaseError;
 use proptest::{collection::vec, prop_assert_eq, prop_oneof, proptest};
 
+use crate::descriptors::pair;
+
 // As it stands in `src/guide.md`, with its imports: the build script takes it from there.
 include!(concat!(env!("OUT_DIR"), "/timeouts.rs"));
+
+/// Of the sample, for one that is gone as well.
+#[test]
+fn expired_connections_are_closed() {
+    let poller = OsPoller::new().unwrap();
+    let mut clients = Connections::new(poller.registry());
+    let (mut timeouts, start) = (Timeouts::new(), Instant::now());
+    let (streams, mut fars): (Vec<_>, Vec<_>) = (0..3).map(|_| pair()).unzip();
+    let mut keys = Vec::new();
+    for (after, stream) in (1..).zip(streams) {
+        let key = clients.insert(stream, EventObject::client, ()).unwrap();
+        timeouts.set(key, start + after * SECOND);
+        keys.push(key);
+    }
+    clients.remove(keys[0]);
+    close_expired(&mut clients, &mut timeouts, start + 2 * SECOND);
+    assert_eq!(clients.iter().map(|(key, ..)| key).collect::<Vec<_>>(), [keys[2]]);
+    assert_eq!(fars[1].read(&mut [0]).unwrap(), 0);
+    assert_eq!(fars[2].read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    assert_eq!(timeouts.time_left(start + 2 * SECOND), Some(SECOND));
+}
 
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
 fn what_was_set_again_expires_by_its_last_deadline() {
-    let (mut timeouts, start) = (Timeouts::default(), Instant::now());
+    let (mut timeouts, start) = (Timeouts::new(), Instant::now());
     timeouts.set(1, start + 60 * SECOND);
     timeouts.set(1, start + 61 * SECOND);
     for second in 59..=61 {
@@ -44,7 +70,7 @@ fn step(equal: bool) -> impl Strategy<Value = Step> {
 }
 
 fn run(steps: &[Step]) -> Result<(), TestCaseError> {
-    let (mut timeouts, mut now) = (Timeouts::default(), Instant::now());
+    let (mut timeouts, mut now) = (Timeouts::new(), Instant::now());
     let mut naive = HashMap::new();
     for &step in steps {
         match step {
