@@ -2,6 +2,7 @@
 
 pub(crate) mod echo;
 pub(crate) mod idle;
+pub(crate) mod look_up;
 pub(crate) mod many_idle;
 pub(crate) mod memory;
 pub(crate) mod ready_events;
@@ -48,7 +49,7 @@ pub(crate) struct Workload {
     pub(crate) run: fn(Plan, &ProgressBar) -> io::Result<Vec<Row>>,
 }
 
-pub(crate) const ALL: [Workload; 11] = [
+pub(crate) const ALL: [Workload; 12] = [
     Workload {
         name: "ready_events",
         counts: ready_events::COUNTS,
@@ -68,6 +69,7 @@ pub(crate) const ALL: [Workload; 11] = [
         cases: [1, 1],
         run: registering::modify,
     },
+    Workload { name: "look_up", counts: look_up::COUNTS, cases: [1, 3], run: look_up::run },
     Workload { name: "wake", counts: wake::COUNTS, cases: [4, 4], run: wake::run },
     Workload { name: "share", counts: share::COUNTS, cases: [2, 6], run: share::run },
     Workload { name: "spin", counts: spin::COUNTS, cases: [3, 3], run: spin::run },
