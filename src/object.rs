@@ -94,7 +94,7 @@ impl EventObject {
     /// Linux only (`EPOLLEXCLUSIVE` in
     /// [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html), 4.5): kqueue wakes all of
     /// them. It is meant for listening sockets. The kernel accepts it only with `READABLE` and `WRITABLE`,
-    /// level or edge. With priority or a oneshot mode, `add` is `InvalidInput`; a later `modify` always is.
+    /// level or edge. With `PRIORITY` or `Oneshot`, `add` is `InvalidInput`; a later `modify` always is.
     /// A half-close is reported as readable, without [`is_read_closed`](crate::Event::is_read_closed). It
     /// does not balance the load; see the [guide](crate::guide#listening-sockets).
     pub const fn exclusive(self) -> Self {

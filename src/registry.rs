@@ -115,8 +115,8 @@ impl Registry {
     }
 }
 
-// What a panic leaves behind, other threads can see as well: a backend is `Sync`. So it has to keep its state
-// consistent anyway, and `Backend` need not demand that it is `RefUnwindSafe`.
+// A backend is `Sync`: other threads see the state that a panic leaves behind, so it must stay consistent
+// anyway. `Backend` need not demand that it is `RefUnwindSafe`.
 impl UnwindSafe for Registry {}
 impl RefUnwindSafe for Registry {}
 

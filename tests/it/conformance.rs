@@ -159,10 +159,10 @@ macro_rules! conformance {
             sharing::a_wake_that_stays_ends_every_wait,
             sharing::a_handle_that_is_dropped_leaves_the_others_waiting,
             sharing::buffers_and_spinning_are_of_each_handle,
-            sharing::a_bound_holds_for_each_wait_whatever_the_capacity,
-            sharing::a_bound_holds_where_two_filters_are_one_event,
-            sharing::a_bound_can_change_and_be_removed,
-            sharing::a_new_handle_has_the_bound_of_its_origin,
+            load::a_bound_holds_for_each_wait_whatever_the_capacity,
+            load::a_bound_holds_where_two_filters_are_one_event,
+            load::a_bound_can_change_and_be_removed,
+            load::a_new_handle_has_the_bound_of_its_origin,
             waiting::what_arrives_during_a_handler_is_reported_past_a_spin,
         }
     };

@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 use std::io::Write;
 use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 
 use pollio::{EventObject, Interest, Mode, Poller};
 
+use super::sharing::Share;
 use crate::descriptors::{allow_descriptors, pair};
 use crate::expect::Expect;
 
@@ -99,4 +100,83 @@ pub(crate) fn every_oneshot_is_silenced_in_both_directions<P: Poller>() {
         (&*far).write_all(b"x").unwrap();
     }
     poller.expect_none();
+}
+
+/// A hundred sockets that are readable, each registered in `mode` and for `interest`.
+fn hundred_ready(
+    poller: &impl Poller,
+    interest: Interest,
+    mode: Mode,
+) -> Vec<(UnixStream, UnixStream)> {
+    let ready = |token| {
+        let (near, mut far) = pair();
+        far.write_all(b"x").unwrap();
+        let object = EventObject::client(near.as_raw_fd()).with_token(token);
+        poller.add(object.with_interest(interest).with_mode(mode)).unwrap();
+        (near, far)
+    };
+    (0..100).map(ready).collect()
+}
+
+/// The number of events of each wait, up to the first one without.
+fn sizes<P: Poller>(poller: &mut P) -> Vec<usize> {
+    let wait = || Some(poller.wait(0).unwrap().len()).filter(|count| *count > 0);
+    std::iter::from_fn(wait).collect()
+}
+
+/// C9: where the buffer is smaller than the bound, it grows up to it.
+pub(crate) fn a_bound_holds_for_each_wait_whatever_the_capacity<P: Share>() {
+    for mode in [Mode::Edge, Mode::Oneshot] {
+        for (capacity, first, last) in [
+            (1, &[1, 2, 4][..], 5),
+            (3, &[3, 6], 3),
+            // Thirteen waits.
+            (8, &[8], 4),
+            (9, &[8], 4),
+            (16, &[8], 4),
+            (100, &[8], 4),
+            (1_000, &[8], 4),
+        ] {
+            let mut poller = P::with_capacity(capacity).unwrap();
+            poller.set_max_events(8);
+            let _sockets = hundred_ready(&poller, Interest::READABLE, mode);
+            let expected = [first, &[8; 11], &[last]].concat();
+            assert_eq!(sizes(&mut poller), expected, "{mode:?}, room for {capacity}");
+        }
+    }
+}
+
+/// C2, C9: on kqueue, the two filters of a descriptor may come with different waits.
+pub(crate) fn a_bound_holds_where_two_filters_are_one_event<P: Share>() {
+    for bound in [1, 2, 3, 8] {
+        let mut poller = P::new().unwrap();
+        poller.set_max_events(bound);
+        let sockets = hundred_ready(&poller, Interest::BOTH, Mode::Oneshot);
+        let sizes = sizes(&mut poller);
+        assert!(sizes.iter().all(|count| *count <= bound), "{bound}: {sizes:?}");
+        assert_eq!(sizes.iter().sum::<usize>(), sockets.len(), "{bound}: {sizes:?}");
+    }
+}
+
+/// C9
+pub(crate) fn a_bound_can_change_and_be_removed<P: Share>() {
+    let mut poller = P::with_capacity(1).unwrap();
+    let sockets = hundred_ready(&poller, Interest::READABLE, Mode::Level);
+    while poller.wait(0).unwrap().len() < sockets.len() {}
+    for (bound, count) in [(8, 8), (1, 1), (0, 1), (99, 99), (usize::MAX, 100), (100, 100)] {
+        poller.set_max_events(bound);
+        assert_eq!(poller.wait(0).unwrap().len(), count, "{bound}");
+        assert_eq!(poller.wait(0).unwrap().len(), count, "{bound}, again");
+    }
+}
+
+/// C9, C18
+pub(crate) fn a_new_handle_has_the_bound_of_its_origin<P: Share>() {
+    let mut poller = P::new().unwrap();
+    poller.set_max_events(8);
+    let _sockets = hundred_ready(&poller, Interest::READABLE, Mode::Level);
+    let mut other = poller.share();
+    assert_eq!(other.wait(0).unwrap().len(), 8);
+    poller.set_max_events(5);
+    assert_eq!((poller.wait(0).unwrap().len(), other.wait(0).unwrap().len()), (5, 8));
 }
