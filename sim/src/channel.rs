@@ -6,9 +6,9 @@ use std::io;
 use std::iter::FusedIterator;
 use std::sync::mpsc::{SendError, TryRecvError, TrySendError};
 
-use crate::Waker;
 use crate::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use crate::sync::{Arc, mpsc};
+use crate::waker::Waker;
 
 /// Creates an unbounded channel, whose receiver you register like any other source.
 ///
@@ -240,5 +240,11 @@ impl<T> fmt::Debug for Receiver<T> {
 impl<T> fmt::Debug for TryIter<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TryIter").finish_non_exhaustive()
+    }
+}
+
+impl<T> pollio::ForeignSource for Receiver<T> {
+    fn foreign_fd(&self) -> RawFd {
+        self.as_raw_fd()
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::pool::Pool;
+use crate::schedule::Pool;
 use crate::world::{Outcome, World};
 
 /// The environment variable that names the one seed to run.
@@ -137,7 +137,7 @@ impl Runner {
     fn watch(&self, longest: Duration) {
         let mut watched = self.watched();
         let Some(Watched { world, steps, since }) = &mut *watched else { return };
-        let (now, thread) = world.progress();
+        let (now, thread) = world.machine().progress();
         if now != *steps {
             (*steps, *since) = (now, Instant::now());
         } else if since.elapsed() > longest {
@@ -146,7 +146,7 @@ impl Runner {
                  {longest:?}: it loops, or waits for something that is not simulated, such as a lock that \
                  one of these holds:{}",
                 world.seed(),
-                world.waits(),
+                world.machine().describe_waits(),
             );
         }
     }

@@ -3,19 +3,16 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::random::Random;
-
 /// What the network is like, and what may go wrong: limits within which the seed chooses.
 ///
-/// A world begins with the default: every condition that a correct server passes without its clients
-/// noticing. What breaks connections has to be switched on. Set it with
-/// [`World::set_conditions`](super::World::set_conditions):
+/// A world begins with the [default](Self::default): every condition that a correct server passes without its
+/// clients noticing. You switch on what breaks connections:
 ///
 /// ```
-/// use pollio_sim::{self as sim, Conditions};
+/// use pollio_sim::Conditions;
 ///
-/// sim::check(100, |world| {
-///     world.set_conditions(Conditions { resets: true, ..Conditions::default() });
+/// pollio_sim::check(100, |world| {
+///     world.set_conditions(Conditions::default().with_resets(true));
 ///     // …
 ///     Ok(())
 /// });
@@ -25,37 +22,39 @@ use crate::random::Random;
 /// often. Sizes and times are drawn over their orders of magnitude.
 #[derive(Debug, Clone)]
 pub struct Conditions {
-    /// How long a packet takes from one end of a connection to the other.
-    pub latency: RangeInclusive<Duration>,
-    /// Bytes a second, in each direction of a connection.
-    pub bandwidth: RangeInclusive<u64>,
-    /// How many bytes a direction of a connection holds, written and not yet read. Honest programs can
-    /// deadlock where it is below 512.
-    pub buffer: RangeInclusive<u64>,
-    /// How many faults there are at most in a world: faults without end make a correct program fail.
-    pub faults: u32,
-    /// A thread stops between two calls, for up to 10 ms, as one does that computes or shares its core.
-    /// Costs no fault.
-    pub pauses: bool,
-    /// Data arrives in pieces, down to single bytes, each with an event of its own. Costs no fault.
-    pub fragments: bool,
-    /// A write finds less room than there is, and the room comes back later, with an event.
-    pub short_writes: bool,
-    /// [`accept`](super::net::TcpListener::accept) fails with `EMFILE`: the client stays in the queue, and
-    /// no new edge is reported for it. So does [`Socket::new`](super::socket2::Socket::new), once a
-    /// connection was accepted.
-    pub failing_accepts: bool,
-    /// A wait reports a stream or a listener as readable that is not; one at a
-    /// [`Condvar`](super::sync::Condvar) ends without a notification.
-    pub spurious: bool,
-    /// For some seconds nothing arrives at either end of a connection.
-    pub stalls: bool,
-    /// A connection is reset, at both ends, at any byte; or before it is accepted, which is
-    /// `ECONNABORTED`.
-    pub resets: bool,
-    /// A connection is refused although somebody listens.
-    pub refusals: bool,
+    latency: RangeInclusive<Duration>,
+    bandwidth: RangeInclusive<u64>,
+    buffer: RangeInclusive<u64>,
+    max_faults: u32,
+    kinds: [bool; Kind::COUNT],
 }
+
+/// What may be like this or not, or go wrong or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Pauses,
+    Fragments,
+    ShortWrites,
+    FailingAccepts,
+    Spurious,
+    Stalls,
+    Resets,
+    Refusals,
+}
+
+impl Kind {
+    const COUNT: usize = 8;
+}
+
+/// The kinds that a correct server passes.
+const DEFAULT: [Kind; 6] = [
+    Kind::Pauses,
+    Kind::Fragments,
+    Kind::ShortWrites,
+    Kind::FailingAccepts,
+    Kind::Spurious,
+    Kind::Stalls,
+];
 
 impl Conditions {
     /// A network of one millisecond, in which nothing goes wrong. The seed still chooses which thread
@@ -67,15 +66,119 @@ impl Conditions {
             latency: latency..=latency,
             bandwidth: 1 << 30..=1 << 30,
             buffer: 1 << 16..=1 << 16,
-            faults: 0,
-            pauses: false,
-            fragments: false,
-            short_writes: false,
-            failing_accepts: false,
-            spurious: false,
-            stalls: false,
-            resets: false,
-            refusals: false,
+            max_faults: 0,
+            kinds: [false; Kind::COUNT],
+        }
+    }
+
+    /// How long a packet takes from one end of a connection to the other.
+    #[must_use]
+    pub fn with_latency(self, latency: RangeInclusive<Duration>) -> Self {
+        Self { latency, ..self }
+    }
+
+    /// How many bytes a second pass in each direction of a connection.
+    #[must_use]
+    pub fn with_bandwidth(self, bandwidth: RangeInclusive<u64>) -> Self {
+        Self { bandwidth, ..self }
+    }
+
+    /// How many bytes a direction of a connection holds, written and not yet read. Correct programs can
+    /// deadlock where it is below 512.
+    #[must_use]
+    pub fn with_buffer(self, buffer: RangeInclusive<u64>) -> Self {
+        Self { buffer, ..self }
+    }
+
+    /// At most this many faults occur in a world: without a limit, a correct program fails. Set it if you begin
+    /// with [`calm`](Self::calm), where it is 0.
+    #[must_use]
+    pub fn with_max_faults(self, max_faults: u32) -> Self {
+        Self { max_faults, ..self }
+    }
+
+    /// A thread stops between two calls, for up to 10 ms, as one does that computes or shares its core.
+    /// Does not count as a fault.
+    #[must_use]
+    pub fn with_pauses(self, pauses: bool) -> Self {
+        self.with(Kind::Pauses, pauses)
+    }
+
+    /// Data arrives in pieces, down to single bytes, each with an event of its own. Does not count as a fault.
+    #[must_use]
+    pub fn with_fragments(self, fragments: bool) -> Self {
+        self.with(Kind::Fragments, fragments)
+    }
+
+    /// A write finds less room than there is, and the room comes back later, with an event.
+    #[must_use]
+    pub fn with_short_writes(self, short_writes: bool) -> Self {
+        self.with(Kind::ShortWrites, short_writes)
+    }
+
+    /// [`accept`](crate::net::TcpListener::accept) fails with `EMFILE`: the client stays in the queue, and
+    /// no new edge is reported for it. So does [`Socket::new`](crate::socket2::Socket::new), once a
+    /// connection was accepted.
+    #[must_use]
+    pub fn with_failing_accepts(self, failing_accepts: bool) -> Self {
+        self.with(Kind::FailingAccepts, failing_accepts)
+    }
+
+    /// A wait reports a stream or a listener as readable that is not; one at a
+    /// [`Condvar`](crate::sync::Condvar) ends without a notification.
+    #[must_use]
+    pub fn with_spurious(self, spurious: bool) -> Self {
+        self.with(Kind::Spurious, spurious)
+    }
+
+    /// For some seconds nothing arrives at either end of a connection.
+    #[must_use]
+    pub fn with_stalls(self, stalls: bool) -> Self {
+        self.with(Kind::Stalls, stalls)
+    }
+
+    /// A connection is reset, at both ends, at any byte; or before it is accepted, which is
+    /// `ECONNABORTED`.
+    #[must_use]
+    pub fn with_resets(self, resets: bool) -> Self {
+        self.with(Kind::Resets, resets)
+    }
+
+    /// A connection is refused although a listener is there.
+    #[must_use]
+    pub fn with_refusals(self, refusals: bool) -> Self {
+        self.with(Kind::Refusals, refusals)
+    }
+
+    pub(crate) const fn latency(&self) -> &RangeInclusive<Duration> {
+        &self.latency
+    }
+
+    pub(crate) const fn bandwidth(&self) -> &RangeInclusive<u64> {
+        &self.bandwidth
+    }
+
+    pub(crate) const fn buffer(&self) -> &RangeInclusive<u64> {
+        &self.buffer
+    }
+
+    pub(crate) const fn max_faults(&self) -> u32 {
+        self.max_faults
+    }
+
+    pub(crate) const fn has(&self, kind: Kind) -> bool {
+        self.kinds[kind as usize]
+    }
+
+    fn with(mut self, kind: Kind, is_on: bool) -> Self {
+        self.kinds[kind as usize] = is_on;
+        self
+    }
+
+    /// Leaves only the kinds that `is_kept` chooses, of those that are on. It is asked for each kind.
+    pub(crate) fn keep(&mut self, mut is_kept: impl FnMut() -> bool) {
+        for kind in &mut self.kinds {
+            *kind &= is_kept();
         }
     }
 }
@@ -84,59 +187,13 @@ impl Default for Conditions {
     /// 1 µs to 100 ms, 64 KiB to 1 GiB a second, buffers of 512 bytes to 256 KiB; at most 16 faults, of
     /// every kind but resets and refusals.
     fn default() -> Self {
-        Self {
+        let conditions = Self {
             latency: Duration::from_micros(1)..=Duration::from_millis(100),
             bandwidth: 1 << 16..=1 << 30,
             buffer: 1 << 9..=1 << 18,
-            faults: 16,
-            pauses: true,
-            fragments: true,
-            short_writes: true,
-            failing_accepts: true,
-            spurious: true,
-            stalls: true,
-            resets: false,
-            refusals: false,
-        }
-    }
-}
-
-/// The conditions of one world: which kinds of faults it has, and how many are left.
-pub(super) struct Weather {
-    pub(super) limits: Conditions,
-    /// A fault of a kind that may happen happens one time in so many.
-    rarity: u64,
-    pub(super) faults_left: u32,
-}
-
-impl Weather {
-    pub(super) fn draw(mut limits: Conditions, random: &mut Random) -> Self {
-        for kind in [
-            &mut limits.pauses,
-            &mut limits.fragments,
-            &mut limits.short_writes,
-            &mut limits.failing_accepts,
-            &mut limits.spurious,
-            &mut limits.stalls,
-            &mut limits.resets,
-            &mut limits.refusals,
-        ] {
-            *kind &= random.one_in(2);
-        }
-        let faults_left = limits.faults;
-        Self { limits, rarity: random.magnitude(&(2..=64)), faults_left }
-    }
-
-    /// Whether a fault happens here, of a kind that the conditions have or not.
-    pub(super) fn fault(
-        &mut self,
-        kind: impl Fn(&Conditions) -> bool,
-        random: &mut Random,
-    ) -> bool {
-        let happens = self.faults_left > 0 && kind(&self.limits) && random.one_in(self.rarity);
-        if happens {
-            self.faults_left -= 1;
-        }
-        happens
+            max_faults: 16,
+            kinds: [false; Kind::COUNT],
+        };
+        DEFAULT.into_iter().fold(conditions, |conditions, kind| conditions.with(kind, true))
     }
 }

@@ -1,98 +1,108 @@
-//! What each simulated object owns: a descriptor, which is closed with it.
+//! What each simulated object owns: a descriptor, which is closed with it; and how calls are made on it.
 
 use std::fmt;
 use std::io;
+use std::mem;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
-use crate::kernel::{File, FileId, Kind, errno};
-use crate::network::EndId;
-use crate::world::{State, World};
+use crate::kernel::{FileId, Kernel, Settings};
+use crate::machine::Machine;
 
-/// An open descriptor of a world, which it keeps alive.
-pub(super) struct Descriptor {
-    pub(super) world: World,
+/// In place of a number that is not closed here.
+const GONE: RawFd = -1;
+
+/// An open descriptor of a machine, which it keeps alive.
+pub(crate) struct Descriptor {
+    machine: Machine,
     fd: RawFd,
 }
 
 impl Descriptor {
-    pub(super) fn open(world: &World, kind: Kind) -> io::Result<Self> {
-        let mut state = world.state();
-        state.files.check_limit(1)?;
-        let (fd, _) = state.open(kind);
-        Ok(Self { world: world.clone(), fd })
+    /// The descriptor that `open` opens.
+    pub(crate) fn open(
+        machine: &Machine,
+        open: impl FnOnce(&mut Kernel) -> io::Result<RawFd>,
+    ) -> io::Result<Self> {
+        let fd = open(&mut machine.kernel())?;
+        Ok(Self::new(machine, fd))
     }
 
-    /// A descriptor of a file, for which there is room.
-    pub(super) fn of(world: &World, state: &mut State, file: FileId) -> Self {
-        Self { world: world.clone(), fd: state.files.open(file) }
+    /// Owns a descriptor that was just opened.
+    pub(crate) fn new(machine: &Machine, fd: RawFd) -> Self {
+        Self { machine: machine.clone(), fd }
     }
 
-    pub(super) fn try_clone(&self) -> io::Result<Self> {
-        let mut state = self.world.enter();
-        let file = state.files.of(self.fd)?;
-        state.files.check_limit(1)?;
-        Ok(Self::of(&self.world, &mut state, file))
+    pub(crate) const fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        let fd = self.machine.enter().duplicate(self.fd)?;
+        Ok(Self::new(&self.machine, fd))
     }
 
     /// Makes a call that does not block.
-    pub(super) fn call<T>(
+    pub(crate) fn call<T>(
         &self,
         what: &'static str,
-        call: impl FnOnce(&mut State, FileId) -> io::Result<T>,
+        call: impl FnOnce(&mut Kernel, FileId) -> io::Result<T>,
     ) -> io::Result<T> {
-        let mut state = self.world.enter();
-        let file = state.files.of(self.fd)?;
-        let result = call(&mut state, file);
-        state.trace_call(what, self.fd, &result, |_| String::new());
+        let mut kernel = self.machine.enter();
+        let file = kernel.file(self.fd)?;
+        let result = call(&mut kernel, file);
+        self.note_call(&mut kernel, what, &result, |_, _| String::new());
         result
     }
 
     /// Makes a call that blocks until it does not fail with `WouldBlock`, unless the descriptor does not
-    /// block.
-    pub(super) fn blocking_call<T>(
+    /// block. `show` says in the trace what it came to.
+    pub(crate) fn blocking_call<T>(
         &self,
         what: &'static str,
-        timeout: impl FnOnce(&File) -> Option<Duration>,
-        mut call: impl FnMut(&mut State, FileId) -> io::Result<T>,
-        show: impl FnOnce(&T) -> String,
+        timeout: impl FnOnce(Settings) -> Option<Duration>,
+        mut call: impl FnMut(&mut Kernel, FileId) -> io::Result<T>,
+        show: impl FnOnce(&Kernel, &T) -> String,
     ) -> io::Result<T> {
-        let state = self.world.enter();
-        let id = state.files.of(self.fd)?;
-        let Some(file) = state.files.get(id) else { return Err(errno(libc::EBADF)) };
-        let is_nonblocking = file.is_nonblocking;
-        let deadline = timeout(file).and_then(|time| state.now.checked_add(time));
-        let (mut state, result) =
-            self.world.block(state, Some(id), what, deadline, |state| match call(state, id) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !is_nonblocking => None,
-                result => Some(result),
-            });
-        let result = result.unwrap_or_else(|| Err(errno(libc::EAGAIN)));
-        state.trace_call(what, self.fd, &result, show);
+        let kernel = self.machine.enter();
+        let file = kernel.file(self.fd)?;
+        let timeout = timeout(kernel.settings(file)?);
+        let deadline = timeout.and_then(|time| kernel.now().checked_add(time));
+        let attempt = |kernel: &mut Kernel| call(kernel, file);
+        let (mut kernel, result) =
+            self.machine.block_on_file(kernel, file, what, deadline, attempt);
+        self.note_call(&mut kernel, what, &result, show);
         result
     }
-}
 
-impl State {
-    fn trace_call<T>(
-        &mut self,
-        what: &str,
-        fd: RawFd,
-        result: &io::Result<T>,
-        show: impl FnOnce(&T) -> String,
-    ) {
-        self.call(|| match result {
-            Ok(value) => format!("{what} {fd} {}", show(value)),
-            Err(error) => format!("{what} {fd}: {error}"),
-        });
+    /// Changes what its file is set to.
+    pub(crate) fn set(&self, change: impl FnOnce(&mut Settings)) -> io::Result<()> {
+        let mut kernel = self.machine.enter();
+        let file = kernel.file(self.fd)?;
+        kernel.settings_mut(file).map(change)
     }
 
-    /// The end of a connection that a file is.
-    pub(super) fn stream(&self, file: FileId) -> io::Result<EndId> {
-        match self.files.get(file).map(|file| &file.kind) {
-            Some(Kind::Stream(end)) => Ok(*end),
-            _ => Err(errno(libc::ENOTCONN)),
+    /// Leaves it open, for the kernel: returns its number.
+    pub(crate) fn into_raw_fd(mut self) -> RawFd {
+        mem::replace(&mut self.fd, GONE)
+    }
+
+    fn note_call<T>(
+        &self,
+        kernel: &mut Kernel,
+        what: &str,
+        result: &io::Result<T>,
+        show: impl FnOnce(&Kernel, &T) -> String,
+    ) {
+        if !kernel.schedule().is_traced() {
+            return;
         }
+        let label = kernel.label(self.fd);
+        let outcome = match result {
+            Ok(value) => show(kernel, value),
+            Err(error) => format!(": {error}"),
+        };
+        kernel.schedule_mut().note_call(|| format!("{what} {label}{outcome}"));
     }
 }
 
@@ -110,9 +120,17 @@ impl fmt::Debug for Descriptor {
 
 impl Drop for Descriptor {
     fn drop(&mut self) {
-        let mut state = self.world.state();
-        let is_thread = self.world.me().is_some();
-        state.call_by(is_thread, || format!("close {}", self.fd));
-        state.close(self.fd);
+        if self.fd == GONE {
+            return;
+        }
+        let mut kernel = self.machine.kernel();
+        if kernel.schedule().is_traced() {
+            let text = format!("close {}", kernel.label(self.fd));
+            match self.machine.current_thread() {
+                Some(_) => kernel.schedule_mut().note_call(|| text),
+                None => kernel.schedule_mut().note(|| text),
+            }
+        }
+        kernel.close(self.fd);
     }
 }

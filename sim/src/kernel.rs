@@ -1,370 +1,638 @@
-//! Descriptors, the files behind them, and who is notified of what happens to a file.
+//! The kernel of a world: descriptors, files, and what calls do to them. It knows a thread only by what it blocks.
+//!
+//! What a program does with a file ends in the part that has the rules: [`tcp`], [`unix`], [`timer`], [`epoll`].
+//! These share [`core`]: the schedule, the files with those who wait for them, and the faults.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod core;
+mod descriptors;
+mod epoll;
+mod errno;
+mod event;
+mod faults;
+mod files;
+mod forgotten;
+mod ids;
+mod patience;
+mod received;
+mod tcp;
+mod timer;
+mod unix;
+
+use std::collections::VecDeque;
 use std::io;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-use crate::agenda::{Action, When};
-use crate::interest_list::InterestList;
-use crate::network::{EndId, Listening};
-use crate::threads::ThreadId;
-use crate::world::State;
-use pollio::Readiness;
+use pollio::{Event as PollerEvent, EventObject, Readiness};
 
-/// Numbers from here on are given out, so that one which strays into a real system call is `EBADF`.
-const FIRST_FD: RawFd = 1 << 20;
+use self::core::Core;
+use crate::conditions::{self, Conditions};
+use crate::schedule::{QueueId, Reason, Schedule};
+use descriptors::{Descriptors, FIRST_FD};
+use epoll::{Batch, Key};
+use event::Event as KernelEvent;
+use files::Kind;
+use forgotten::Streams;
+use tcp::Tcp;
+use timer::Timer;
+use unix::Pairs;
 
-/// Every readiness that there is.
-pub(super) const ALL: Readiness = Readiness::READABLE
-    .union(Readiness::WRITABLE)
-    .union(Readiness::PRIORITY)
-    .union(Readiness::READ_CLOSED)
-    .union(Readiness::WRITE_CLOSED)
-    .union(Readiness::ERROR);
+pub(crate) use errno::errno;
+pub(crate) use event::Event;
+pub(crate) use files::Settings;
+pub(crate) use ids::FileId;
+pub(crate) use tcp::{BACKLOG, Options};
 
-/// Never used again, unlike the number of a descriptor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct FileId(usize);
-
-/// What descriptors refer to, as an open file description.
-pub(super) struct File {
-    pub(super) kind: Kind,
-    /// How many descriptors refer to it.
-    descriptors: usize,
-    pub(super) is_nonblocking: bool,
-    pub(super) read_timeout: Option<Duration>,
-    pub(super) write_timeout: Option<Duration>,
-    /// The threads that it blocks.
-    pub(super) waiters: Vec<ThreadId>,
-    /// The interest lists that it is on, each with the number that it has there.
-    pub(super) watchers: Vec<(FileId, RawFd)>,
+pub(crate) struct Kernel {
+    core: Core,
+    descriptors: Descriptors,
+    tcp: Tcp,
+    pairs: Pairs,
+    /// What a signal writes to.
+    signals: Vec<(i32, RawFd)>,
+    script: Script,
 }
 
-pub(super) enum Kind {
-    /// What a test says that it is.
-    Scripted(Readiness),
-    /// A socket that neither listens nor was ever connected.
-    Socket(crate::network::Unconnected),
-    Listener(Listening),
-    Stream(EndId),
-    Timer(Timer),
-    /// Readable from a wake on.
-    Waker(bool),
-    /// What a poller watches.
-    InterestList(InterestList),
-    /// What only blocks threads: the end of one, a queue of messages.
-    Gate,
-}
-
+/// What a test has scripted of pollers.
 #[derive(Default)]
-pub(super) struct Timer {
-    pub(super) next: Option<When>,
-    pub(super) every: Option<Duration>,
-    pub(super) expirations: u64,
+struct Script {
+    /// How many events a wait returns; any number, if none.
+    batch: Option<usize>,
+    add_errors: VecDeque<io::Error>,
+    wait_errors: VecDeque<io::Error>,
 }
 
-#[derive(Default)]
-pub(super) struct Files {
-    files: Vec<Option<File>>,
-    descriptors: BTreeMap<RawFd, FileId>,
-    /// Numbers that were given out and closed: the lowest is used again.
-    free: BTreeSet<RawFd>,
-    given_out: RawFd,
-    /// How many may be open; any number, if none.
-    pub(super) limit: Option<usize>,
-}
-
-pub(super) fn errno(code: i32) -> io::Error {
-    io::Error::from_raw_os_error(code)
-}
-
-impl Files {
-    pub(super) fn add(&mut self, kind: Kind) -> FileId {
-        let file = File {
-            kind,
-            descriptors: 0,
-            is_nonblocking: false,
-            read_timeout: None,
-            write_timeout: None,
-            waiters: Vec::new(),
-            watchers: Vec::new(),
-        };
-        self.files.push(Some(file));
-        FileId(self.files.len() - 1)
-    }
-
-    pub(super) fn get(&self, id: FileId) -> Option<&File> {
-        self.files.get(id.0)?.as_ref()
-    }
-
-    pub(super) fn get_mut(&mut self, id: FileId) -> Option<&mut File> {
-        self.files.get_mut(id.0)?.as_mut()
-    }
-
-    /// The file of an open descriptor.
-    pub(super) fn of(&self, fd: RawFd) -> io::Result<FileId> {
-        self.descriptors.get(&fd).copied().ok_or_else(|| errno(libc::EBADF))
-    }
-
-    /// How many descriptors are open. Each poller is one of a real process, though nobody asks for its
-    /// number here.
-    pub(super) fn open_count(&self) -> usize {
-        let is_poller = |file: &&File| matches!(file.kind, Kind::InterestList(_));
-        self.descriptors.len() + self.files.iter().flatten().filter(is_poller).count()
-    }
-
-    /// Fails if there is no room for as many descriptors more.
-    pub(super) fn check_limit(&self, count: usize) -> io::Result<()> {
-        match self.limit {
-            Some(limit) if self.open_count() + count > limit => Err(errno(libc::EMFILE)),
-            _ => Ok(()),
+impl Kernel {
+    pub(crate) fn new(seed: u64, is_traced: bool) -> Self {
+        Self {
+            core: Core::new(seed, is_traced),
+            descriptors: Descriptors::default(),
+            tcp: Tcp::default(),
+            pairs: Pairs::default(),
+            signals: Vec::new(),
+            script: Script::default(),
         }
     }
 
-    /// Another descriptor of the file.
-    pub(super) fn open(&mut self, file: FileId) -> RawFd {
-        let fd = loop {
-            let fd = self.free.pop_first().unwrap_or_else(|| {
-                self.given_out += 1;
-                FIRST_FD + self.given_out - 1
-            });
-            if !self.descriptors.contains_key(&fd) {
-                break fd;
+    pub(crate) const fn schedule(&self) -> &Schedule<Event> {
+        self.core.schedule()
+    }
+
+    pub(crate) const fn schedule_mut(&mut self) -> &mut Schedule<Event> {
+        self.core.schedule_mut()
+    }
+
+    pub(crate) const fn now(&self) -> Duration {
+        self.core.now()
+    }
+
+    pub(crate) fn set_conditions(&mut self, conditions: Conditions) {
+        self.core.set_conditions(conditions);
+    }
+
+    /// Draws whether a wait ends that should not.
+    pub(crate) fn draw_spurious(&mut self) -> bool {
+        self.core.draw_fault(conditions::Kind::Spurious)
+    }
+
+    pub(crate) fn set_patience(&mut self, patience: Duration) {
+        self.core.set_patience(patience);
+    }
+
+    /// Something happens that was due at this time.
+    pub(crate) fn happen(&mut self, event: Event, due: Duration) {
+        match event {
+            KernelEvent::Timer(file) => self.expire_timer(file, due),
+            KernelEvent::Tcp(arrival) => self.tcp.arrive(arrival, &mut self.core),
+            KernelEvent::Patience(file, since) => {
+                let streams = Streams { tcp: &self.tcp, pairs: &self.pairs };
+                if streams.are_forgotten(file, since, &mut self.core) {
+                    let (what, time) = (self.describe(file), self.now() - since);
+                    let why = "while every thread that could take it waits for events";
+                    self.schedule_mut().fail(format!("{what} has waited for {time:?}, {why}"));
+                }
             }
-        };
+        }
+    }
+}
+
+/// Descriptors.
+impl Kernel {
+    /// The file of an open descriptor.
+    pub(crate) fn file(&self, fd: RawFd) -> io::Result<FileId> {
+        self.descriptors.file(fd)
+    }
+
+    /// The threads that a file blocks.
+    pub(crate) fn queue_of(&self, file: FileId) -> io::Result<QueueId> {
+        self.core.queue_of(file).ok_or_else(|| errno(libc::EBADF))
+    }
+
+    /// How many are open.
+    pub(crate) fn descriptor_count(&self) -> usize {
+        self.descriptors.count()
+    }
+
+    pub(crate) fn set_descriptor_limit(&mut self, limit: usize) {
+        self.core.note(|| format!("up to {limit} descriptors may be open"));
+        self.descriptors.set_limit(limit);
+    }
+
+    /// Fails if there is no room for as many descriptors more.
+    pub(crate) fn check_limit(&self, count: usize) -> io::Result<()> {
+        self.descriptors.check_limit(count)
+    }
+
+    /// Opens a descriptor of a file: the lowest number that is free.
+    fn open(&mut self, file: FileId) -> RawFd {
+        let fd = self.descriptors.free_number();
         self.open_as(fd, file);
         fd
     }
 
-    pub(super) fn open_as(&mut self, fd: RawFd, file: FileId) {
+    fn open_as(&mut self, fd: RawFd, file: FileId) {
         self.descriptors.insert(fd, file);
-        if let Some(file) = self.get_mut(file) {
-            file.descriptors += 1;
+        if let Some(file) = self.core.file_mut(file) {
+            file.add_descriptor();
         }
     }
 
-    /// Closes a descriptor. Returns its file if that was the last one.
-    fn close(&mut self, fd: RawFd) -> Option<FileId> {
-        let id = self.descriptors.remove(&fd)?;
-        if fd >= FIRST_FD {
-            self.free.insert(fd);
+    fn open_kind(&mut self, kind: Kind) -> RawFd {
+        let file = self.core.add_file(kind);
+        self.open(file)
+    }
+
+    /// Another descriptor of the same file.
+    pub(crate) fn duplicate(&mut self, fd: RawFd) -> io::Result<RawFd> {
+        let file = self.file(fd)?;
+        self.check_limit(1)?;
+        Ok(self.open(file))
+    }
+
+    pub(crate) fn close(&mut self, fd: RawFd) {
+        let Some(id) = self.descriptors.remove(fd) else { return };
+        if self.core.file_mut(id).is_some_and(files::File::remove_descriptor) {
+            self.close_file(id);
         }
-        let file = self.get_mut(id)?;
-        file.descriptors -= 1;
-        (file.descriptors == 0).then_some(id)
-    }
-
-    pub(super) fn remove(&mut self, id: FileId) -> Option<File> {
-        self.files.get_mut(id.0)?.take()
-    }
-
-    pub(super) fn list(&mut self, id: FileId) -> Option<&mut InterestList> {
-        match &mut self.get_mut(id)?.kind {
-            Kind::InterestList(list) => Some(list),
-            _ => None,
-        }
-    }
-}
-
-impl State {
-    /// A new file, with a descriptor.
-    pub(super) fn open(&mut self, kind: Kind) -> (RawFd, FileId) {
-        let file = self.files.add(kind);
-        (self.files.open(file), file)
-    }
-
-    pub(super) fn close(&mut self, fd: RawFd) {
-        let Some(id) = self.files.close(fd) else { return };
-        self.close_file(id);
     }
 
     /// What closing the last descriptor does.
-    pub(super) fn close_file(&mut self, id: FileId) {
-        let Some(file) = self.files.remove(id) else { return };
-        for (list, fd) in file.watchers {
-            if let Some(list) = self.files.list(list) {
-                list.forget((fd, id));
+    fn close_file(&mut self, id: FileId) {
+        match self.core.files_mut().remove(id) {
+            Some(Kind::Tcp(socket)) => self.tcp.close(socket, &mut self.core),
+            Some(Kind::Unix(end)) => self.pairs.close(end, &mut self.core),
+            Some(Kind::Timer(timer)) => {
+                timer.next().into_iter().for_each(|when| self.schedule_mut().cancel(when));
             }
+            Some(Kind::Poller(_)) => self.descriptors.remove_poller(),
+            Some(Kind::Scripted(_) | Kind::Waker(_)) | None => {}
         }
-        match file.kind {
-            Kind::Socket(socket) => self.release(socket.bound, id),
-            Kind::Stream(end) => {
-                self.release(self.address(end), id);
-                self.close_end(end);
-            }
-            Kind::Listener(listening) => {
-                self.release(Some(listening.address), id);
-                self.reset_queue(listening);
-            }
-            Kind::Timer(timer) => timer.next.into_iter().for_each(|when| self.agenda.remove(when)),
-            Kind::InterestList(list) => {
-                for (_, watched) in list.registered() {
-                    if let Some(file) = self.files.get_mut(watched) {
-                        file.watchers.retain(|(watcher, _)| *watcher != id);
-                    }
-                }
-            }
-            Kind::Scripted(_) | Kind::Waker(_) | Kind::Gate => {}
-        }
+    }
+
+    pub(crate) fn settings(&self, id: FileId) -> io::Result<Settings> {
+        let file = self.core.file(id).ok_or_else(|| errno(libc::EBADF))?;
+        Ok(file.settings())
+    }
+
+    pub(crate) fn settings_mut(&mut self, id: FileId) -> io::Result<&mut Settings> {
+        let file = self.core.file_mut(id).ok_or_else(|| errno(libc::EBADF))?;
+        Ok(file.settings_mut())
+    }
+
+    fn kind(&self, id: FileId) -> Option<&Kind> {
+        self.core.files().kind(id)
+    }
+
+    fn kind_mut(&mut self, id: FileId) -> Option<&mut Kind> {
+        self.core.file_mut(id).map(files::File::kind_mut)
     }
 
     /// What is true of a file now, as poll(2) would say.
-    pub(super) fn readiness(&mut self, id: FileId) -> Readiness {
-        let Some(file) = self.files.get(id) else { return Readiness::NONE };
-        match &file.kind {
-            Kind::Scripted(readiness) => *readiness,
-            Kind::Socket(_) => Readiness::WRITE_CLOSED | Readiness::WRITABLE,
-            Kind::Listener(listening) if listening.queue.is_empty() => Readiness::NONE,
-            Kind::Listener(_) => Readiness::READABLE,
-            Kind::Stream(end) => self.end_readiness(*end),
-            Kind::Timer(timer) if timer.expirations == 0 => Readiness::NONE,
-            Kind::Timer(_) => Readiness::READABLE,
-            Kind::Waker(true) => Readiness::READABLE | Readiness::WRITABLE,
-            Kind::Waker(false) => Readiness::WRITABLE,
-            Kind::InterestList(_) | Kind::Gate => Readiness::NONE,
+    fn readiness(&mut self, id: FileId) -> Readiness {
+        match self.core.files().kind(id) {
+            Some(Kind::Scripted(readiness)) => *readiness,
+            Some(Kind::Tcp(socket)) => self.tcp.readiness(*socket),
+            Some(Kind::Unix(end)) => self.pairs.readiness(*end),
+            Some(Kind::Timer(timer)) if timer.is_readable() => Readiness::READABLE,
+            Some(Kind::Waker(true)) => Readiness::READABLE | Readiness::WRITABLE,
+            Some(Kind::Waker(false)) => Readiness::WRITABLE,
+            Some(Kind::Timer(_) | Kind::Poller(_)) | None => Readiness::NONE,
+        }
+    }
+}
+
+/// Sockets.
+impl Kernel {
+    /// Draws whether there is no descriptor for a socket, once the program has started.
+    pub(crate) fn draw_failing_socket(&mut self) -> bool {
+        self.tcp.has_accepted() && self.core.draw_fault(conditions::Kind::FailingAccepts)
+    }
+
+    /// Opens a TCP socket.
+    ///
+    /// # Errors
+    ///
+    /// `EMFILE`.
+    pub(crate) fn open_socket(&mut self, options: Options) -> io::Result<RawFd> {
+        self.check_limit(1)?;
+        let file = self.tcp.add(options, |socket| self.core.add_file(Kind::Tcp(socket)));
+        Ok(self.open(file))
+    }
+
+    /// Opens two ends that are connected to each other, as socketpair(2) does.
+    pub(crate) fn open_pair(&mut self) -> io::Result<[RawFd; 2]> {
+        self.check_limit(2)?;
+        let files = self.pairs.next_ends().map(|end| self.core.add_file(Kind::Unix(end)));
+        self.pairs.add(files);
+        Ok(files.map(|file| self.open(file)))
+    }
+
+    fn socket(&self, id: FileId, error: i32) -> io::Result<ids::SocketId> {
+        match self.kind(id) {
+            Some(Kind::Tcp(socket)) => Ok(*socket),
+            _ => Err(errno(error)),
         }
     }
 
-    /// Lets those who wait for a file know what came: threads that it blocks, and pollers whose
-    /// registration asks for it.
-    pub(super) fn notify(&mut self, id: FileId, arrival: Readiness) {
-        while self.wake_one(id) {}
-        let Some(file) = self.files.get(id) else { return };
-        match file.watchers[..] {
-            [] => {}
-            [(list, fd)] => {
-                self.queue(list, (fd, id), arrival);
+    pub(crate) fn bind(&mut self, id: FileId, address: SocketAddr) -> io::Result<()> {
+        self.tcp.bind(self.socket(id, libc::EINVAL)?, address)
+    }
+
+    pub(crate) fn listen(&mut self, id: FileId, backlog: usize) -> io::Result<()> {
+        self.tcp.listen(self.socket(id, libc::EINVAL)?, backlog)
+    }
+
+    pub(crate) fn accept(&mut self, id: FileId) -> io::Result<(RawFd, SocketAddr)> {
+        let listener = self.socket(id, libc::EINVAL)?;
+        let add_file = |socket, core: &mut Core| core.add_file(Kind::Tcp(socket));
+        let (file, client) = self.tcp.accept(listener, &mut self.core, add_file)?;
+        Ok((self.open(file), client))
+    }
+
+    pub(crate) fn connect(&mut self, id: FileId, address: SocketAddr) -> io::Result<()> {
+        self.tcp.connect(self.socket(id, libc::EINVAL)?, address, &mut self.core)
+    }
+
+    /// Whether a call of `connect` was made before, whose outcome [`connect_again`](Self::connect_again) returns.
+    pub(crate) fn has_connected(&self, id: FileId) -> bool {
+        self.socket(id, libc::EINVAL).is_ok_and(|socket| self.tcp.is_stream(socket))
+    }
+
+    pub(crate) fn connect_again(&mut self, id: FileId) -> io::Result<()> {
+        let blocks = !self.settings(id)?.is_nonblocking;
+        self.tcp.connect_again(self.socket(id, libc::EINVAL)?, blocks)
+    }
+
+    pub(crate) fn set_options(
+        &mut self,
+        id: FileId,
+        change: impl FnOnce(&mut Options),
+    ) -> io::Result<()> {
+        self.tcp.set_options(self.socket(id, libc::EINVAL)?, change)
+    }
+
+    pub(crate) fn set_linger_zero(&mut self, id: FileId, has_linger_zero: bool) {
+        if let Ok(socket) = self.socket(id, libc::EINVAL) {
+            self.tcp.set_linger_zero(socket, has_linger_zero);
+        }
+    }
+
+    pub(crate) fn local_address(&self, id: FileId) -> Option<SocketAddr> {
+        self.tcp.local_address(self.socket(id, libc::EINVAL).ok()?)
+    }
+
+    pub(crate) fn peer_address(&self, id: FileId) -> io::Result<SocketAddr> {
+        self.tcp.peer_address(self.socket(id, libc::ENOTCONN)?)
+    }
+
+    pub(crate) fn read(&mut self, id: FileId, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.core.files().kind(id) {
+            Some(Kind::Tcp(socket)) => self.tcp.read(*socket, buffer, &mut self.core),
+            Some(Kind::Unix(end)) => self.pairs.read(*end, buffer, &mut self.core),
+            _ => Err(errno(libc::ENOTCONN)),
+        }
+    }
+
+    pub(crate) fn peek(&mut self, id: FileId, buffer: &mut [u8]) -> io::Result<usize> {
+        self.tcp.peek(self.socket(id, libc::ENOTCONN)?, buffer)
+    }
+
+    pub(crate) fn write(&mut self, id: FileId, bytes: &[u8]) -> io::Result<usize> {
+        match self.core.files().kind(id) {
+            Some(Kind::Tcp(socket)) => self.tcp.write(*socket, bytes, &mut self.core),
+            Some(Kind::Unix(end)) => self.pairs.write(*end, bytes, &mut self.core),
+            _ => Err(errno(libc::EPIPE)),
+        }
+    }
+
+    pub(crate) fn shut_down(&mut self, id: FileId, how: Shutdown) -> io::Result<()> {
+        match self.core.files().kind(id) {
+            Some(Kind::Tcp(socket)) => self.tcp.shut_down(*socket, how, &mut self.core),
+            Some(Kind::Unix(end)) => {
+                self.pairs.shut_down(*end, how, &mut self.core);
+                Ok(())
             }
-            _ => self.notify_watchers(id, arrival),
+            _ => Err(errno(libc::ENOTCONN)),
         }
     }
 
-    /// All that are not exclusive, and of those that are, one that waits.
-    fn notify_watchers(&mut self, id: FileId, arrival: Readiness) {
-        let Some(file) = self.files.get(id) else { return };
-        let mut watchers = file.watchers.clone();
-        let start = self.random.index(watchers.len());
-        watchers.rotate_left(start);
-        let mut has_woken = false;
-        for (list, fd) in watchers {
-            let Some(item) = self.files.list(list).and_then(|list| list.get((fd, id))) else {
-                continue;
-            };
-            if item.object.is_exclusive() {
-                has_woken = has_woken || self.queue(list, (fd, id), arrival);
-            } else {
-                self.queue(list, (fd, id), arrival);
-            }
-        }
-    }
-
-    /// Reports `readiness` for what a test scripts.
-    pub(super) fn script(&mut self, fd: RawFd) -> Option<(FileId, &mut Readiness)> {
-        let id = self.files.of(fd).ok()?;
-        match &mut self.files.get_mut(id)?.kind {
-            Kind::Scripted(readiness) => Some((id, readiness)),
+    pub(crate) fn take_error(&mut self, id: FileId) -> Option<io::Error> {
+        match self.core.files().kind(id) {
+            Some(Kind::Tcp(socket)) => self.tcp.take_error(*socket),
+            Some(Kind::Unix(end)) => self.pairs.take_error(*end),
             _ => None,
         }
     }
+}
+
+/// Timers, wakers and signals.
+impl Kernel {
+    pub(crate) fn open_timer(&mut self) -> io::Result<RawFd> {
+        self.check_limit(1)?;
+        Ok(self.open_kind(Kind::Timer(Timer::default())))
+    }
 
     /// Sets a timer, and forgets what it was set to before.
-    pub(super) fn set_timer(
+    pub(crate) fn set_timer(
         &mut self,
         id: FileId,
         after: Option<Duration>,
-        every: Option<Duration>,
+        interval: Option<Duration>,
     ) {
-        let time = after.and_then(|after| self.now.checked_add(after));
-        let next = time.map(|time| self.agenda.add(time, Action::Timer(id)));
-        let Some(File { kind: Kind::Timer(timer), .. }) = self.files.get_mut(id) else { return };
-        let before = std::mem::replace(timer, Timer { next, every, expirations: 0 });
-        before.next.into_iter().for_each(|when| self.agenda.remove(when));
+        let time = after.and_then(|after| self.now().checked_add(after));
+        let next = time.map(|time| self.core.add_event(time, KernelEvent::Timer(id)));
+        let Some(Kind::Timer(timer)) = self.kind_mut(id) else { return };
+        let before = std::mem::replace(timer, Timer::new(next, interval));
+        before.next().into_iter().for_each(|when| self.schedule_mut().cancel(when));
     }
 
-    pub(super) fn timer_expires(&mut self, id: FileId) {
-        let now = self.now;
-        let Some(File { kind: Kind::Timer(timer), .. }) = self.files.get_mut(id) else { return };
-        timer.expirations += 1;
-        let next = timer.every.and_then(|every| now.checked_add(every));
-        timer.next = next.map(|time| self.agenda.add(time, Action::Timer(id)));
-        // What goes off again before anybody has looked is no arrival: `timerfd_poll` starts it anew only in
-        // a read.
-        if timer.expirations == 1 {
-            self.notify(id, Readiness::READABLE);
+    fn expire_timer(&mut self, id: FileId, due: Duration) {
+        let now = self.now();
+        let Some(Kind::Timer(timer)) = self.kind_mut(id) else { return };
+        let (next, is_arrival) = timer.expire(due, now);
+        let next = next.map(|time| self.core.add_event(time, KernelEvent::Timer(id)));
+        if let Some(Kind::Timer(timer)) = self.kind_mut(id) {
+            timer.set_next(next);
+        }
+        if is_arrival {
+            self.core.notify(id, Readiness::READABLE);
         }
     }
 
-    /// Who waits for a file, in words.
-    pub(super) fn describe(&self, id: FileId) -> String {
-        let Some(file) = self.files.get(id) else { return "a file that is closed".into() };
-        match &file.kind {
-            Kind::InterestList(list) => {
+    pub(crate) fn take_expirations(&mut self, id: FileId) -> u64 {
+        match self.kind_mut(id) {
+            Some(Kind::Timer(timer)) => timer.take_expirations(),
+            _ => 0,
+        }
+    }
+
+    pub(crate) fn open_waker(&mut self) -> io::Result<RawFd> {
+        self.check_limit(1)?;
+        Ok(self.open_kind(Kind::Waker(false)))
+    }
+
+    pub(crate) fn wake(&mut self, id: FileId) {
+        if let Some(Kind::Waker(is_woken)) = self.kind_mut(id) {
+            *is_woken = true;
+        }
+        self.core.notify(id, Readiness::READABLE);
+    }
+
+    pub(crate) fn clear_waker(&mut self, id: FileId) {
+        if let Some(Kind::Waker(is_woken)) = self.kind_mut(id) {
+            if std::mem::replace(is_woken, false) {
+                // There is room in its counter, as `eventfd_read` reports.
+                self.core.notify(id, Readiness::WRITABLE);
+            }
+        }
+    }
+
+    /// Writes to this descriptor when a signal is raised.
+    pub(crate) fn add_signal(&mut self, signal: i32, fd: RawFd) {
+        self.signals.push((signal, fd));
+    }
+
+    pub(crate) fn raise(&mut self, signal: i32) {
+        self.core.note(|| format!("signal {signal}"));
+        let streams = self.signals.iter().filter(|(registered, _)| *registered == signal);
+        let files: Vec<_> = streams.filter_map(|(_, fd)| self.file(*fd).ok()).collect();
+        for file in files {
+            // A handler cannot wait: what finds no room is lost.
+            let _ = self.write(file, b"X");
+        }
+    }
+}
+
+/// Pollers.
+impl Kernel {
+    pub(crate) fn add_poller(&mut self) -> FileId {
+        self.descriptors.add_poller();
+        self.core.add_file(Kind::Poller(Default::default()))
+    }
+
+    pub(crate) fn close_poller(&mut self, poller: FileId) {
+        self.close_file(poller);
+    }
+
+    /// As epoll_ctl(2) does with `EPOLL_CTL_ADD`.
+    pub(crate) fn add(&mut self, poller: FileId, object: EventObject) -> io::Result<()> {
+        if let Some(error) = self.script.add_errors.pop_front() {
+            return Err(error);
+        }
+        let key = (object.fd, self.file(object.fd)?);
+        self.core.list_mut(poller)?.add(key, object)?;
+        self.core.files_mut().watch(poller, key);
+        self.queue_what_is_ready(poller, key);
+        Ok(())
+    }
+
+    /// As epoll_ctl(2) does with `EPOLL_CTL_MOD`.
+    pub(crate) fn modify(&mut self, poller: FileId, object: EventObject) -> io::Result<()> {
+        let key = (object.fd, self.file(object.fd)?);
+        self.core.list_mut(poller)?.modify(key, object)?;
+        self.queue_what_is_ready(poller, key);
+        Ok(())
+    }
+
+    /// As epoll_ctl(2) does with `EPOLL_CTL_DEL`.
+    pub(crate) fn delete(&mut self, poller: FileId, fd: RawFd) -> io::Result<()> {
+        let key = (fd, self.file(fd)?);
+        self.core.list_mut(poller)?.delete(key)?;
+        self.core.files_mut().unwatch(poller, key);
+        Ok(())
+    }
+
+    fn queue_what_is_ready(&mut self, poller: FileId, key: Key) {
+        let readiness = self.readiness(key.1);
+        self.core.queue(poller, key, readiness);
+    }
+
+    /// Makes the events of a wait, at most `max_events`.
+    pub(crate) fn collect(
+        &mut self,
+        poller: FileId,
+        max_events: usize,
+        events: &mut Vec<PollerEvent>,
+    ) -> io::Result<()> {
+        if let Some(error) = self.script.wait_errors.pop_front() {
+            return Err(error);
+        }
+        let ready = self.core.list_mut(poller)?.take_ready();
+        if !ready.is_empty() {
+            let ready: Vec<_> = ready.into_iter().map(|key| (key, self.readiness(key.1))).collect();
+            let batch = Batch { size: self.script.batch, max_events };
+            self.core.collect(poller, &ready, batch, events);
+        }
+        Ok(())
+    }
+
+    /// Lets one wait report `readiness`, though it is not true.
+    pub(crate) fn report_spuriously(&mut self, fd: RawFd, readiness: Readiness) {
+        let Ok(id) = self.file(fd) else { return };
+        let Some(file) = self.core.file(id) else { return };
+        for (poller, fd) in file.watchers().to_vec() {
+            self.core.queue(poller, (fd, id), readiness);
+            if let Ok(list) = self.core.list_mut(poller) {
+                list.report_once((fd, id), readiness);
+            }
+        }
+    }
+
+    /// Draws whether a wait reports a socket as readable that is not.
+    pub(crate) fn draw_spurious_event(&mut self, poller: FileId) {
+        if !self.draw_spurious() {
+            return;
+        }
+        let Some(list) = self.core.files().list(poller) else { return };
+        let registered: Vec<_> = list.registered().collect();
+        if registered.is_empty() {
+            return;
+        }
+        let (fd, file) = registered[self.core.random().index(registered.len())];
+        // Nobody else can take what has come to a pair.
+        let may =
+            matches!(self.kind(file), Some(Kind::Tcp(socket)) if self.tcp.is_shareable(*socket));
+        if may && self.file(fd).is_ok_and(|open| open == file) {
+            let label = self.label(fd);
+            self.core.note(|| format!("fault: {label} is reported as readable"));
+            self.report_spuriously(fd, Readiness::READABLE);
+        }
+    }
+}
+
+/// What a test scripts.
+impl Kernel {
+    pub(crate) fn open_scripted(&mut self, fd: RawFd) {
+        self.close(fd);
+        let file = self.core.add_file(Kind::Scripted(Readiness::NONE));
+        self.open_as(fd, file);
+    }
+
+    pub(crate) fn set_ready(&mut self, fd: RawFd, readiness: Readiness) {
+        let Ok(id) = self.file(fd) else { return };
+        if let Some(Kind::Scripted(ready)) = self.kind_mut(id) {
+            *ready |= readiness;
+            self.core.notify(id, readiness);
+        }
+    }
+
+    pub(crate) fn clear_ready(&mut self, fd: RawFd, readiness: Readiness) {
+        let Ok(id) = self.file(fd) else { return };
+        if let Some(Kind::Scripted(ready)) = self.kind_mut(id) {
+            *ready -= readiness;
+        }
+    }
+
+    pub(crate) fn fail_add(&mut self, error: io::Error) {
+        self.script.add_errors.push_back(error);
+    }
+
+    pub(crate) fn fail_wait(&mut self, error: io::Error) {
+        self.script.wait_errors.push_back(error);
+    }
+
+    pub(crate) fn set_batch(&mut self, size: usize) {
+        self.script.batch = Some(size.max(1));
+    }
+
+    pub(crate) fn refuse(&mut self, address: SocketAddr, count: usize) {
+        self.tcp.refuse(address, count);
+    }
+
+    /// The connection of a stream, if it is one.
+    fn connection(&self, fd: RawFd) -> Option<ids::EndId> {
+        self.tcp.end(self.socket(self.file(fd).ok()?, libc::ENOTCONN).ok()?).ok()
+    }
+
+    pub(crate) fn reset(&mut self, fd: RawFd) {
+        if let Some(end) = self.connection(fd) {
+            self.tcp.arrive(event::Arrival::ResetBoth(end), &mut self.core);
+        }
+    }
+
+    pub(crate) fn reset_after(&mut self, fd: RawFd, count: usize) {
+        if let Some(end) = self.connection(fd) {
+            self.tcp.reset_after(end, count);
+        }
+    }
+
+    pub(crate) fn stall(&mut self, fd: RawFd, length: Duration) {
+        if let Some(end) = self.connection(fd) {
+            self.tcp.arrive(event::Arrival::Stall(end, length), &mut self.core);
+        }
+    }
+}
+
+/// What the trace and reports say.
+impl Kernel {
+    /// The name of what a descriptor refers to: sockets by their addresses.
+    pub(crate) fn label(&self, fd: RawFd) -> String {
+        let number = if fd >= FIRST_FD { fd - FIRST_FD } else { fd };
+        match self.file(fd).ok().and_then(|id| self.kind(id)) {
+            Some(Kind::Tcp(socket)) => self.tcp.label(*socket),
+            Some(Kind::Unix(_)) => format!("pair {number}"),
+            Some(Kind::Timer(_)) => format!("timer {number}"),
+            Some(Kind::Waker(_)) => format!("waker {number}"),
+            _ => format!("descriptor {number}"),
+        }
+    }
+
+    /// What a file is, and what it is like.
+    fn describe(&self, id: FileId) -> String {
+        match self.kind(id) {
+            Some(Kind::Tcp(socket)) => self.tcp.describe(*socket),
+            Some(Kind::Unix(end)) => format!("pair{}", self.pairs.describe(*end)),
+            Some(Kind::Timer(_)) => "a timer".into(),
+            Some(Kind::Waker(_)) => "a waker".into(),
+            Some(Kind::Scripted(_)) => "a scripted descriptor".into(),
+            Some(Kind::Poller(list)) => {
                 let watched: Vec<_> =
-                    list.registered().map(|(fd, file)| self.describe_watched(fd, file)).collect();
+                    list.registered().map(|(_, file)| self.describe(file)).collect();
                 match watched.len() {
                     0 => "a poller with nothing registered".into(),
-                    _ => format!("a poller of {}", watched.join(", ")),
+                    _ => format!("a poller of\n    {}", watched.join("\n    ")),
                 }
             }
-            Kind::Stream(end) => self.describe_end(*end),
-            Kind::Listener(listening) if listening.queue.is_empty() => {
-                format!("listener {}", listening.address)
-            }
-            Kind::Listener(Listening { address, queue, .. }) => {
-                format!("listener {address}, {} in its queue", queue.len())
-            }
-            Kind::Socket(_) => "a socket".into(),
-            Kind::Timer(_) => "a timer".into(),
-            Kind::Waker(_) => "a waker".into(),
-            Kind::Scripted(_) => "a scripted descriptor".into(),
-            Kind::Gate => "another thread".into(),
+            None => "a file that is closed".into(),
         }
     }
 
-    fn describe_watched(&self, fd: RawFd, file: FileId) -> String {
-        format!("{fd} ({})", self.describe(file))
-    }
-}
-
-/// Bytes that can be read, and how they came.
-#[derive(Default)]
-pub(super) struct Received {
-    pub(super) bytes: VecDeque<u8>,
-    /// The pieces that they came in: how long each was, and how much of it is left.
-    pieces: VecDeque<(usize, usize)>,
-}
-
-impl Received {
-    pub(super) fn push(&mut self, bytes: &[u8]) {
-        self.bytes.extend(bytes);
-        self.pieces.push_back((bytes.len(), bytes.len()));
-    }
-
-    /// Copies what fits, and leaves it there.
-    pub(super) fn peek(&self, buffer: &mut [u8]) -> usize {
-        let count = buffer.len().min(self.bytes.len());
-        let (front, back) = self.bytes.as_slices();
-        let middle = count.min(front.len());
-        buffer[..middle].copy_from_slice(&front[..middle]);
-        buffer[middle..count].copy_from_slice(&back[..count - middle]);
-        count
-    }
-
-    /// Takes what fits. Returns how many bytes, and the length of the pieces that are used up.
-    pub(super) fn take(&mut self, buffer: &mut [u8]) -> (usize, usize) {
-        let count = self.peek(buffer);
-        self.bytes.drain(..count);
-        let (mut rest, mut used_up) = (count, 0);
-        while let Some((length, left)) = self.pieces.front_mut() {
-            if *left > rest {
-                *left -= rest;
-                break;
-            }
-            rest -= *left;
-            used_up += *length;
-            self.pieces.pop_front();
+    /// What each thread waits for: a line for each.
+    pub(crate) fn describe_waits(&self) -> String {
+        let mut text = String::new();
+        for (name, reason) in self.schedule().waits() {
+            let what = match reason {
+                Reason::Computes => "computes".into(),
+                Reason::Sleeps => "sleeps".into(),
+                Reason::Thread(what, _) => what.to_owned(),
+                Reason::File(what, queue) => {
+                    let file = self.core.files().of_queue(queue).map(|file| self.describe(file));
+                    format!("{what} {}", file.unwrap_or_else(|| "a file that is closed".into()))
+                }
+            };
+            text += &format!("\n  {name}: {what}");
         }
-        (count, used_up)
+        text
     }
 }

@@ -240,28 +240,24 @@
 //! [`clear_ready`](World::clear_ready). A [`Waker`](crate::Waker) is a number like all others. A wait
 //! may allocate.
 
-mod addresses;
-mod agenda;
 mod channel;
 mod check;
 mod conditions;
 mod descriptor;
-mod interest_list;
 mod kernel;
+mod machine;
 pub mod net;
-mod network;
 pub mod os;
 mod poller;
-mod pool;
-mod random;
-mod signals;
+mod schedule;
+pub mod signal_hook;
 pub mod socket2;
-mod sources;
+mod stream;
 pub mod sync;
 pub mod thread;
-mod threads;
 pub mod time;
-mod trace;
+mod timer;
+mod waker;
 mod world;
 
 #[cfg(doc)]
@@ -271,6 +267,6 @@ pub use channel::{Receiver, Sender, SyncSender, TryIter, channel, sync_channel};
 pub use check::check;
 pub use conditions::Conditions;
 pub use poller::SimPoller;
-pub use signals::signal_hook;
-pub use sources::{Timer, Waker};
+pub use timer::Timer;
+pub use waker::Waker;
 pub use world::{Outcome, World};

@@ -2,13 +2,16 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::kernel::{FileId, Kind};
-use crate::pool::Pool;
-use crate::world::World;
 use pollio::{Backend, Event, EventObject, Poller, Registry};
+
+use crate::kernel::{FileId, Kernel};
+use crate::machine::Machine;
+use crate::schedule::{Pool, Reason};
+use crate::world::World;
 
 /// A poller of a simulated [`World`], in place of [`OsPoller`](pollio::OsPoller).
 ///
@@ -30,7 +33,7 @@ impl SimPoller {
     /// A test that panics prints its seed; [`new`](Poller::new) has seed 0.
     #[must_use]
     pub fn with_seed(seed: u64) -> Self {
-        Self::of(World::new(seed, Pool::default(), false))
+        Self::of(World::of(Machine::new(seed, Pool::default(), false)))
     }
 
     /// As [`new`](Poller::new): a buffer needs no capacity here.
@@ -43,7 +46,7 @@ impl SimPoller {
     }
 
     fn of(world: World) -> Self {
-        let file = world.state().files.add(Kind::InterestList(Default::default()));
+        let file = world.machine().kernel().add_poller();
         Self::on(Arc::new(List { world, file }))
     }
 
@@ -86,34 +89,30 @@ impl SimPoller {
 
     /// A wait in a world without threads: nobody else is there to wait for.
     fn wait_alone(&mut self, timeout: Option<Duration>) -> io::Result<&[Event]> {
-        let world = &self.list.world;
+        let machine = self.list.machine();
         // What overflows the clock is without a timeout.
-        let now = world.now();
-        let deadline =
-            timeout.and_then(|time| now.checked_add(time).map(|_| world.elapsed() + time));
+        let now = machine.now();
+        let is_reachable = |time: &Duration| self.list.world.now().checked_add(*time).is_some();
+        let deadline = timeout.filter(is_reachable).map(|time| now + time);
         let mut happened = 0;
         loop {
-            let (mut state, result) = world.let_happen(world.state());
-            match result {
-                Ok(count) => happened += count,
-                Err(why) => return Err(deadlock(&why, state.seed)),
-            }
-            if let Some(error) = state.wait_errors.pop_front() {
-                return Err(error);
-            }
-            state.collect(self.list.file, self.max_events, &mut self.events);
-            if !self.events.is_empty() || deadline.is_some_and(|deadline| deadline <= state.now) {
+            let (mut kernel, result) = machine.run_due(machine.kernel());
+            let seed = kernel.schedule().seed();
+            happened += result.map_err(|why| deadlock(&why, seed))?;
+            kernel.collect(self.list.file, self.max_events, &mut self.events)?;
+            if !self.events.is_empty() || deadline.is_some_and(|time| time <= kernel.now()) {
                 return Ok(&self.events);
             }
-            let Some(next) = state.agenda.next_time().into_iter().chain(deadline).min() else {
+            let schedule = kernel.schedule_mut();
+            let Some(next) = schedule.next_time().into_iter().chain(deadline).min() else {
                 let why = "this wait has no timeout, and the world has no plan that could end it";
-                return Err(deadlock(why, state.seed));
+                return Err(deadlock(why, seed));
             };
             if deadline.is_none() && happened >= MAX_PLANS {
                 let why = format!("this wait has no timeout, and {MAX_PLANS} plans did not end it");
-                return Err(deadlock(&why, state.seed));
+                return Err(deadlock(&why, seed));
             }
-            state.now = next;
+            schedule.set_now(next);
         }
     }
 }
@@ -127,9 +126,9 @@ fn deadlock(why: &str, seed: u64) -> io::Error {
 
 impl Poller for SimPoller {
     fn new() -> io::Result<Self> {
-        let Some(world) = World::current_if_any() else { return Ok(Self::with_seed(0)) };
-        world.state().files.check_limit(1)?;
-        Ok(Self::of(world))
+        let Some(machine) = Machine::current_if_any() else { return Ok(Self::with_seed(0)) };
+        machine.kernel().check_limit(1)?;
+        Ok(Self::of(World::of(machine)))
     }
 
     fn registry(&self) -> &Registry {
@@ -138,44 +137,40 @@ impl Poller for SimPoller {
 
     fn wait_timeout(&mut self, timeout: Option<Duration>) -> io::Result<&[Event]> {
         self.events.clear();
-        let world = &self.list.world;
-        if world.me().is_none() {
+        let machine = self.list.machine();
+        if machine.current_thread().is_none() {
             return self.wait_alone(timeout);
         }
-        let mut state = world.enter();
-        let deadline = timeout.and_then(|time| state.now.checked_add(time));
-        {
-            let state = &mut *state;
-            if state.weather.fault(|kind| kind.spurious, &mut state.random) {
-                state.report_any_spuriously(self.list.file);
-            }
+        let mut kernel = machine.enter();
+        let deadline = timeout.and_then(|time| kernel.now().checked_add(time));
+        let file = self.list.file;
+        kernel.draw_spurious_event(file);
+        let (max_events, events) = (self.max_events, &mut self.events);
+        let collect = |kernel: &mut Kernel| match kernel.collect(file, max_events, events) {
+            Ok(()) => (!events.is_empty()).then_some(Ok(())),
+            Err(error) => Some(Err(error)),
+        };
+        let reason = Reason::File("waits for events of", kernel.queue_of(file)?);
+        let (mut kernel, answer) = machine.block(kernel, reason, deadline, collect);
+        if kernel.schedule().is_traced() {
+            let text = match &answer {
+                Some(Err(error)) => format!("wait: {error}"),
+                _ => format!("wait returns {}", show(&self.events, &kernel)),
+            };
+            kernel.schedule_mut().note_call(|| text);
         }
-        let events = &mut self.events;
-        let file = Some(self.list.file);
-        let (mut state, answer) =
-            world.block(state, file, "waits for events of", deadline, |state| {
-                if let Some(error) = state.wait_errors.pop_front() {
-                    return Some(Err(error));
-                }
-                state.collect(self.list.file, self.max_events, events);
-                (!events.is_empty()).then_some(Ok(()))
-            });
-        state.call(|| match &answer {
-            Some(Err(error)) => format!("wait: {error}"),
-            _ => format!("wait returns {}", show(&self.events)),
-        });
-        drop(state);
+        drop(kernel);
         answer.unwrap_or(Ok(()))?;
         Ok(&self.events)
     }
 }
 
-fn show(events: &[Event]) -> String {
+fn show(events: &[Event], kernel: &Kernel) -> String {
     if events.is_empty() {
         return "no event".into();
     }
-    let shown = events.iter().map(|event| format!("{} {:?}", event.fd, event.readiness()));
-    shown.collect::<Vec<_>>().join(", ")
+    let show = |event: &Event| format!("{} {:?}", kernel.label(event.fd), event.readiness());
+    events.iter().map(show).collect::<Vec<_>>().join(", ")
 }
 
 impl fmt::Debug for SimPoller {
@@ -190,37 +185,48 @@ struct List {
     file: FileId,
 }
 
-impl Backend for List {
-    fn add(&self, object: EventObject) -> io::Result<()> {
-        let mut state = self.world.enter();
-        let result = state.add(self.file, object);
-        state.call(|| show_call("add", object, &result));
-        result
+impl List {
+    const fn machine(&self) -> &Machine {
+        self.world.machine()
     }
 
-    fn modify(&self, object: EventObject) -> io::Result<()> {
-        let mut state = self.world.enter();
-        let result = state.modify(self.file, object);
-        state.call(|| show_call("modify", object, &result));
+    /// Makes a call that registers.
+    fn register(
+        &self,
+        verb: &str,
+        object: EventObject,
+        call: impl FnOnce(&mut Kernel) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut kernel = self.machine().enter();
+        let result = call(&mut kernel);
+        if kernel.schedule().is_traced() {
+            let (interest, mode, token) = (object.interest(), object.mode(), object.token);
+            let error = result.as_ref().err().map(|error| format!(": {error}")).unwrap_or_default();
+            let label = kernel.label(object.fd);
+            let text = format!("{verb} {label} for {interest:?}, {mode:?}, token {token}{error}");
+            kernel.schedule_mut().note_call(|| text);
+        }
         result
-    }
-
-    fn delete(&self, fd: std::os::fd::RawFd) -> io::Result<()> {
-        // A source that is dropped deletes, and nothing may block then.
-        let mut state = self.world.state();
-        state.delete(self.file, fd)
     }
 }
 
-fn show_call(verb: &str, object: EventObject, result: &io::Result<()>) -> String {
-    let EventObject { fd, token, .. } = object;
-    let (interest, mode) = (object.interest(), object.mode());
-    let error = result.as_ref().err().map(|error| format!(": {error}")).unwrap_or_default();
-    format!("{verb} {fd} for {interest:?}, {mode:?}, token {token}{error}")
+impl Backend for List {
+    fn add(&self, object: EventObject) -> io::Result<()> {
+        self.register("add", object, |kernel| kernel.add(self.file, object))
+    }
+
+    fn modify(&self, object: EventObject) -> io::Result<()> {
+        self.register("modify", object, |kernel| kernel.modify(self.file, object))
+    }
+
+    fn delete(&self, fd: RawFd) -> io::Result<()> {
+        // A source that is dropped deletes, and nothing may block then.
+        self.machine().kernel().delete(self.file, fd)
+    }
 }
 
 impl Drop for List {
     fn drop(&mut self) {
-        self.world.state().close_file(self.file);
+        self.machine().kernel().close_poller(self.file);
     }
 }

@@ -1,21 +1,18 @@
 //! What the standard library has no call for, under the names of the crate `socket2`: a connection that
 //! is made without blocking, options, a backlog.
 
-use std::fmt;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 use crate::descriptor::Descriptor;
-use crate::kernel::{FileId, Kind, errno};
-use crate::net::{
-    TcpListener, TcpStream, accept, descriptor, local_addr, set_nonblocking, shut_down, take_error,
-    write,
-};
-use crate::network::Unconnected;
+use crate::kernel::{FileId, Kernel, Options, errno};
+use crate::machine::Machine;
+use crate::net::{TcpListener, TcpStream};
 use crate::os::fd::{AsFd, BorrowedFd};
-use crate::world::{State, World};
+use crate::stream::{
+    accept, descriptor, local_addr, set_nonblocking, shut_down, take_error, write,
+};
 
 /// The family of a socket's addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,18 +79,15 @@ impl Socket {
     ///
     /// `EMFILE` at the limit of descriptors, and as a fault, once a connection was accepted in this world.
     pub fn new(_domain: Domain, _kind: Type, _protocol: Option<Protocol>) -> io::Result<Self> {
-        let world = World::current();
-        {
-            let mut state = world.enter();
-            let state = &mut *state;
-            if state.has_accepted
-                && state.weather.fault(|kind| kind.failing_accepts, &mut state.random)
-            {
-                state.call(|| "fault: no descriptor for a socket".into());
-                return Err(errno(libc::EMFILE));
-            }
+        let machine = Machine::current();
+        let mut kernel = machine.enter();
+        if kernel.draw_failing_socket() {
+            kernel.schedule_mut().note_call(|| "fault: no descriptor for a socket".into());
+            return Err(errno(libc::EMFILE));
         }
-        Descriptor::open(&world, Kind::Socket(Unconnected::default())).map(Self)
+        let fd = kernel.open_socket(Options::default())?;
+        drop(kernel);
+        Ok(Self(Descriptor::new(&machine, fd)))
     }
 
     /// Gives it an address; a port 0 becomes one that is free.
@@ -102,7 +96,7 @@ impl Socket {
     ///
     /// `AddrInUse`; `EINVAL` if it has one.
     pub fn bind(&self, address: &SockAddr) -> io::Result<()> {
-        self.0.call("bind", |state, file| state.bind(file, address.0))
+        self.0.call("bind", |kernel, file| kernel.bind(file, address.0))
     }
 
     /// Listens, with a queue of `backlog` and one; at a free port if it has no address.
@@ -122,15 +116,16 @@ impl Socket {
     /// As [`TcpStream::connect`]; `EALREADY` while it connects. The first call after that returns how it ended,
     /// others `EISCONN`; if it could not be connected, they try again.
     pub fn connect(&self, address: &SockAddr) -> io::Result<()> {
-        let connect = |state: &mut State, file: FileId| {
-            if let Ok(end) = state.stream(file) {
-                return state.connect_again(file, end);
+        let connect = |kernel: &mut Kernel, file: FileId| {
+            if kernel.has_connected(file) {
+                return kernel.connect_again(file);
             }
-            state.connect(file, address.0)?;
-            let is_nonblocking = state.files.get(file).is_some_and(|file| file.is_nonblocking);
+            kernel.connect(file, address.0)?;
+            let is_nonblocking = kernel.settings(file)?.is_nonblocking;
             Err(errno(if is_nonblocking { libc::EINPROGRESS } else { libc::EAGAIN }))
         };
-        self.0.blocking_call("connect", |_| None, connect, |()| format!("to {}", address.0))
+        let show = |_: &Kernel, (): &()| format!(" to {}", address.0);
+        self.0.blocking_call("connect", |_| None, connect, show)
     }
 
     /// The error that is pending, which is none afterwards.
@@ -198,19 +193,13 @@ impl Socket {
     }
 }
 
-fn set(socket: &Descriptor, change: impl FnOnce(&mut Unconnected)) -> io::Result<()> {
-    socket.call("set option of", |state, file| {
-        match state.files.get_mut(file).map(|file| &mut file.kind) {
-            Some(Kind::Listener(listening)) => change(&mut listening.socket),
-            _ => change(state.unconnected(file)?),
-        }
-        Ok(())
-    })
+fn set(socket: &Descriptor, change: impl FnOnce(&mut Options)) -> io::Result<()> {
+    socket.call("set option of", |kernel, file| kernel.set_options(file, change))
 }
 
 fn listen(socket: &Descriptor, backlog: i32) -> io::Result<()> {
     let backlog = usize::try_from(backlog).unwrap_or(usize::MAX);
-    socket.call("listen", |state, file| state.listen(file, backlog))
+    socket.call("listen", |kernel, file| kernel.listen(file, backlog))
 }
 
 impl From<Socket> for TcpListener {
@@ -267,8 +256,8 @@ impl SockRef<'_> {
     ///
     /// It never fails: the signature is that of `socket2`.
     pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
-        self.0.0.call("set linger of", |state, file| {
-            state.set_linger_zero(file, linger == Some(Duration::ZERO));
+        self.0.0.call("set linger of", |kernel, file| {
+            kernel.set_linger_zero(file, linger == Some(Duration::ZERO));
             Ok(())
         })
     }

@@ -8,6 +8,7 @@
 //! not, as all worlds share it.
 
 mod condvar;
+mod gate;
 pub mod mpsc;
 mod mutex;
 
@@ -18,39 +19,3 @@ pub use std::sync::{
 
 pub use condvar::{Condvar, WaitTimeoutResult};
 pub use mutex::{Mutex, MutexGuard};
-
-use crate::kernel::{FileId, Kind};
-use crate::world::World;
-
-/// What blocks those who wait, once somebody has.
-#[derive(Default)]
-struct Gate(OnceLock<(World, FileId)>);
-
-impl Gate {
-    const fn new() -> Self {
-        Self(OnceLock::new())
-    }
-
-    /// None if nobody has waited yet.
-    fn get(&self) -> Option<(&World, FileId)> {
-        self.0.get().map(|(world, file)| (world, *file))
-    }
-
-    /// For a thread that waits.
-    fn get_or_add(&self) -> (&World, FileId) {
-        let (world, file) = self.0.get_or_init(|| {
-            let world = World::current();
-            let file = world.state().files.add(Kind::Gate);
-            (world, file)
-        });
-        (world, *file)
-    }
-}
-
-/// Changes what a lock returned, whether or not a thread has panicked that held it.
-fn map<T, U>(result: LockResult<T>, change: impl FnOnce(T) -> U) -> LockResult<U> {
-    match result {
-        Ok(value) => Ok(change(value)),
-        Err(error) => Err(PoisonError::new(change(error.into_inner()))),
-    }
-}

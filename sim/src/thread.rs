@@ -8,14 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub use std::thread::{Result, ThreadId, current, panicking};
 use std::time::Duration;
 
-use crate::kernel::FileId;
-use crate::world::World;
+use crate::machine::Machine;
+use crate::schedule::{QueueId, Reason};
 
 /// Starts a thread in the world that runs here, under the name `thread` in reports.
 ///
-/// [`Builder`] and [`World::spawn`] give it another.
+/// [`Builder`] and [`World::spawn`](crate::World::spawn) give it another.
 pub fn spawn<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-    World::current().spawn(NAME, body)
+    spawn_in(&Machine::current(), NAME, body)
 }
 
 /// The name of a thread that has none.
@@ -54,22 +54,22 @@ impl Builder {
         self,
         body: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<JoinHandle<T>> {
-        Ok(World::current().spawn(self.name.as_deref().unwrap_or(NAME), body))
+        Ok(spawn_in(&Machine::current(), self.name.as_deref().unwrap_or(NAME), body))
     }
 }
 
 /// Lets virtual time pass: it takes no real time.
 pub fn sleep(time: Duration) {
-    let world = World::current();
-    let mut state = world.enter();
-    state.call(|| format!("sleep for {time:?}"));
-    let end = state.now.checked_add(time);
-    let _ = world.block::<()>(state, None, "sleeps", end, |_| None);
+    let machine = Machine::current();
+    let mut kernel = machine.enter();
+    kernel.schedule_mut().note_call(|| format!("sleep for {time:?}"));
+    let end = kernel.now().checked_add(time);
+    drop(machine.block_until(kernel, Reason::Sleeps, end));
 }
 
 /// Lets other threads run first, if the seed will have it.
 pub fn yield_now() {
-    drop(World::current().enter());
+    drop(Machine::current().enter());
 }
 
 /// How many cores there are: two, on every machine.
@@ -83,27 +83,33 @@ pub fn available_parallelism() -> io::Result<NonZero<usize>> {
 
 /// Waits for the end of a thread, in place of [`std::thread::JoinHandle`].
 pub struct JoinHandle<T> {
-    world: World,
-    exit: FileId,
+    machine: Machine,
+    end: QueueId,
     result: Arc<Mutex<Option<T>>>,
 }
 
-impl<T> JoinHandle<T> {
-    pub(super) fn new(world: World, (exit, result): (FileId, Arc<Mutex<Option<T>>>)) -> Self {
-        Self { world, exit, result }
-    }
+pub(crate) fn spawn_in<T: Send + 'static>(
+    machine: &Machine,
+    name: &str,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> JoinHandle<T> {
+    let (end, result) = machine.spawn(name, body);
+    JoinHandle { machine: machine.clone(), end, result }
+}
 
+impl<T> JoinHandle<T> {
     /// Waits for the end of the thread, and returns what it returned.
     ///
     /// # Errors
     ///
     /// It never fails: a thread that panics fails the run, which ends the thread that joins as well.
     pub fn join(self) -> Result<T> {
-        let state = self.world.enter();
+        let kernel = self.machine.enter();
         let result = self.result;
         let take = |_: &mut _| result.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let (state, value) = self.world.block(state, Some(self.exit), "joins", None, take);
-        drop(state);
+        let reason = Reason::Thread("joins another thread", self.end);
+        let (kernel, value) = self.machine.block(kernel, reason, None, take);
+        drop(kernel);
         value.ok_or_else(|| Box::new("the world has ended") as _)
     }
 

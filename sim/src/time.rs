@@ -5,7 +5,7 @@ use std::ops::{Add, AddAssign, Sub, SubAssign};
 #[doc(no_inline)]
 pub use std::time::Duration;
 
-use crate::world::World;
+use crate::machine::Machine;
 
 /// A time of the world that runs, in place of [`std::time::Instant`].
 ///
@@ -24,7 +24,7 @@ impl Instant {
     /// Where none does.
     #[must_use]
     pub fn now() -> Self {
-        Self(BEFORE + World::current().elapsed())
+        Self(BEFORE + Machine::current().now())
     }
 
     /// How long after `earlier` this is; zero if it is not.

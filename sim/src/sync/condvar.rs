@@ -5,15 +5,15 @@ use std::mem;
 use std::sync::LockResult;
 use std::time::Duration;
 
-use super::{Gate, MutexGuard, map};
+use super::gate::{Gate, map, type_name};
+use super::mutex::MutexGuard;
+use crate::schedule::Reason;
 use crate::time::Instant;
-use crate::world::State;
-use pollio::Readiness;
 
 /// What simulated threads wait at for each other, in place of [`std::sync::Condvar`].
 ///
 /// As there, a wait may end although nobody has notified: where
-/// [`Conditions::spurious`](crate::Conditions::spurious) is set, some do.
+/// [`Conditions::with_spurious`](crate::Conditions::with_spurious) is set, some do.
 #[derive(Default)]
 pub struct Condvar {
     gate: Gate,
@@ -104,15 +104,19 @@ impl Condvar {
 
     /// Ends a wait, if there is one: that of the thread that has waited longest.
     pub fn notify_one(&self) {
-        if let Some((world, gate)) = self.gate.get() {
-            world.enter().wake_one(gate);
+        if let Some((machine, queue)) = self.gate.get() {
+            let mut kernel = machine.enter();
+            kernel.schedule_mut().note_call(|| "notify one".into());
+            kernel.schedule_mut().wake_one(queue);
         }
     }
 
     /// Ends all waits.
     pub fn notify_all(&self) {
-        if let Some((world, gate)) = self.gate.get() {
-            world.enter().notify(gate, Readiness::READABLE);
+        if let Some((machine, queue)) = self.gate.get() {
+            let mut kernel = machine.enter();
+            kernel.schedule_mut().note_call(|| "notify all".into());
+            kernel.schedule_mut().wake_all(queue);
         }
     }
 
@@ -121,24 +125,26 @@ impl Condvar {
         guard: MutexGuard<'a, T>,
         timeout: Option<Duration>,
     ) -> (LockResult<MutexGuard<'a, T>>, WaitTimeoutResult) {
-        let (world, gate) = self.gate.get_or_add();
+        let (machine, queue) = self.gate.get_or_add();
         // Others may run before the wait, and notify nobody; but not between the unlocking and the wait.
-        drop(world.enter());
-        let mutex = guard.mutex;
+        drop(machine.enter());
+        let mutex = guard.mutex();
         drop(guard);
-        let mut state = world.state();
-        let deadline = timeout.and_then(|timeout| state.now.checked_add(timeout));
-        let State { weather, random, .. } = &mut *state;
-        let mut is_over = weather.fault(|kind| kind.spurious, random);
+        let mut kernel = machine.kernel();
+        let deadline = timeout.and_then(|timeout| kernel.now().checked_add(timeout));
+        let mut is_over = kernel.draw_spurious();
+        let schedule = kernel.schedule_mut();
+        schedule
+            .note_call(|| format!("unlock Mutex<{}> and wait to be notified", type_name::<T>()));
         if is_over {
-            state.note(|| "fault: a wait at a condition variable ends".into());
+            schedule.note(|| "fault: a wait at a condition variable ends".into());
         }
         // The first attempt is before the wait, the second after it.
-        let attempt = |_: &mut State| mem::replace(&mut is_over, true).then_some(());
-        let (state, _) =
-            world.block(state, Some(gate), "waits to be notified by", deadline, attempt);
-        let is_late = deadline.is_some_and(|deadline| deadline <= state.now);
-        drop(state);
+        let attempt = |_: &mut _| mem::replace(&mut is_over, true).then_some(());
+        let reason = Reason::Thread("waits to be notified", queue);
+        let (kernel, _) = machine.block(kernel, reason, deadline, attempt);
+        let is_late = deadline.is_some_and(|deadline| deadline <= kernel.now());
+        drop(kernel);
         (mutex.lock(), WaitTimeoutResult(is_late))
     }
 }

@@ -7,9 +7,9 @@ pub use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TryRecvError, 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::kernel::{FileId, Kind};
-use crate::world::World;
-use pollio::Readiness;
+use super::gate::type_name;
+use crate::machine::Machine;
+use crate::schedule::{QueueId, Reason};
 
 /// A queue without a limit.
 #[must_use]
@@ -52,9 +52,9 @@ pub struct TryIter<'a, T>(&'a Receiver<T>);
 pub struct IntoIter<T>(Receiver<T>);
 
 struct Shared<T> {
-    world: World,
-    /// Blocks the receiver, and who finds the queue full.
-    gate: FileId,
+    machine: Machine,
+    /// The receiver, and senders that find the queue full.
+    waiting: QueueId,
     queue: Mutex<Queue<T>>,
 }
 
@@ -70,18 +70,24 @@ struct Queue<T> {
 
 impl<T> Shared<T> {
     fn new(bound: usize) -> Arc<Self> {
-        let world = World::current();
-        let gate = world.state().files.add(Kind::Gate);
+        let machine = Machine::current();
+        let waiting = machine.kernel().schedule_mut().add_queue();
         let queue = Queue { values: VecDeque::new(), bound, senders: 1, has_receiver: true };
-        Arc::new(Self { world, gate, queue: Mutex::new(queue) })
+        Arc::new(Self { machine, waiting, queue: Mutex::new(queue) })
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue<T>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn notify(&self) {
-        self.world.state().notify(self.gate, Readiness::READABLE);
+    /// Lets those go on that wait for a value or for room.
+    fn wake_all(&self) {
+        self.machine.kernel().schedule_mut().wake_all(self.waiting);
+    }
+
+    fn note_call(&self, what: &str) {
+        let text = || format!("{what} a queue of {}", type_name::<T>());
+        self.machine.kernel().schedule_mut().note_call(text);
     }
 }
 
@@ -106,7 +112,7 @@ impl<T> SyncSender<T> {
     /// Gives it back once the receiver is gone.
     pub fn send(&self, value: T) -> Result<(), SendError<T>> {
         let shared = &self.0.0;
-        let state = shared.world.enter();
+        let kernel = shared.machine.enter();
         let mut value = Some(value);
         let send = |_: &mut _| {
             let mut queue = shared.queue();
@@ -118,10 +124,12 @@ impl<T> SyncSender<T> {
                 Ok(())
             })
         };
-        let (mut state, sent) =
-            shared.world.block(state, Some(shared.gate), "sends to", None, send);
+        let reason = Reason::Thread("sends to a queue", shared.waiting);
+        let (kernel, sent) = shared.machine.block(kernel, reason, None, send);
+        drop(kernel);
         if let Some(Ok(())) = sent {
-            state.notify(shared.gate, Readiness::READABLE)
+            shared.wake_all();
+            shared.note_call("send to");
         }
         value.map_or(Ok(()), |value| Err(SendError(value)))
     }
@@ -138,7 +146,7 @@ impl<T> SyncSender<T> {
 
 impl<T> End<T> {
     fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
-        drop(self.0.world.enter());
+        drop(self.0.machine.enter());
         let mut queue = self.0.queue();
         if !queue.has_receiver {
             return Err(TrySendError::Disconnected(value));
@@ -148,7 +156,8 @@ impl<T> End<T> {
         }
         queue.values.push_back(value);
         drop(queue);
-        self.0.notify();
+        self.0.wake_all();
+        self.0.note_call("send to");
         Ok(())
     }
 }
@@ -195,8 +204,8 @@ impl<T> Receiver<T> {
     }
 
     fn receive(&self, timeout: Option<Duration>) -> Result<T, TryRecvError> {
-        let state = self.0.world.enter();
-        let deadline = timeout.and_then(|time| state.now.checked_add(time));
+        let kernel = self.0.machine.enter();
+        let deadline = timeout.and_then(|time| kernel.now().checked_add(time));
         let take = |_: &mut _| {
             let mut queue = self.0.queue();
             match queue.values.pop_front() {
@@ -205,11 +214,17 @@ impl<T> Receiver<T> {
                 None => None,
             }
         };
-        let gate = Some(self.0.gate);
-        let (mut state, value) = self.0.world.block(state, gate, "receives from", deadline, take);
-        if let Some(Ok(_)) = value {
-            // There is room now.
-            state.notify(self.0.gate, Readiness::WRITABLE);
+        let reason = Reason::Thread("receives from a queue", self.0.waiting);
+        let (kernel, value) = self.0.machine.block(kernel, reason, deadline, take);
+        drop(kernel);
+        match value {
+            Some(Ok(_)) => {
+                // There is room now.
+                self.0.wake_all();
+                self.0.note_call("receive from");
+            }
+            Some(Err(_)) => self.0.note_call("find the senders gone of"),
+            None => self.0.note_call("find nothing in"),
         }
         value.unwrap_or(Err(TryRecvError::Empty))
     }
@@ -283,7 +298,7 @@ impl<T> Drop for End<T> {
         let is_last = queue.senders == 0;
         drop(queue);
         if is_last {
-            self.0.notify();
+            self.0.wake_all();
         }
     }
 }
@@ -294,8 +309,8 @@ impl<T> Drop for Receiver<T> {
         queue.has_receiver = false;
         let values = std::mem::take(&mut queue.values);
         drop(queue);
-        // Who waits for room is given its value back.
-        self.0.notify();
+        // A thread that waits for room gets its value back.
+        self.0.wake_all();
         drop(values);
     }
 }

@@ -6,9 +6,9 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{self, LockResult, TryLockError, TryLockResult};
 use std::thread;
 
-use super::{Gate, map};
-use crate::world::World;
-use pollio::Readiness;
+use super::gate::{Gate, map, type_name};
+use crate::machine::Machine;
+use crate::schedule::Reason;
 
 /// A lock that simulated threads wait for in virtual time, in place of [`std::sync::Mutex`].
 #[derive(Default)]
@@ -21,7 +21,7 @@ pub struct Mutex<T: ?Sized> {
 pub struct MutexGuard<'a, T: ?Sized> {
     // Dropped first, so that the thread that is woken finds it free.
     value: OnceCell<sync::MutexGuard<'a, T>>,
-    pub(super) mutex: &'a Mutex<T>,
+    mutex: &'a Mutex<T>,
 }
 
 impl<T> Mutex<T> {
@@ -56,17 +56,21 @@ impl<T: ?Sized> Mutex<T> {
             Err(TryLockError::Poisoned(error)) => Some(Err(error)),
             Err(TryLockError::WouldBlock) => None,
         };
-        if let Some(world) = World::current_if_any() {
-            world.preempt();
+        let current = Machine::current_if_any();
+        current.iter().for_each(Machine::preempt);
+        let locked = try_lock().unwrap_or_else(|| {
+            let (machine, queue) = self.gate.get_or_add();
+            let reason = Reason::Thread("locks a mutex", queue);
+            let kernel = machine.kernel();
+            let (kernel, locked) = machine.block(kernel, reason, None, |_| try_lock());
+            drop(kernel);
+            locked.expect("its world has ended, and two destructors wait for each other's lock")
+        });
+        if let Some(machine) = current {
+            let text = || format!("lock Mutex<{}>", type_name::<T>());
+            machine.kernel().schedule_mut().note_call(text);
         }
-        if let Some(locked) = try_lock() {
-            return locked;
-        }
-        let (world, gate) = self.gate.get_or_add();
-        let state = world.state();
-        let (state, locked) = world.block(state, Some(gate), "locks", None, |_| try_lock());
-        drop(state);
-        locked.expect("its world has ended, and two destructors wait for each other's lock")
+        locked
     }
 
     /// Takes the lock if it is free.
@@ -114,6 +118,12 @@ impl<T> From<T> for Mutex<T> {
     }
 }
 
+impl<'a, T: ?Sized> MutexGuard<'a, T> {
+    pub(super) const fn mutex(&self) -> &'a Mutex<T> {
+        self.mutex
+    }
+}
+
 impl<T: ?Sized> Deref for MutexGuard<'_, T> {
     type Target = T;
 
@@ -132,12 +142,12 @@ impl<T: ?Sized> Drop for MutexGuard<'_, T> {
     fn drop(&mut self) {
         drop(self.value.take());
         // The end of a world is no fault of those who hold a lock then.
-        if thread::panicking() && World::current_if_any().is_some_and(|world| world.is_ending()) {
+        if thread::panicking()
+            && Machine::current_if_any().is_some_and(|machine| machine.is_ending())
+        {
             self.mutex.clear_poison();
         }
-        if let Some((world, gate)) = self.mutex.gate.get() {
-            world.state().notify(gate, Readiness::READABLE);
-        }
+        self.mutex.gate.wake_all();
     }
 }
 

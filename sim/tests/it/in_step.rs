@@ -227,7 +227,7 @@ fn simulate(script: &Script) -> Vec<String> {
     let mut log = Vec::new();
     let outcome = World::run(0, |world| {
         let latency = Duration::ZERO..=Duration::ZERO;
-        world.set_conditions(Conditions { latency, ..Conditions::calm() });
+        world.set_conditions(Conditions::calm().with_latency(latency));
         world.set_batch(usize::MAX);
         log = simulated::run(script, || ());
         Ok(())

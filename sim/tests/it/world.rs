@@ -359,7 +359,7 @@ fn a_channel_gives_back_what_nobody_will_receive() {
         sender.send('c').unwrap();
         Ok(())
     });
-    assert!(why.contains("main: sends to another thread"), "{why}");
+    assert!(why.contains("main: sends to a queue"), "{why}");
     for seed in 0..50 {
         run(seed, |world| {
             let (sender, receiver) = sim::sync_channel(1)?;
@@ -401,7 +401,7 @@ fn a_reset_and_a_stall_are_scripted() {
 fn a_reset_is_scripted_at_a_byte() {
     for count in [0, 1, 7, 150, 200] {
         run(1, |world| {
-            world.set_conditions(Conditions { fragments: true, ..Conditions::calm() });
+            world.set_conditions(Conditions::calm().with_fragments(true));
             let listener = TcpListener::bind(ADDRESS)?;
             let mut client = TcpStream::connect(ADDRESS)?;
             let (mut server, _) = listener.accept()?;

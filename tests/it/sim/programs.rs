@@ -132,7 +132,7 @@ fn echo_server(start: Start, world: &World) -> io::Result<()> {
 
 /// More at once than the fair share of a client.
 fn bulk(start: Start, world: &World) -> io::Result<()> {
-    world.set_conditions(Conditions { buffer: 1 << 20..=1 << 20, ..Conditions::calm() });
+    world.set_conditions(Conditions::calm().with_buffer(1 << 20..=1 << 20));
     world.set_patience(PATIENCE);
     let server = world.spawn("server", start);
     thread::sleep(SECOND);
@@ -143,7 +143,7 @@ fn bulk(start: Start, world: &World) -> io::Result<()> {
 
 /// Connections break, and clients try again.
 fn resets(start: Start, world: &World) -> io::Result<()> {
-    world.set_conditions(Conditions { resets: true, stalls: false, ..Conditions::default() });
+    world.set_conditions(Conditions::default().with_resets(true).with_stalls(false));
     world.set_patience(PATIENCE);
     let server = world.spawn("server", start);
     thread::sleep(SECOND);
@@ -215,7 +215,9 @@ fn rude_proxy(start: Start, world: &World) -> io::Result<()> {
     let latency = Duration::from_micros(1)..=Duration::from_millis(10);
     let buffer = 512..=1 << 16;
     let bandwidth = 1 << 20..=1 << 30;
-    world.set_conditions(Conditions { latency, buffer, bandwidth, ..Conditions::calm() });
+    world.set_conditions(
+        Conditions::calm().with_latency(latency).with_buffer(buffer).with_bandwidth(bandwidth),
+    );
     let answer = random(world).bytes(5_000);
     let expected = answer.clone();
     world.spawn("upstream", move || {
@@ -238,7 +240,7 @@ fn rude_proxy(start: Start, world: &World) -> io::Result<()> {
 
 fn http_server(start: Start, world: &World) -> io::Result<()> {
     // It closes who is silent for ten seconds, and a stall is no less silent.
-    world.set_conditions(Conditions { stalls: false, ..Conditions::default() });
+    world.set_conditions(Conditions::default().with_stalls(false));
     world.set_patience(PATIENCE);
     world.spawn("server", move || start().unwrap());
     thread::sleep(SECOND);
@@ -285,7 +287,9 @@ fn ask(count: usize) -> io::Result<()> {
 fn graceful_shutdown(start: Start, world: &World) -> io::Result<()> {
     let latency = Duration::from_micros(1)..=Duration::from_millis(1);
     let bandwidth = 1 << 20..=1 << 30;
-    world.set_conditions(Conditions { latency, bandwidth, stalls: false, ..Conditions::default() });
+    world.set_conditions(
+        Conditions::default().with_latency(latency).with_bandwidth(bandwidth).with_stalls(false),
+    );
     world.set_patience(PATIENCE);
     let server = world.spawn("server", start);
     thread::sleep(SECOND);
@@ -401,7 +405,7 @@ fn graceful_shutdown_ends_well_in_every_world() {
 fn graceful_shutdown_serves_who_queued_without_a_descriptor_in_every_world() {
     let start = start_of("graceful_shutdown");
     sim::check(seeds(), move |world| {
-        world.set_conditions(Conditions { stalls: false, ..Conditions::default() });
+        world.set_conditions(Conditions::default().with_stalls(false));
         let server = world.spawn("server", start);
         thread::sleep(SECOND);
         let client = Socket::new(Domain::IPV4, Type::STREAM, None)?;

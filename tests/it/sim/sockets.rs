@@ -52,7 +52,7 @@ fn simulated_sockets_keep_the_contract() {
             let outcome = World::run(seed, |world| {
                 // A case that expects silence waits for 20 ms.
                 let latency = Duration::ZERO..=Duration::from_millis(4);
-                world.set_conditions(Conditions { latency, ..Conditions::calm() });
+                world.set_conditions(Conditions::calm().with_latency(latency));
                 world.set_batch(usize::MAX);
                 case();
                 Ok(())

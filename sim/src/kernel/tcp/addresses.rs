@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::kernel::FileId;
+use crate::kernel::ids::SocketId;
 
 #[derive(Default)]
 pub(super) struct Addresses {
     /// By port: the IP of each socket that has it.
-    taken: BTreeMap<u16, Vec<(IpAddr, FileId)>>,
+    taken: BTreeMap<u16, Vec<(IpAddr, SocketId)>>,
     given_out: u16,
 }
 
@@ -16,13 +16,13 @@ pub(super) struct Addresses {
 const FIRST_PORT: u16 = 49_152;
 
 impl Addresses {
-    pub(super) fn take(&mut self, address: SocketAddr, file: FileId) {
-        self.taken.entry(address.port()).or_default().push((address.ip(), file));
+    pub(super) fn take(&mut self, address: SocketAddr, socket: SocketId) {
+        self.taken.entry(address.port()).or_default().push((address.ip(), socket));
     }
 
-    pub(super) fn release(&mut self, address: SocketAddr, file: FileId) {
+    pub(super) fn release(&mut self, address: SocketAddr, socket: SocketId) {
         if let Some(owners) = self.taken.get_mut(&address.port()) {
-            owners.retain(|(_, owner)| *owner != file);
+            owners.retain(|(_, owner)| *owner != socket);
             if owners.is_empty() {
                 self.taken.remove(&address.port());
             }
@@ -40,19 +40,21 @@ impl Addresses {
     }
 
     /// Who has this very address.
-    pub(super) fn owners(&self, address: SocketAddr) -> impl Iterator<Item = FileId> {
-        self.at(address.port()).filter(move |(ip, _)| *ip == address.ip()).map(|(_, file)| *file)
+    pub(super) fn owners(&self, address: SocketAddr) -> impl Iterator<Item = SocketId> {
+        self.at(address.port())
+            .filter(move |(ip, _)| *ip == address.ip())
+            .map(|(_, socket)| *socket)
     }
 
     /// Who has an address that this one would be part of, or the other way round.
-    pub(super) fn rivals(&self, address: SocketAddr) -> impl Iterator<Item = FileId> {
+    pub(super) fn rivals(&self, address: SocketAddr) -> impl Iterator<Item = SocketId> {
         let ip = address.ip();
         let is_rival =
             move |other: &IpAddr| ip == *other || covers(ip, *other) || covers(*other, ip);
-        self.at(address.port()).filter(move |(other, _)| is_rival(other)).map(|(_, file)| *file)
+        self.at(address.port()).filter(move |(other, _)| is_rival(other)).map(|(_, socket)| *socket)
     }
 
-    fn at(&self, port: u16) -> std::slice::Iter<'_, (IpAddr, FileId)> {
+    fn at(&self, port: u16) -> std::slice::Iter<'_, (IpAddr, SocketId)> {
         self.taken.get(&port).map(Vec::as_slice).unwrap_or_default().iter()
     }
 }
@@ -67,20 +69,19 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::kernel::{Files, Kind};
 
     #[test]
     fn a_port_is_given_out_that_nobody_has() {
         let mut addresses = Addresses::default();
-        let file = Files::default().add(Kind::Gate);
+        let socket = SocketId(0);
         let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        addresses.take(at(FIRST_PORT), file);
+        addresses.take(at(FIRST_PORT), socket);
         while let Some(port) = addresses.free_port() {
             assert_eq!(addresses.owners(at(port)).count(), 0);
-            addresses.take(at(port), file);
+            addresses.take(at(port), socket);
         }
         assert_eq!(addresses.taken.len(), usize::from(u16::MAX - FIRST_PORT) + 1);
-        addresses.release(at(60_000), file);
+        addresses.release(at(60_000), socket);
         assert_eq!(addresses.free_port(), Some(60_000));
     }
 }

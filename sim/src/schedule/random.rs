@@ -5,14 +5,14 @@ use std::time::Duration;
 
 /// [SplitMix64](https://prng.di.unimi.it/splitmix64.c), by Steele, Lea and Flood: every seed is as
 /// good as any other.
-pub(super) struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub(super) const fn new(seed: u64) -> Self {
+    pub(crate) const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;
         bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -21,21 +21,21 @@ impl Random {
     }
 
     /// A number below `limit`, and 0 below 0.
-    pub(super) fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.next().checked_rem(limit).unwrap_or(0)
     }
 
     /// An index into something of this length.
-    pub(super) fn index(&mut self, length: usize) -> usize {
+    pub(crate) fn index(&mut self, length: usize) -> usize {
         usize::try_from(self.below(length as u64)).unwrap_or(0)
     }
 
-    pub(super) fn one_in(&mut self, many: u64) -> bool {
+    pub(crate) fn one_in(&mut self, many: u64) -> bool {
         self.below(many) == 0
     }
 
     /// A number of the range, as often small as large: each order of magnitude is as likely.
-    pub(super) fn magnitude(&mut self, range: &RangeInclusive<u64>) -> u64 {
+    pub(crate) fn magnitude(&mut self, range: &RangeInclusive<u64>) -> u64 {
         let bits = |number: u64| u64::BITS - number.leading_zeros();
         let (low, high) = (*range.start(), *range.end());
         if low >= high {
@@ -51,7 +51,7 @@ impl Random {
     }
 
     /// As [`magnitude`](Self::magnitude), of nanoseconds.
-    pub(super) fn duration(&mut self, range: &RangeInclusive<Duration>) -> Duration {
+    pub(crate) fn duration(&mut self, range: &RangeInclusive<Duration>) -> Duration {
         let nanos = |time: &Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         Duration::from_nanos(self.magnitude(&(nanos(range.start())..=nanos(range.end()))))
     }

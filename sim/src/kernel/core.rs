@@ -1,0 +1,163 @@
+//! What every part of the kernel builds on: the schedule, the files with those who wait for them, the faults.
+
+use std::io;
+use std::time::Duration;
+
+use pollio::{Event as PollerEvent, Readiness};
+
+use super::epoll::{Batch, InterestList, Key};
+use super::errno::errno;
+use super::event::Event;
+use super::faults::Faults;
+use super::files::{File, Files, Kind};
+use super::ids::FileId;
+use super::patience::Patience;
+use crate::conditions::{self, Conditions};
+use crate::schedule::{Action, QueueId, Random, Schedule, When};
+
+pub(crate) struct Core {
+    schedule: Schedule<Event>,
+    files: Files,
+    faults: Faults,
+    patience: Patience,
+}
+
+impl Core {
+    pub(super) fn new(seed: u64, is_traced: bool) -> Self {
+        let mut random = Random::new(seed);
+        let faults = Faults::draw(Conditions::default(), &mut random);
+        let mut schedule = Schedule::new(seed, random, is_traced);
+        schedule.set_pauses(faults.conditions().has(conditions::Kind::Pauses));
+        Self { schedule, files: Files::default(), faults, patience: Patience::default() }
+    }
+
+    pub(super) const fn schedule(&self) -> &Schedule<Event> {
+        &self.schedule
+    }
+
+    pub(super) const fn schedule_mut(&mut self) -> &mut Schedule<Event> {
+        &mut self.schedule
+    }
+
+    pub(super) const fn now(&self) -> Duration {
+        self.schedule.now()
+    }
+
+    pub(super) const fn random(&mut self) -> &mut Random {
+        self.schedule.random()
+    }
+
+    pub(super) fn add_event(&mut self, time: Duration, event: Event) -> When {
+        self.schedule.add(time, Action::Event(event))
+    }
+
+    pub(super) fn note(&mut self, text: impl FnOnce() -> String) {
+        self.schedule.note(text);
+    }
+}
+
+/// Faults.
+impl Core {
+    pub(super) fn set_conditions(&mut self, conditions: Conditions) {
+        self.faults = Faults::draw(conditions, self.schedule.random());
+        self.schedule.set_pauses(self.conditions().has(conditions::Kind::Pauses));
+    }
+
+    pub(super) const fn conditions(&self) -> &Conditions {
+        self.faults.conditions()
+    }
+
+    /// Draws whether a fault occurs here.
+    pub(super) fn draw_fault(&mut self, kind: conditions::Kind) -> bool {
+        self.faults.draw_fault(kind, self.schedule.random())
+    }
+
+    /// Draws from a range of the conditions.
+    pub(super) fn draw<T>(&mut self, draw: impl FnOnce(&Conditions, &mut Random) -> T) -> T {
+        draw(self.faults.conditions(), self.schedule.random())
+    }
+}
+
+/// Files.
+impl Core {
+    pub(super) fn add_file(&mut self, kind: Kind) -> FileId {
+        let queue = self.schedule.add_queue();
+        self.files.add(kind, queue)
+    }
+
+    pub(super) fn file(&self, id: FileId) -> Option<&File> {
+        self.files.get(id)
+    }
+
+    pub(super) fn file_mut(&mut self, id: FileId) -> Option<&mut File> {
+        self.files.get_mut(id)
+    }
+
+    pub(super) const fn files(&self) -> &Files {
+        &self.files
+    }
+
+    pub(super) const fn files_mut(&mut self) -> &mut Files {
+        &mut self.files
+    }
+
+    pub(super) fn queue_of(&self, id: FileId) -> Option<QueueId> {
+        self.files.get(id).map(File::queue)
+    }
+
+    /// Lets those know that wait for a file what came.
+    pub(super) fn notify(&mut self, id: FileId, arrival: Readiness) {
+        self.files.notify(id, arrival, &mut self.schedule);
+    }
+
+    /// Lets the next wait of a poller look at a registration that asks for `arrival`.
+    pub(super) fn queue(&mut self, poller: FileId, key: Key, arrival: Readiness) {
+        self.files.queue(poller, key, arrival, &mut self.schedule);
+    }
+
+    /// Makes the events of a wait from what is ready, and lets another thread wait for what is left.
+    pub(super) fn collect(
+        &mut self,
+        poller: FileId,
+        ready: &[(Key, Readiness)],
+        batch: Batch,
+        events: &mut Vec<PollerEvent>,
+    ) {
+        let Some(list) = self.files.list_mut(poller) else { return };
+        let random = self.schedule.random();
+        if list.collect(ready.iter().copied(), batch, random, events) {
+            self.queue_of(poller).into_iter().for_each(|queue| {
+                self.schedule.wake_one(queue);
+            });
+        }
+    }
+
+    /// What a poller watches.
+    pub(super) fn list_mut(&mut self, poller: FileId) -> io::Result<&mut InterestList> {
+        self.files.list_mut(poller).ok_or_else(|| errno(libc::EBADF))
+    }
+}
+
+/// What lies there that nobody takes.
+impl Core {
+    pub(super) const fn patience(&self) -> &Patience {
+        &self.patience
+    }
+
+    pub(super) const fn set_patience(&mut self, limit: Duration) {
+        self.patience.set_limit(limit);
+    }
+
+    /// Notes that something was taken from a file, or came to one that was empty.
+    pub(super) fn touch(&mut self, file: FileId) {
+        self.patience.touch(file, self.schedule.now());
+    }
+
+    /// Checks later whether what has come to a file is taken.
+    pub(super) fn check_later(&mut self, file: FileId) {
+        if let Some(limit) = self.patience.limit() {
+            let now = self.schedule.now();
+            self.schedule.add_check(now + limit, Event::Patience(file, now));
+        }
+    }
+}

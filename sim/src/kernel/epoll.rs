@@ -1,0 +1,257 @@
+//! The rules of epoll, by which an arrival becomes an event: what one poller watches.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::mem;
+use std::os::fd::RawFd;
+
+use pollio::{Event, EventObject, Interest, Mode, Readiness};
+
+use super::errno::errno;
+use super::ids::FileId;
+use crate::schedule::Random;
+
+/// Every readiness that there is.
+pub(super) const ALL: Readiness = Readiness::READABLE
+    .union(Readiness::WRITABLE)
+    .union(Readiness::PRIORITY)
+    .union(Readiness::READ_CLOSED)
+    .union(Readiness::WRITE_CLOSED)
+    .union(Readiness::ERROR);
+
+/// As epoll knows a registration: a number that is closed while the file lives on stays registered.
+pub(super) type Key = (RawFd, FileId);
+
+#[derive(Default)]
+pub(crate) struct InterestList {
+    items: BTreeMap<Key, Item>,
+    /// What the next wait looks at: those with a round, in any order.
+    ready: Vec<Key>,
+    /// How many waits have returned events.
+    round: u64,
+}
+
+/// How many events a wait returns.
+#[derive(Clone, Copy)]
+pub(super) struct Batch {
+    /// As a test has it; any number, if none.
+    pub(super) size: Option<usize>,
+    /// As the program has it.
+    pub(super) max_events: usize,
+}
+
+struct Item {
+    object: EventObject,
+    /// Not a oneshot that was reported.
+    is_armed: bool,
+    /// The round in which it came on the ready list.
+    queued_in: Option<u64>,
+    /// What is reported once, though it is not true.
+    spurious: Readiness,
+}
+
+impl InterestList {
+    pub(super) fn object(&self, key: Key) -> Option<EventObject> {
+        self.items.get(&key).map(|item| item.object)
+    }
+
+    pub(super) fn registered(&self) -> impl Iterator<Item = Key> {
+        self.items.keys().copied()
+    }
+
+    pub(super) fn add(&mut self, key: Key, object: EventObject) -> io::Result<()> {
+        let (interest, mode) = (object.interest(), object.mode());
+        let is_shareable =
+            matches!(mode, Mode::Level | Mode::Edge) && !interest.contains(Interest::PRIORITY);
+        // As `EPOLLEXCLUSIVE_OK_BITS` has it.
+        if object.is_exclusive() && !is_shareable {
+            return Err(errno(libc::EINVAL));
+        }
+        if self.items.contains_key(&key) {
+            return Err(errno(libc::EEXIST));
+        }
+        self.insert(key, object);
+        Ok(())
+    }
+
+    pub(super) fn modify(&mut self, key: Key, object: EventObject) -> io::Result<()> {
+        if object.is_exclusive() {
+            return Err(errno(libc::EINVAL));
+        }
+        let Some(before) = self.object(key) else { return Err(errno(libc::ENOENT)) };
+        if before.is_exclusive() {
+            return Err(errno(libc::EINVAL));
+        }
+        self.insert(key, object);
+        Ok(())
+    }
+
+    pub(super) fn delete(&mut self, key: Key) -> io::Result<()> {
+        if self.forget(key) { Ok(()) } else { Err(errno(libc::ENOENT)) }
+    }
+
+    fn insert(&mut self, key: Key, object: EventObject) {
+        self.forget(key);
+        let item = Item { object, is_armed: true, queued_in: None, spurious: Readiness::NONE };
+        self.items.insert(key, item);
+    }
+
+    /// Returns whether it was registered.
+    pub(super) fn forget(&mut self, key: Key) -> bool {
+        let Some(item) = self.items.remove(&key) else { return false };
+        if item.queued_in.is_some() {
+            self.ready.retain(|ready| *ready != key);
+        }
+        true
+    }
+
+    /// Puts it on the ready list, if it is armed and asks for `arrival`. Returns whether it does.
+    pub(super) fn queue(&mut self, key: Key, arrival: Readiness) -> bool {
+        let Some(item) = self.items.get_mut(&key) else { return false };
+        let is_asked = item.is_armed && !item.reported(arrival).is_empty();
+        if is_asked && item.queued_in.is_none() {
+            item.queued_in = Some(self.round);
+            self.ready.push(key);
+        }
+        is_asked
+    }
+
+    /// Lets one wait report `readiness`, though it is not true.
+    pub(super) fn report_once(&mut self, key: Key, readiness: Readiness) {
+        if let Some(item) = self.items.get_mut(&key) {
+            item.spurious |= readiness;
+        }
+    }
+
+    /// What the next wait looks at: [`collect`](Self::collect) takes it back, with what is true of each.
+    pub(super) fn take_ready(&mut self) -> Vec<Key> {
+        mem::take(&mut self.ready)
+    }
+
+    /// Makes the events of a wait: of those that have waited longest, and else in any order.
+    /// Returns whether more are ready.
+    pub(super) fn collect(
+        &mut self,
+        ready: impl Iterator<Item = (Key, Readiness)>,
+        batch: Batch,
+        random: &mut Random,
+        events: &mut Vec<Event>,
+    ) -> bool {
+        let mut candidates = Vec::new();
+        for (key, now) in ready {
+            let Some(item) = self.items.get_mut(&key) else { continue };
+            let readiness = item.reported(now | item.spurious);
+            match item.queued_in {
+                Some(round) if !readiness.is_empty() => candidates.push((round, key, readiness)),
+                // It came and went before a wait looked.
+                _ => item.queued_in = None,
+            }
+        }
+        if candidates.is_empty() {
+            return false;
+        }
+        let count = candidates.len();
+        if count > 1 {
+            // In a fixed order first: it is shuffled by the seed and by nothing else.
+            candidates.sort_unstable_by_key(|(_, key, _)| *key);
+            candidates.sort_by_cached_key(|(round, ..)| (*round, random.next()));
+        }
+        let size = match batch.size {
+            Some(size) => size,
+            None if count == 1 => 1,
+            None => random.index(count) + 1,
+        };
+        let size = size.min(batch.max_events);
+        self.round += 1;
+        for (place, (_, key, readiness)) in candidates.into_iter().enumerate() {
+            if place < size {
+                let Some(item) = self.items.get_mut(&key) else { continue };
+                events.push(item.report(readiness, self.round));
+                if item.queued_in.is_none() {
+                    continue;
+                }
+            }
+            self.ready.push(key);
+        }
+        !self.ready.is_empty()
+    }
+}
+
+impl Item {
+    fn reported(&self, readiness: Readiness) -> Readiness {
+        let reported = reported(readiness, self.object.interest());
+        // `EPOLLRDHUP` is none of `EPOLLEXCLUSIVE_OK_BITS`.
+        if self.object.is_exclusive() && !reported.contains(Readiness::WRITE_CLOSED) {
+            return reported - Readiness::READ_CLOSED;
+        }
+        reported
+    }
+
+    /// Makes the event, and decides by the mode whether the next wait looks again.
+    fn report(&mut self, readiness: Readiness, round: u64) -> Event {
+        self.spurious = Readiness::NONE;
+        self.queued_in = (self.object.mode() == Mode::Level).then_some(round);
+        self.is_armed = self.object.mode() != Mode::Oneshot;
+        let EventObject { fd, kind, token, .. } = self.object;
+        Event::new(fd, kind, token, readiness)
+    }
+}
+
+/// What epoll reports of a descriptor that is ready for `readiness`, to those who asked for
+/// `interest`.
+fn reported(readiness: Readiness, interest: Interest) -> Readiness {
+    const BOTH: Readiness = Readiness::READABLE.union(Readiness::WRITABLE);
+    let mut asked = Readiness::NONE;
+    let mut implied = Readiness::NONE;
+    if interest.contains(Interest::READABLE) {
+        asked |= Readiness::READABLE | Readiness::READ_CLOSED;
+    }
+    if interest.contains(Interest::WRITABLE) {
+        asked |= Readiness::WRITABLE;
+    }
+    if interest.contains(Interest::PRIORITY) {
+        asked |= Readiness::PRIORITY;
+    }
+    if readiness.contains(Readiness::READ_CLOSED) {
+        implied |= Readiness::READABLE;
+    }
+    // These need no interest, and let no call block.
+    if readiness.contains(Readiness::WRITE_CLOSED) {
+        let hang_up = Readiness::READ_CLOSED | Readiness::WRITE_CLOSED | BOTH;
+        asked |= hang_up;
+        implied |= hang_up;
+    }
+    if readiness.contains(Readiness::ERROR) {
+        asked |= Readiness::ERROR | BOTH;
+        implied |= BOTH;
+    }
+    (readiness | implied) & asked
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_reported_is_what_was_asked_for() {
+        let both = Readiness::READABLE | Readiness::WRITABLE;
+        assert_eq!(reported(both, Interest::READABLE), Readiness::READABLE);
+        assert_eq!(reported(both, Interest::WRITABLE), Readiness::WRITABLE);
+        assert_eq!(reported(both, Interest::PRIORITY), Readiness::NONE);
+        assert_eq!(reported(Readiness::PRIORITY, Interest::PRIORITY), Readiness::PRIORITY);
+        assert_eq!(reported(Readiness::PRIORITY, Interest::READABLE), Readiness::NONE);
+        assert_eq!(reported(ALL, Interest::BOTH | Interest::PRIORITY), ALL);
+    }
+
+    #[test]
+    fn hang_ups_and_errors_are_reported_as_epoll_reports_them() {
+        let both = Readiness::READABLE | Readiness::WRITABLE;
+        let closed = Readiness::READ_CLOSED | Readiness::WRITE_CLOSED;
+        let half = Readiness::READ_CLOSED;
+        assert_eq!(reported(half, Interest::READABLE), half | Readiness::READABLE);
+        assert_eq!(reported(half, Interest::WRITABLE), Readiness::NONE);
+        assert_eq!(reported(half, Interest::NONE), Readiness::NONE);
+        assert_eq!(reported(Readiness::WRITE_CLOSED, Interest::NONE), both | closed);
+        assert_eq!(reported(Readiness::ERROR, Interest::NONE), both | Readiness::ERROR);
+    }
+}

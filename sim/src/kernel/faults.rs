@@ -1,0 +1,31 @@
+//! Where faults are drawn: the conditions of one world.
+
+use crate::conditions::{Conditions, Kind};
+use crate::schedule::Random;
+
+/// Which kinds of faults a world has, and how many are left.
+pub(crate) struct Faults {
+    conditions: Conditions,
+    /// A fault of a kind that may occur occurs one time in so many.
+    rarity: u64,
+    left: u32,
+}
+
+impl Faults {
+    pub(crate) fn draw(mut conditions: Conditions, random: &mut Random) -> Self {
+        conditions.keep(|| random.one_in(2));
+        let left = conditions.max_faults();
+        Self { conditions, rarity: random.magnitude(&(2..=64)), left }
+    }
+
+    pub(crate) const fn conditions(&self) -> &Conditions {
+        &self.conditions
+    }
+
+    /// Draws whether a fault occurs here.
+    pub(crate) fn draw_fault(&mut self, kind: Kind, random: &mut Random) -> bool {
+        let occurs = self.left > 0 && self.conditions.has(kind) && random.one_in(self.rarity);
+        self.left -= u32::from(occurs);
+        occurs
+    }
+}

@@ -1,0 +1,22 @@
+//! The numbers of what the kernel has. None is ever used again, unlike that of a descriptor.
+
+/// A file: what descriptors refer to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct FileId(pub(super) usize);
+
+/// A TCP socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SocketId(pub(super) usize);
+
+/// One of the two ends of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct EndId {
+    pub(super) connection: usize,
+    pub(super) side: usize,
+}
+
+impl EndId {
+    pub(super) const fn peer(self) -> Self {
+        Self { connection: self.connection, side: 1 - self.side }
+    }
+}

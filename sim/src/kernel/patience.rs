@@ -1,0 +1,34 @@
+//! How long something may lie in a file that nobody takes.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::ids::FileId;
+
+#[derive(Default)]
+pub(super) struct Patience {
+    /// For ever, if none.
+    limit: Option<Duration>,
+    /// When something was last taken from a file, or came to one that was empty.
+    touched: HashMap<FileId, Duration>,
+}
+
+impl Patience {
+    pub(super) const fn limit(&self) -> Option<Duration> {
+        self.limit
+    }
+
+    pub(super) const fn set_limit(&mut self, limit: Duration) {
+        self.limit = Some(limit);
+    }
+
+    pub(super) fn touch(&mut self, file: FileId, now: Duration) {
+        if self.limit.is_some() {
+            self.touched.insert(file, now);
+        }
+    }
+
+    pub(super) fn last_touched(&self, file: FileId) -> Duration {
+        self.touched.get(&file).copied().unwrap_or_default()
+    }
+}

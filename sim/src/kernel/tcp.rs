@@ -1,0 +1,424 @@
+//! TCP by the rules of Linux: connecting, accepting, and what a program does with a socket.
+
+mod addresses;
+mod connections;
+mod end;
+mod sockets;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
+use std::time::Duration;
+
+use pollio::Readiness;
+
+use super::core::Core;
+use super::epoll::ALL;
+use super::errno::errno;
+use super::event::{Arrival, Event};
+use super::ids::{EndId, FileId, SocketId};
+use crate::conditions;
+use connections::Connections;
+use end::Attempt;
+use sockets::{Sockets, State};
+
+pub(crate) use sockets::Options;
+
+/// The length of the queue that the standard library asks for.
+pub(crate) const BACKLOG: usize = 128;
+
+/// How often a connection is tried before `ETIMEDOUT`, as `tcp_syn_retries` has it.
+const SYN_RETRIES: u32 = 6;
+
+#[derive(Default)]
+pub(super) struct Tcp {
+    sockets: Sockets,
+    connections: Connections,
+    /// How many connections each address still refuses, as a test scripts it.
+    refusals: BTreeMap<SocketAddr, usize>,
+    has_accepted: bool,
+}
+
+impl Tcp {
+    /// Adds a socket that neither listens nor was ever connected, for the file that `file` adds.
+    pub(super) fn add(
+        &mut self,
+        options: Options,
+        file: impl FnOnce(SocketId) -> FileId,
+    ) -> FileId {
+        self.add_state(State::New(options), file)
+    }
+
+    fn add_state(&mut self, state: State, file: impl FnOnce(SocketId) -> FileId) -> FileId {
+        let file = file(self.sockets.next_id());
+        self.sockets.add(file, state);
+        file
+    }
+
+    pub(super) fn bind(&mut self, id: SocketId, address: SocketAddr) -> io::Result<()> {
+        self.sockets.bind(id, address)
+    }
+
+    pub(super) fn listen(&mut self, id: SocketId, backlog: usize) -> io::Result<()> {
+        self.sockets.listen(id, backlog)
+    }
+
+    /// Changes the options of a socket that is not connected, or those that it had before it listened.
+    pub(super) fn set_options(
+        &mut self,
+        id: SocketId,
+        change: impl FnOnce(&mut Options),
+    ) -> io::Result<()> {
+        self.sockets.options(id).map(change)
+    }
+
+    pub(super) fn set_linger_zero(&mut self, id: SocketId, has_linger_zero: bool) {
+        if let Ok(end) = self.sockets.end(id) {
+            self.connections.end_mut(end).set_linger_zero(has_linger_zero);
+        } else if let Ok(options) = self.sockets.options(id) {
+            options.has_linger_zero = has_linger_zero;
+        }
+    }
+
+    pub(super) fn local_address(&self, id: SocketId) -> Option<SocketAddr> {
+        match self.sockets.state(id) {
+            State::New(options) => options.bound,
+            State::Listening(listening) => Some(listening.address()),
+            State::Connected(end) => self.connections.end(*end).address(),
+            State::Closed => None,
+        }
+    }
+
+    pub(super) fn peer_address(&self, id: SocketId) -> io::Result<SocketAddr> {
+        self.connections.peer_address(self.sockets.end(id)?)
+    }
+
+    /// The end that a socket is, if it was ever connected.
+    pub(super) fn end(&self, id: SocketId) -> io::Result<EndId> {
+        self.sockets.end(id)
+    }
+}
+
+/// Connecting.
+impl Tcp {
+    /// Begins to connect a socket to `address`.
+    pub(super) fn connect(
+        &mut self,
+        id: SocketId,
+        address: SocketAddr,
+        core: &mut Core,
+    ) -> io::Result<()> {
+        if self.sockets.listening(id).is_some() {
+            return Err(errno(libc::EISCONN));
+        }
+        let Options { bound, has_linger_zero, .. } = *self.sockets.new_options(id)?;
+        let own_ip = match address.ip() {
+            ip if !ip.is_unspecified() => ip,
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        };
+        let client = match bound {
+            Some(bound) if bound.ip().is_unspecified() => SocketAddr::new(own_ip, bound.port()),
+            Some(bound) => bound,
+            None => self.sockets.bind_to_free_port(id, own_ip)?,
+        };
+        let end = self.connections.add(core);
+        self.connections.attach(end, self.sockets.file(id), has_linger_zero);
+        self.connections.end_mut(end).set_address(client);
+        let server = SocketAddr::new(own_ip, address.port());
+        self.connections.end_mut(end.peer()).set_address(server);
+        self.sockets.set_connected(id, end);
+        let latency = self.connections.latency(end);
+        self.arrive_in(latency, Arrival::Syn(end, 0), core);
+        Ok(())
+    }
+
+    /// What another call of `connect` returns: once how it ended, and from then on that it has. A socket that
+    /// could not be connected may try again.
+    pub(super) fn connect_again(&mut self, id: SocketId, blocks: bool) -> io::Result<()> {
+        let end = self.sockets.end(id)?;
+        match self.connections.end_mut(end).attempt() {
+            Attempt::GoesOn => Err(errno(if blocks { libc::EAGAIN } else { libc::EALREADY })),
+            Attempt::Succeeded => Ok(()),
+            Attempt::IsKnown => Err(errno(libc::EISCONN)),
+            Attempt::Failed(error) => {
+                let end = self.connections.end(end);
+                let (bound, has_linger_zero) = (end.address(), end.has_linger_zero());
+                let options = Options { bound, has_linger_zero, ..Options::default() };
+                self.sockets.set_new(id, options);
+                Err(error)
+            }
+        }
+    }
+
+    fn syn_arrives(&mut self, end: EndId, attempt: u32, core: &mut Core) {
+        let Some(address) = self.connections.end(end.peer()).address() else { return };
+        if !self.connections.end(end).is_wanted() {
+            return;
+        }
+        let is_refused = self.takes_refusal(address);
+        let listeners = self.sockets.listeners(address);
+        let latency = self.connections.latency(end);
+        if listeners.is_empty() || is_refused || core.draw_fault(conditions::Kind::Refusals) {
+            core.note(|| format!("nobody listens at {address}"));
+            return self.arrive_in(latency, Arrival::Reset(end, libc::ECONNREFUSED), core);
+        }
+        let id = match listeners[..] {
+            [id] => id,
+            _ => listeners[core.random().index(listeners.len())],
+        };
+        let Some(listening) = self.sockets.listening_mut(id) else { return };
+        if !listening.reserve() {
+            return if attempt < SYN_RETRIES {
+                let time = Duration::from_secs(1 << attempt);
+                self.arrive_in(time, Arrival::Syn(end, attempt + 1), core);
+            } else {
+                self.connections.reset_arrives(end, libc::ETIMEDOUT, core);
+            };
+        }
+        let server = self.connections.end_mut(end.peer());
+        // What the client sends arrives after its connection.
+        server.set_last_arrival(core.now() + 2 * latency);
+        server.set_connected();
+        self.arrive_in(latency, Arrival::Connected(end), core);
+        self.arrive_in(2 * latency, Arrival::Enqueue(end.peer(), id), core);
+        self.draw_breaks(end, latency, core);
+    }
+
+    fn takes_refusal(&mut self, address: SocketAddr) -> bool {
+        let Some(count) = self.refusals.get_mut(&address).filter(|count| **count > 0) else {
+            return false;
+        };
+        *count -= 1;
+        true
+    }
+
+    /// Draws what goes wrong with a new connection.
+    fn draw_breaks(&mut self, end: EndId, latency: Duration, core: &mut Core) {
+        let soon = Duration::ZERO..=(40 * latency).max(Duration::from_millis(1));
+        if core.draw_fault(conditions::Kind::Resets) {
+            let time = core.random().duration(&soon);
+            self.arrive_in(latency + time, Arrival::ResetBoth(end), core);
+        }
+        if core.draw_fault(conditions::Kind::Stalls) {
+            let time = core.random().duration(&soon);
+            let lengths = Duration::from_millis(1)..=Duration::from_secs(30);
+            let length = core.random().duration(&lengths);
+            self.arrive_in(latency + time, Arrival::Stall(end, length), core);
+        }
+    }
+
+    fn arrive_in(&mut self, time: Duration, arrival: Arrival, core: &mut Core) {
+        if time.is_zero() {
+            return self.arrive(arrival, core);
+        }
+        core.add_event(core.now() + time, Event::Tcp(arrival));
+    }
+
+    pub(super) fn arrive(&mut self, arrival: Arrival, core: &mut Core) {
+        match arrival {
+            Arrival::Syn(end, attempt) => self.syn_arrives(end, attempt, core),
+            Arrival::Enqueue(end, listener) => self.enqueue(end, listener, core),
+            Arrival::Connected(end) => self.connections.connected(end, core),
+            Arrival::Segment(end) => self.connections.segment_arrives(end, core),
+            Arrival::Ack(end, count) => self.connections.ack_arrives(end, count, core),
+            Arrival::RoomReturns(end) => self.connections.room_returns(end, core),
+            Arrival::Reset(end, error) => self.connections.reset_arrives(end, error, core),
+            Arrival::ResetBoth(end) => self.connections.reset_both(end, core),
+            Arrival::Stall(end, length) => self.connections.stall(end, length, core),
+        }
+    }
+}
+
+/// Accepting.
+impl Tcp {
+    fn enqueue(&mut self, end: EndId, listener: SocketId, core: &mut Core) {
+        let is_connected = self.connections.end(end.peer()).is_connected();
+        let file = self.sockets.file(listener);
+        let Some(listening) = self.sockets.listening_mut(listener) else {
+            return self.connections.reset_peer(end, core);
+        };
+        if !is_connected {
+            // Its client has given up.
+            return listening.unreserve();
+        }
+        if listening.push(end) {
+            core.touch(file);
+        }
+        let address = listening.address();
+        core.note(|| format!("a client waits at {address}"));
+        core.notify(file, Readiness::READABLE);
+        core.check_later(file);
+    }
+
+    /// Takes a connection from the queue of a listener, for the file that `file` adds. Returns that, and the
+    /// client's address.
+    pub(super) fn accept(
+        &mut self,
+        id: SocketId,
+        core: &mut Core,
+        file: impl FnOnce(SocketId, &mut Core) -> FileId,
+    ) -> io::Result<(FileId, SocketAddr)> {
+        let listener = self.sockets.file(id);
+        let listening = self.sockets.listening_mut(id).ok_or_else(|| errno(libc::EINVAL))?;
+        let end = listening.first().ok_or_else(|| errno(libc::EAGAIN))?;
+        core.touch(listener);
+        if core.draw_fault(conditions::Kind::FailingAccepts) {
+            return Err(errno(libc::EMFILE));
+        }
+        listening.remove_first();
+        let has_linger_zero = listening.options().has_linger_zero;
+        if core.draw_fault(conditions::Kind::Resets) {
+            self.connections.reset_peer(end, core);
+            return Err(errno(libc::ECONNABORTED));
+        }
+        self.has_accepted = true;
+        let client = self.connections.end(end.peer()).address();
+        let client = client.ok_or_else(|| errno(libc::EINVAL))?;
+        let file = self.add_state(State::Connected(end), |id| file(id, core));
+        self.connections.attach(end, file, has_linger_zero);
+        Ok((file, client))
+    }
+
+    /// Whether a connection was ever accepted: the program has started.
+    pub(super) const fn has_accepted(&self) -> bool {
+        self.has_accepted
+    }
+
+    fn reset_queue(&mut self, queue: VecDeque<EndId>, core: &mut Core) {
+        for end in queue {
+            self.connections.reset_peer(end, core);
+        }
+    }
+}
+
+/// What a program does with a socket.
+impl Tcp {
+    pub(super) fn readiness(&mut self, id: SocketId) -> Readiness {
+        match self.sockets.state(id) {
+            State::New(_) => Readiness::WRITE_CLOSED | Readiness::WRITABLE,
+            State::Listening(listening) if listening.first().is_some() => Readiness::READABLE,
+            State::Listening(_) | State::Closed => Readiness::NONE,
+            State::Connected(end) => self.connections.end_mut(*end).readiness(),
+        }
+    }
+
+    pub(super) fn read(
+        &mut self,
+        id: SocketId,
+        buffer: &mut [u8],
+        core: &mut Core,
+    ) -> io::Result<usize> {
+        self.connections.read(self.sockets.end(id)?, buffer, core)
+    }
+
+    pub(super) fn peek(&mut self, id: SocketId, buffer: &mut [u8]) -> io::Result<usize> {
+        self.connections.end_mut(self.sockets.end(id)?).peek(buffer)
+    }
+
+    pub(super) fn write(
+        &mut self,
+        id: SocketId,
+        bytes: &[u8],
+        core: &mut Core,
+    ) -> io::Result<usize> {
+        // A socket that was never connected.
+        let end = self.sockets.end(id).map_err(|_| errno(libc::EPIPE))?;
+        self.connections.write(end, bytes, core)
+    }
+
+    pub(super) fn take_error(&mut self, id: SocketId) -> Option<io::Error> {
+        let end = self.sockets.end(id).ok()?;
+        self.connections.end_mut(end).take_error().map(errno)
+    }
+
+    pub(super) fn shut_down(
+        &mut self,
+        id: SocketId,
+        how: Shutdown,
+        core: &mut Core,
+    ) -> io::Result<()> {
+        if let Ok(end) = self.sockets.end(id) {
+            return self.connections.shut_down(end, how, core);
+        }
+        let is_listening = self.sockets.listening(id).is_some();
+        if how != Shutdown::Write {
+            let queue = self.sockets.stop_listening(id);
+            self.reset_queue(queue, core);
+        }
+        core.notify(self.sockets.file(id), ALL);
+        if is_listening { Ok(()) } else { Err(errno(libc::ENOTCONN)) }
+    }
+
+    /// What closing the last descriptor of a socket does.
+    pub(super) fn close(&mut self, id: SocketId, core: &mut Core) {
+        match self.sockets.close(id, self.local_address(id)) {
+            State::Connected(end) => self.connections.close(end, core),
+            State::Listening(listening) => self.reset_queue(listening.into_queue(), core),
+            State::New(_) | State::Closed => {}
+        }
+    }
+}
+
+/// What a test scripts.
+impl Tcp {
+    pub(super) fn refuse(&mut self, address: SocketAddr, count: usize) {
+        self.refusals.insert(address, count);
+    }
+
+    /// Resets both ends once `count` more bytes of this one have arrived.
+    pub(super) fn reset_after(&mut self, end: EndId, count: usize) {
+        self.connections.end_mut(end.peer()).set_bytes_until_reset(count);
+    }
+}
+
+/// What reports say, and the patience of a test.
+impl Tcp {
+    /// The name of a socket: by its addresses.
+    pub(super) fn label(&self, id: SocketId) -> String {
+        match self.sockets.state(id) {
+            State::Listening(listening) => format!("listener {}", listening.address()),
+            State::Connected(end) => self.connections.label(*end),
+            State::New(Options { bound: Some(address), .. }) => format!("socket {address}"),
+            State::New(_) | State::Closed => "a socket".into(),
+        }
+    }
+
+    /// Its name, and what it is like.
+    pub(super) fn describe(&self, id: SocketId) -> String {
+        let what = match self.sockets.state(id) {
+            State::Listening(listening) if listening.queue_length() > 0 => {
+                format!(", {} in its queue", listening.queue_length())
+            }
+            State::Connected(end) => self.connections.end(*end).describe(),
+            _ => String::new(),
+        };
+        self.label(id) + &what
+    }
+
+    /// Whether it was ever connected.
+    pub(super) fn is_stream(&self, id: SocketId) -> bool {
+        self.sockets.end(id).is_ok()
+    }
+
+    /// Whether another process could take what has come to it.
+    pub(super) fn is_shareable(&self, id: SocketId) -> bool {
+        self.is_stream(id) || self.sockets.listening(id).is_some()
+    }
+
+    /// Whether there is something to take: bytes, or a client.
+    pub(super) fn has_something(&self, id: SocketId) -> bool {
+        match self.sockets.state(id) {
+            State::Listening(listening) => listening.queue_length() > 0,
+            State::Connected(end) => self.connections.end(*end).has_bytes(),
+            State::New(_) | State::Closed => false,
+        }
+    }
+
+    /// Whether it is a stream that waits for room to write, or to be connected.
+    pub(super) fn is_held_back(&self, id: SocketId) -> bool {
+        let Ok(end) = self.sockets.end(id) else { return false };
+        let end = self.connections.end(end);
+        !end.is_writable() || !end.is_connected()
+    }
+}

@@ -1,0 +1,276 @@
+//! How bytes travel between the two ends of a connection, and when they arrive.
+
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::time::Duration;
+
+use pollio::Readiness;
+
+use super::end::{End, Reply, Segment};
+use crate::conditions;
+use crate::kernel::core::Core;
+use crate::kernel::epoll::ALL;
+use crate::kernel::errno::errno;
+use crate::kernel::event::{Arrival, Event};
+use crate::kernel::ids::{EndId, FileId};
+
+#[derive(Default)]
+pub(super) struct Connections(Vec<Connection>);
+
+struct Connection {
+    latency: Duration,
+    bandwidth: u64,
+    /// Nothing arrives before.
+    stalled_until: Duration,
+    /// The one that connected, and the one that was accepted.
+    ends: [End; 2],
+}
+
+impl Connections {
+    /// Adds one whose latency, bandwidth and buffers are drawn. Returns the end of the client.
+    pub(super) fn add(&mut self, core: &mut Core) -> EndId {
+        self.0.push(core.draw(|conditions, random| {
+            let latency = random.duration(conditions.latency());
+            let bandwidth = random.magnitude(conditions.bandwidth());
+            let ends = [(); 2].map(|()| {
+                let capacity = random.magnitude(conditions.buffer());
+                End::new(usize::try_from(capacity).unwrap_or(usize::MAX / 4))
+            });
+            Connection { latency, bandwidth, stalled_until: Duration::ZERO, ends }
+        }));
+        EndId { connection: self.0.len() - 1, side: 0 }
+    }
+
+    fn of(&self, id: EndId) -> &Connection {
+        &self.0[id.connection]
+    }
+
+    pub(super) fn end(&self, id: EndId) -> &End {
+        &self.0[id.connection].ends[id.side]
+    }
+
+    pub(super) fn end_mut(&mut self, id: EndId) -> &mut End {
+        &mut self.0[id.connection].ends[id.side]
+    }
+
+    pub(super) fn latency(&self, id: EndId) -> Duration {
+        self.of(id).latency
+    }
+
+    pub(super) fn peer_address(&self, id: EndId) -> io::Result<SocketAddr> {
+        let end = self.end(id);
+        let address = self.end(id.peer()).address();
+        let address = address.filter(|_| end.is_connected() && !end.is_closed());
+        address.ok_or_else(|| errno(libc::ENOTCONN))
+    }
+
+    /// The addresses of both ends, for the trace and for reports.
+    pub(super) fn label(&self, id: EndId) -> String {
+        match (self.end(id).address(), self.end(id.peer()).address()) {
+            (Some(here), Some(there)) => format!("{here} to {there}"),
+            _ => "a stream".into(),
+        }
+    }
+
+    fn notify(&self, id: EndId, arrival: Readiness, core: &mut Core) {
+        if let Some(file) = self.end(id).file() {
+            core.notify(file, arrival);
+        }
+    }
+}
+
+/// What arrives, and when.
+impl Connections {
+    /// Sends a segment from this end to the other.
+    fn send(&mut self, id: EndId, segment: Segment, core: &mut Core) {
+        let connection = &mut self.0[id.connection];
+        let to = id.peer();
+        let length = segment.len() as u64;
+        let end = &mut connection.ends[to.side];
+        if end.send(segment) && connection.latency.is_zero() {
+            return self.segment_arrives(to, core);
+        }
+        let transmission =
+            Duration::from_nanos(length * 1_000_000_000 / connection.bandwidth.max(1));
+        let arrival = end.next_arrival(core.now() + connection.latency, transmission);
+        core.add_event(arrival, Event::Tcp(Arrival::Segment(to)));
+    }
+
+    pub(super) fn segment_arrives(&mut self, id: EndId, core: &mut Core) {
+        let stalled_until = self.of(id).stalled_until;
+        if core.now() < stalled_until {
+            core.add_event(stalled_until, Event::Tcp(Arrival::Segment(id)));
+            return;
+        }
+        match self.end_mut(id).arrive() {
+            Reply::Nothing => {}
+            Reply::Reset => self.reset_arrives(id, libc::ECONNRESET, core),
+            Reply::ResetPeer => self.reset_peer(id, core),
+            Reply::ResetBoth => {
+                self.reset_arrives(id, libc::ECONNRESET, core);
+                self.reset_peer(id, core);
+            }
+            Reply::ResetAsScripted => self.reset_both(id, core),
+            Reply::Bytes { were_none } => {
+                // Linux reports data as a possible PRIORITY too.
+                self.notify(id, Readiness::READABLE | Readiness::PRIORITY, core);
+                if let Some(file) = self.end(id).file().filter(|_| were_none) {
+                    core.touch(file);
+                    core.check_later(file);
+                }
+            }
+            Reply::End => {
+                let [near, far] = &mut self.0[id.connection].ends;
+                if near.is_done() && far.is_done() {
+                    near.set_closed();
+                    far.set_closed();
+                }
+                self.notify(id, ALL, core);
+            }
+        }
+    }
+
+    /// An acknowledgement arrives: it makes room to write.
+    pub(super) fn ack_arrives(&mut self, id: EndId, count: usize, core: &mut Core) {
+        if self.end_mut(id).make_room(count) {
+            self.notify(id, Readiness::WRITABLE, core);
+        }
+    }
+
+    /// The end of the fault that there was no room.
+    pub(super) fn room_returns(&mut self, id: EndId, core: &mut Core) {
+        self.end_mut(id).return_room();
+        self.ack_arrives(id, 0, core);
+    }
+
+    /// Resets the other end of the connection that this one is of, behind what was sent before.
+    pub(super) fn reset_peer(&mut self, id: EndId, core: &mut Core) {
+        self.end_mut(id).set_closed();
+        self.send(id, Segment::Reset, core);
+    }
+
+    pub(super) fn reset_arrives(&mut self, id: EndId, error: i32, core: &mut Core) {
+        if self.end_mut(id).reset(error) {
+            self.notify(id, ALL, core);
+        }
+    }
+
+    /// A fault: both ends are reset, whatever is on its way.
+    pub(super) fn reset_both(&mut self, id: EndId, core: &mut Core) {
+        core.note(|| "fault: a connection is reset".into());
+        self.reset_arrives(id, libc::ECONNRESET, core);
+        self.reset_arrives(id.peer(), libc::ECONNRESET, core);
+    }
+
+    /// A fault: nothing arrives at either end for so long.
+    pub(super) fn stall(&mut self, id: EndId, length: Duration, core: &mut Core) {
+        core.note(|| format!("fault: a connection stalls for {length:?}"));
+        self.0[id.connection].stalled_until = core.now() + length;
+    }
+
+    /// The client's end is connected.
+    pub(super) fn connected(&mut self, id: EndId, core: &mut Core) {
+        let end = self.end_mut(id);
+        if end.is_wanted() {
+            end.set_connected();
+            self.notify(id, ALL, core);
+        }
+    }
+}
+
+/// What a program does with an end.
+impl Connections {
+    pub(super) fn attach(&mut self, id: EndId, file: FileId, has_linger_zero: bool) {
+        self.end_mut(id).attach(file, has_linger_zero);
+    }
+
+    pub(super) fn read(
+        &mut self,
+        id: EndId,
+        buffer: &mut [u8],
+        core: &mut Core,
+    ) -> io::Result<usize> {
+        let had_bytes = self.end(id).has_bytes();
+        let count = self.end_mut(id).read(buffer)?;
+        if had_bytes {
+            self.acknowledge(id, count, core);
+            self.end(id).file().into_iter().for_each(|file| core.touch(file));
+        }
+        Ok(count)
+    }
+
+    /// What was read leaves room for the other end to write, which learns of it a latency later.
+    fn acknowledge(&mut self, id: EndId, count: usize, core: &mut Core) {
+        let (writer, latency) = (id.peer(), self.latency(id));
+        if !self.end(writer).wants_room() {
+            self.end_mut(writer).make_room(count);
+        } else if latency.is_zero() {
+            self.ack_arrives(writer, count, core);
+        } else {
+            core.add_event(core.now() + latency, Event::Tcp(Arrival::Ack(writer, count)));
+        }
+    }
+
+    pub(super) fn write(&mut self, id: EndId, bytes: &[u8], core: &mut Core) -> io::Result<usize> {
+        let end = self.end_mut(id);
+        end.check_write()?;
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        let mut count = end.room().min(bytes.len());
+        if count > 0 && core.draw_fault(conditions::Kind::ShortWrites) {
+            count = core.random().index(count + 1);
+            end.lose_room();
+            let time = self.latency(id).max(Duration::from_nanos(1));
+            core.add_event(core.now() + time, Event::Tcp(Arrival::RoomReturns(id)));
+            core.note(|| format!("fault: room for {count} bytes only"));
+        }
+        self.end_mut(id).use_room(count, bytes.len());
+        if count == 0 {
+            return Err(errno(libc::EAGAIN));
+        }
+        let has_fragments = core.conditions().has(conditions::Kind::Fragments);
+        let mut rest = &bytes[..count];
+        while !rest.is_empty() {
+            let is_cut = has_fragments && core.random().one_in(2);
+            let piece = if is_cut { 1 + core.random().index(rest.len()) } else { rest.len() };
+            self.send(id, Segment::Bytes(rest[..piece].into()), core);
+            rest = &rest[piece..];
+        }
+        Ok(count)
+    }
+
+    pub(super) fn shut_down(
+        &mut self,
+        id: EndId,
+        how: Shutdown,
+        core: &mut Core,
+    ) -> io::Result<()> {
+        let (reads, writes) = (how != Shutdown::Write, how != Shutdown::Read);
+        let end = self.end_mut(id);
+        let ends = end.shut_down(reads, writes);
+        if end.is_closed() {
+            self.notify(id, ALL, core);
+            return Err(errno(libc::ENOTCONN));
+        }
+        if !end.is_connected() {
+            if end.end_attempt() {
+                self.notify(id, ALL, core);
+            }
+            return Ok(());
+        }
+        if ends {
+            self.send(id, Segment::End, core);
+        }
+        // Any shutdown is an arrival at this end too.
+        self.notify(id, ALL, core);
+        Ok(())
+    }
+
+    /// What closing the last descriptor of an end does.
+    pub(super) fn close(&mut self, id: EndId, core: &mut Core) {
+        if let Some(segment) = self.end_mut(id).close() {
+            self.send(id, segment, core);
+        }
+    }
+}

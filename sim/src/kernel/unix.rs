@@ -1,0 +1,196 @@
+//! Pairs of Unix sockets, by the rules of Linux: what one end writes, the other has at once.
+
+use std::io;
+use std::mem;
+use std::net::Shutdown;
+
+use pollio::Readiness;
+
+use super::core::Core;
+use super::epoll::ALL;
+use super::errno::errno;
+use super::ids::{EndId, FileId};
+use super::received::Received;
+
+/// One that is written to and not read can hold so much.
+const CAPACITY: usize = 208 << 10;
+
+#[derive(Default)]
+pub(super) struct Pairs(Vec<[End; 2]>);
+
+#[derive(Default)]
+struct End {
+    /// None after it is closed.
+    file: Option<FileId>,
+    is_read_shut: bool,
+    is_write_shut: bool,
+    error: Option<i32>,
+    received: Received,
+    /// How many bytes were written here and not yet read.
+    in_use: usize,
+}
+
+impl Pairs {
+    /// The ends of the next pair, before [`add`](Self::add).
+    pub(super) fn next_ends(&self) -> [EndId; 2] {
+        let near = EndId { connection: self.0.len(), side: 0 };
+        [near, near.peer()]
+    }
+
+    /// Adds two ends that are connected to each other, as socketpair(2) makes them.
+    pub(super) fn add(&mut self, files: [FileId; 2]) {
+        self.0.push(files.map(|file| End { file: Some(file), ..End::default() }));
+    }
+
+    fn end(&self, id: EndId) -> &End {
+        &self.0[id.connection][id.side]
+    }
+
+    fn end_mut(&mut self, id: EndId) -> &mut End {
+        &mut self.0[id.connection][id.side]
+    }
+
+    fn notify(&self, id: EndId, arrival: Readiness, core: &mut Core) {
+        if let Some(file) = self.end(id).file {
+            core.notify(file, arrival);
+        }
+    }
+
+    pub(super) fn readiness(&self, id: EndId) -> Readiness {
+        let end = self.end(id);
+        let mut readiness = Readiness::NONE;
+        if end.is_read_shut {
+            readiness |= Readiness::READABLE | Readiness::READ_CLOSED;
+        }
+        if !end.received.is_empty() {
+            readiness |= Readiness::READABLE;
+        }
+        if end.is_read_shut && end.is_write_shut {
+            readiness |= Readiness::WRITE_CLOSED;
+        }
+        if end.error.is_some() {
+            readiness |= Readiness::ERROR;
+        }
+        if end.is_writable() {
+            readiness |= Readiness::WRITABLE;
+        }
+        readiness
+    }
+
+    pub(super) fn read(
+        &mut self,
+        id: EndId,
+        buffer: &mut [u8],
+        core: &mut Core,
+    ) -> io::Result<usize> {
+        let end = self.end_mut(id);
+        if end.received.is_empty() {
+            return match end.error.take() {
+                Some(error) => Err(errno(error)),
+                None if end.is_read_shut => Ok(0),
+                None => Err(errno(libc::EAGAIN)),
+            };
+        }
+        let (count, used_up) = end.received.take(buffer);
+        let file = end.file;
+        let writer = self.end_mut(id.peer());
+        writer.in_use = writer.in_use.saturating_sub(used_up);
+        // A piece that is used up is an edge, whether or not a thread waits for room.
+        if used_up > 0 && writer.is_writable() {
+            self.notify(id.peer(), Readiness::WRITABLE, core);
+        }
+        file.into_iter().for_each(|file| core.touch(file));
+        Ok(count)
+    }
+
+    pub(super) fn write(&mut self, id: EndId, bytes: &[u8], core: &mut Core) -> io::Result<usize> {
+        let peer = self.end(id.peer());
+        let is_peer_gone = peer.file.is_none() || peer.is_read_shut;
+        let end = self.end_mut(id);
+        let error = if end.is_write_shut { None } else { end.error.take() };
+        if error.is_some() || end.is_write_shut || is_peer_gone {
+            return Err(errno(error.unwrap_or(libc::EPIPE)));
+        }
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        if end.in_use >= CAPACITY {
+            return Err(errno(libc::EAGAIN));
+        }
+        // Any room is enough for a whole piece.
+        let bytes = &bytes[..bytes.len().min(CAPACITY)];
+        end.in_use += bytes.len();
+        let peer = self.end_mut(id.peer());
+        let were_none = peer.received.is_empty();
+        peer.received.push(bytes);
+        let file = peer.file;
+        // Linux reports data as a possible PRIORITY too.
+        self.notify(id.peer(), Readiness::READABLE | Readiness::PRIORITY, core);
+        if let Some(file) = file.filter(|_| were_none) {
+            core.touch(file);
+            core.check_later(file);
+        }
+        Ok(bytes.len())
+    }
+
+    pub(super) fn take_error(&mut self, id: EndId) -> Option<io::Error> {
+        self.end_mut(id).error.take().map(errno)
+    }
+
+    pub(super) fn shut_down(&mut self, id: EndId, how: Shutdown, core: &mut Core) {
+        let (reads, writes) = (how != Shutdown::Write, how != Shutdown::Read);
+        self.end_mut(id).shut_down(reads, writes);
+        self.notify(id, ALL, core);
+        self.end_mut(id.peer()).shut_down(writes, reads);
+        self.notify(id.peer(), ALL, core);
+    }
+
+    /// What closing the last descriptor of an end does.
+    pub(super) fn close(&mut self, id: EndId, core: &mut Core) {
+        let end = self.end_mut(id);
+        end.file = None;
+        let has_unread = !mem::take(&mut end.received).is_empty();
+        let peer = self.end_mut(id.peer());
+        peer.shut_down(true, true);
+        if has_unread {
+            (peer.error, peer.in_use) = (Some(libc::ECONNRESET), 0);
+        }
+        self.notify(id.peer(), ALL, core);
+    }
+
+    pub(super) fn has_bytes(&self, id: EndId) -> bool {
+        !self.end(id).received.is_empty()
+    }
+
+    pub(super) fn is_held_back(&self, id: EndId) -> bool {
+        !self.end(id).is_writable()
+    }
+
+    /// What an end is like, for a report.
+    pub(super) fn describe(&self, id: EndId) -> String {
+        let end = self.end(id);
+        let mut text = String::new();
+        if !end.received.is_empty() {
+            text += &format!(", {} bytes to read", end.received.len());
+        }
+        if end.is_read_shut {
+            text += ", at its end";
+        }
+        if !end.is_writable() {
+            text += ", no room to write";
+        }
+        text
+    }
+}
+
+impl End {
+    /// Room is worth an event if it is three quarters.
+    const fn is_writable(&self) -> bool {
+        self.in_use * 4 <= CAPACITY
+    }
+
+    const fn shut_down(&mut self, reads: bool, writes: bool) {
+        self.is_read_shut |= reads;
+        self.is_write_shut |= writes;
+    }
+}

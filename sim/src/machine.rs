@@ -1,0 +1,450 @@
+//! A simulated machine: its kernel behind one lock, and its threads, which take turns.
+//!
+//! Threads are ordinary ones. [`Schedule`](crate::schedule::Schedule) decides which of them runs; here they hand
+//! the right to run to each other, and what is due happens while all of them wait.
+#![allow(
+    clippy::missing_const_for_thread_local,
+    reason = "they are, and where the system has none of its own, clippy does not see it"
+)]
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::io;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::kernel::{FileId, Kernel, errno};
+use crate::schedule::{Action, Baton, Job, MAIN, Pool, QueueId, Reason, ThreadId, Turn, Worker};
+
+/// A handle: its clones are the same machine.
+#[derive(Clone)]
+pub(crate) struct Machine(Arc<Shared>);
+
+struct Shared {
+    kernel: Mutex<Kernel>,
+    /// The time at which it began, for [`Instant`]s of the standard library.
+    start: Instant,
+    pool: Pool,
+    workers: Mutex<Vec<Arc<Worker>>>,
+    /// A test that panics prints the seed once.
+    has_reported: AtomicBool,
+}
+
+pub(crate) type Guard<'a> = MutexGuard<'a, Kernel>;
+
+/// A machine that may be gone.
+pub(crate) struct WeakMachine(Weak<Shared>);
+
+/// What a run came to.
+pub(crate) struct Run {
+    pub(crate) failure: Option<String>,
+    pub(crate) elapsed: Duration,
+    pub(crate) trace: Vec<String>,
+}
+
+/// As many actions, each caused by the one before it, may happen at the same time.
+const MAX_CHAIN: usize = 10_000;
+
+thread_local! {
+    /// The machine that runs here, and as which of its threads; as none in a plan.
+    static CURRENT: RefCell<Option<(Machine, Option<ThreadId>)>> = const { RefCell::new(None) };
+}
+
+/// What a thread unwinds with when its world has ended.
+struct Ended;
+
+impl Machine {
+    pub(crate) fn new(seed: u64, pool: Pool, is_traced: bool) -> Self {
+        let kernel = Mutex::new(Kernel::new(seed, is_traced));
+        Self(Arc::new(Shared {
+            kernel,
+            start: Instant::now(),
+            pool,
+            workers: Mutex::default(),
+            has_reported: AtomicBool::new(false),
+        }))
+    }
+
+    /// The machine that runs on this thread.
+    pub(crate) fn current() -> Self {
+        Self::current_if_any().expect("no world runs here: see pollio_sim::check and World::run")
+    }
+
+    pub(crate) fn current_if_any() -> Option<Self> {
+        CURRENT.with_borrow(|current| current.as_ref().map(|(machine, _)| machine.clone()))
+    }
+
+    /// Which of the machine's threads this is.
+    pub(crate) fn current_thread(&self) -> Option<ThreadId> {
+        CURRENT.with_borrow(|current| {
+            let (machine, id) = current.as_ref()?;
+            id.filter(|_| Arc::ptr_eq(&self.0, &machine.0))
+        })
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakMachine {
+        WeakMachine(Arc::downgrade(&self.0))
+    }
+
+    /// When it began, by the real clock.
+    pub(crate) fn start(&self) -> Instant {
+        self.0.start
+    }
+
+    pub(crate) fn kernel(&self) -> Guard<'_> {
+        // No code of a user runs while it is locked.
+        self.0.kernel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn now(&self) -> Duration {
+        self.kernel().now()
+    }
+
+    /// Whether a test that panics has not yet printed the seed of this machine, and no run will: it has no threads.
+    pub(crate) fn is_first_to_report(&self) -> bool {
+        !self.kernel().schedule().has_threads()
+            && !self.0.has_reported.swap(true, Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_ending(&self) -> bool {
+        self.kernel().schedule().is_ending()
+    }
+}
+
+impl WeakMachine {
+    pub(crate) fn upgrade(&self) -> Option<Machine> {
+        self.0.upgrade().map(Machine)
+    }
+}
+
+/// Calls.
+impl Machine {
+    /// Begins a call of the program: others may run before it.
+    pub(crate) fn enter(&self) -> Guard<'_> {
+        let mut kernel = self.kernel();
+        let Some(id) = self.current_thread() else { return kernel };
+        let schedule = kernel.schedule_mut();
+        let turn = if schedule.is_ending() {
+            schedule.begin_late_call(id)
+        } else {
+            schedule.begin_call(id)
+        };
+        self.take_turn(kernel, id, turn)
+    }
+
+    /// Lets others run, if the seed will have it, where a thread makes what is no call: it takes a lock.
+    pub(crate) fn preempt(&self) {
+        let Some(id) = self.current_thread() else { return };
+        let mut kernel = self.kernel();
+        if !kernel.schedule().is_ending() {
+            let turn = kernel.schedule_mut().preempt();
+            drop(self.take_turn(kernel, id, turn));
+        }
+    }
+
+    fn take_turn<'a>(&'a self, mut kernel: Guard<'a>, id: ThreadId, turn: Turn) -> Guard<'a> {
+        match turn {
+            Turn::GoesOn => kernel,
+            Turn::Yields => {
+                kernel.schedule_mut().add_runnable(id);
+                self.switch(kernel, id)
+            }
+            Turn::Pauses(end) => self.block_until(kernel, Reason::Computes, Some(end)),
+            Turn::Ends => self.end_here(kernel),
+        }
+    }
+
+    /// Ends the thread that calls this. It goes on if it is unwinding already: then nothing may block.
+    fn end_here<'a>(&'a self, kernel: Guard<'a>) -> Guard<'a> {
+        drop(kernel);
+        if !thread::panicking() {
+            panic::resume_unwind(Box::new(Ended));
+        }
+        self.kernel()
+    }
+
+    /// Blocks the thread that calls this until `deadline`, if there is one.
+    pub(crate) fn block_until<'a>(
+        &'a self,
+        kernel: Guard<'a>,
+        reason: Reason,
+        deadline: Option<Duration>,
+    ) -> Guard<'a> {
+        self.block::<()>(kernel, reason, deadline, |_| None).0
+    }
+
+    /// Blocks the thread that calls this in a call on a file until `attempt` does not fail with `WouldBlock`.
+    /// If the file does not block, or `deadline` is over, it does.
+    pub(crate) fn block_on_file<'a, T>(
+        &'a self,
+        kernel: Guard<'a>,
+        file: FileId,
+        what: &'static str,
+        deadline: Option<Duration>,
+        mut attempt: impl FnMut(&mut Kernel) -> io::Result<T>,
+    ) -> (Guard<'a>, io::Result<T>) {
+        let (queue, is_nonblocking) = match (kernel.queue_of(file), kernel.settings(file)) {
+            (Ok(queue), Ok(settings)) => (queue, settings.is_nonblocking),
+            (Err(error), _) | (_, Err(error)) => return (kernel, Err(error)),
+        };
+        let reason = Reason::File(what, queue);
+        let (kernel, result) =
+            self.block(kernel, reason, deadline, |kernel| match attempt(kernel) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !is_nonblocking => None,
+                result => Some(result),
+            });
+        (kernel, result.unwrap_or_else(|| Err(errno(libc::EAGAIN))))
+    }
+
+    /// Blocks the thread that calls this until `attempt` succeeds, or `deadline` is over: then none.
+    ///
+    /// Each time that the queue of `reason` is woken, it is tried again.
+    pub(crate) fn block<'a, T>(
+        &'a self,
+        mut kernel: Guard<'a>,
+        reason: Reason,
+        deadline: Option<Duration>,
+        mut attempt: impl FnMut(&mut Kernel) -> Option<T>,
+    ) -> (Guard<'a>, Option<T>) {
+        let mut is_ended = false;
+        loop {
+            let success = attempt(&mut kernel);
+            if success.is_some() || deadline.is_some_and(|deadline| deadline <= kernel.now()) {
+                return (kernel, success);
+            }
+            let Some(id) = self.current_thread() else {
+                drop(kernel);
+                panic!(
+                    "only a thread of this world can wait here: no plan, and nothing in a `static`"
+                );
+            };
+            let is_ending = kernel.schedule().is_ending();
+            if is_ending && matches!(reason, Reason::Computes) {
+                return (kernel, None);
+            }
+            if is_ended && is_ending {
+                return (self.end_here(kernel), None);
+            }
+            let schedule = kernel.schedule_mut();
+            schedule.begin_wait(id, reason, deadline.filter(|_| !is_ending));
+            schedule.set_gives_way(id, is_ending && thread::panicking());
+            kernel = self.switch(kernel, id);
+            let schedule = kernel.schedule_mut();
+            schedule.set_gives_way(id, false);
+            // Nothing has happened to what it waits for: the end of the world has reached it.
+            is_ended = schedule.end_wait(id);
+        }
+    }
+}
+
+/// Turns.
+impl Machine {
+    /// Lets others run, until it is this thread's turn again.
+    fn switch<'a>(&'a self, kernel: Guard<'a>, id: ThreadId) -> Guard<'a> {
+        let (mut kernel, next) = self.next_thread(kernel);
+        let schedule = kernel.schedule_mut();
+        schedule.set_running(next);
+        if next == id {
+            return kernel;
+        }
+        let (theirs, mine) = (schedule.baton(next), schedule.baton(id));
+        drop(kernel);
+        theirs.pass();
+        mine.take();
+        self.kernel()
+    }
+
+    /// The thread that runs next. The clock moves if none can now.
+    fn next_thread<'a>(&'a self, mut kernel: Guard<'a>) -> (Guard<'a>, ThreadId) {
+        loop {
+            if kernel.schedule().is_ending() {
+                let next = kernel.schedule_mut().choose_late();
+                return (kernel, next);
+            }
+            let result;
+            (kernel, result) = self.run_due(kernel);
+            let schedule = kernel.schedule_mut();
+            if let Err(why) = result {
+                schedule.fail(why);
+            }
+            if schedule.is_ending() {
+                continue;
+            }
+            if let Some(next) = schedule.choose() {
+                return (kernel, next);
+            }
+            match schedule.next_time() {
+                Some(time) => schedule.set_now(time),
+                None => {
+                    let waits = kernel.describe_waits();
+                    let why = "deadlock: every thread waits, and nothing will ever happen";
+                    kernel.schedule_mut().fail(format!("{why}{waits}"));
+                }
+            }
+        }
+    }
+
+    /// Lets everything happen whose time has come. Returns how much that was.
+    pub(crate) fn run_due<'a>(
+        &'a self,
+        mut kernel: Guard<'a>,
+    ) -> (Guard<'a>, Result<usize, String>) {
+        let (mut count, mut chain) = (0, 0);
+        let mut newest = kernel.schedule().last_added();
+        while let Some(((due, number), action)) = kernel.schedule_mut().take_due() {
+            if number > newest {
+                chain += 1;
+                newest = kernel.schedule().last_added();
+            }
+            count += 1;
+            match action {
+                Action::Plan(plan) => {
+                    // It scripts, which locks.
+                    drop(kernel);
+                    self.run_plan(plan);
+                    kernel = self.kernel();
+                }
+                Action::Timeout(thread) => kernel.schedule_mut().wake(thread),
+                Action::Event(event) => {
+                    let was_ending = kernel.schedule().is_ending();
+                    kernel.happen(event, due);
+                    if kernel.schedule().is_ending() && !was_ending {
+                        break;
+                    }
+                }
+            }
+            if chain > MAX_CHAIN {
+                let why = format!("{chain} plans made each other after no time");
+                return (kernel, Err(why));
+            }
+        }
+        (kernel, Ok(count))
+    }
+
+    /// How many steps were made, and the name of the thread that made the last one.
+    pub(crate) fn progress(&self) -> (u64, String) {
+        let kernel = self.kernel();
+        let (steps, name) = kernel.schedule().progress();
+        (steps, name.to_owned())
+    }
+
+    /// What each thread waits for: a line for each.
+    pub(crate) fn describe_waits(&self) -> String {
+        self.kernel().describe_waits()
+    }
+
+    fn run_plan(&self, plan: Box<dyn FnOnce() + Send>) {
+        if self.current_thread().is_none() && !self.kernel().schedule().has_threads() {
+            return plan();
+        }
+        // It happens while a thread waits, and is no call of that thread.
+        let before = CURRENT.replace(Some((self.clone(), None)));
+        let outcome = panic::catch_unwind(AssertUnwindSafe(plan));
+        CURRENT.set(before);
+        if let Err(payload) = outcome {
+            let why = format!("a plan panicked: {}", message(&*payload));
+            self.kernel().schedule_mut().fail(why);
+        }
+    }
+}
+
+/// Threads.
+impl Machine {
+    /// Starts a thread. Returns the queue of the threads that join it, and where it puts what it returns.
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        name: &str,
+        body: impl FnOnce() -> T + Send + 'static,
+    ) -> (QueueId, Arc<Mutex<Option<T>>>) {
+        let mut kernel = self.kernel();
+        let schedule = kernel.schedule_mut();
+        let id = schedule.next_thread_id();
+        let result = Arc::new(Mutex::new(None));
+        let (machine, place) = (self.clone(), result.clone());
+        let job: Job = Box::new(move || {
+            CURRENT.set(Some((machine.clone(), Some(id))));
+            let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
+                // Dropped inside as well: they may hold sockets.
+                if machine.is_ending() {
+                    drop(body)
+                } else {
+                    keep(&place, body())
+                }
+                drop(place);
+            }));
+            CURRENT.set(None);
+            machine.end_of_thread(id, outcome);
+        });
+        let worker = self.0.pool.assign(job);
+        let joiners = schedule.add_thread(name.to_owned(), worker.baton());
+        schedule.add_runnable(id);
+        self.workers().push(worker);
+        (joiners, result)
+    }
+
+    fn workers(&self) -> MutexGuard<'_, Vec<Arc<Worker>>> {
+        self.0.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end_of_thread(&self, id: ThreadId, outcome: thread::Result<()>) {
+        let mut kernel = self.kernel();
+        let schedule = kernel.schedule_mut();
+        if let Err(payload) = outcome {
+            if !payload.is::<Ended>() {
+                let name = schedule.progress().1;
+                schedule.fail(format!("thread `{name}` panicked: {}", message(&*payload)));
+            }
+        }
+        schedule.end_thread(id);
+        let (mut kernel, next) = self.next_thread(kernel);
+        let schedule = kernel.schedule_mut();
+        schedule.set_running(next);
+        let theirs = schedule.baton(next);
+        drop(kernel);
+        theirs.pass();
+    }
+
+    /// Runs `body` as the main thread, and then ends all others.
+    pub(crate) fn run<E: std::fmt::Display>(&self, body: impl FnOnce() -> Result<(), E>) -> Run {
+        let before = CURRENT.replace(Some((self.clone(), Some(MAIN))));
+        let baton = Baton::of_this_thread();
+        self.kernel().schedule_mut().add_thread("main".to_owned(), baton);
+        let outcome = panic::catch_unwind(AssertUnwindSafe(body));
+        let mut kernel = self.kernel();
+        let schedule = kernel.schedule_mut();
+        match outcome {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => schedule.fail(format!("it returned an error: {error}")),
+            Err(payload) if payload.is::<Ended>() => {}
+            Err(payload) => schedule.fail(format!("it panicked: {}", message(&*payload))),
+        }
+        schedule.end();
+        schedule.end_thread(MAIN);
+        drop(self.switch(kernel, MAIN));
+        let workers = std::mem::take(&mut *self.workers());
+        workers.into_iter().for_each(|worker| self.0.pool.release(worker));
+        CURRENT.set(before);
+        let mut kernel = self.kernel();
+        let elapsed = kernel.now();
+        let (failure, trace) = kernel.schedule_mut().take_outcome();
+        // A plan that never came may hold the world itself.
+        let agenda = kernel.schedule_mut().take_agenda();
+        drop(kernel);
+        drop(agenda);
+        Run { failure, elapsed, trace }
+    }
+}
+
+fn keep<T>(place: &Mutex<Option<T>>, value: T) {
+    *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+}
+
+/// What a panic said.
+pub(crate) fn message(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("with something that is no text").to_owned()
+}

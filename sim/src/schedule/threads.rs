@@ -1,0 +1,221 @@
+//! The threads of a world: who could run, who waits, and for what.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::agenda::When;
+use super::baton::Baton;
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ThreadId(usize);
+
+/// The one in which the body of the world runs.
+pub(crate) const MAIN: ThreadId = ThreadId(0);
+
+/// Threads that wait for the same thing, the longest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct QueueId(usize);
+
+/// What a thread waits for.
+#[derive(Clone, Copy)]
+pub(crate) enum Reason {
+    /// Nothing: it computes, or another process has its core.
+    Computes,
+    /// Its timeout only.
+    Sleeps,
+    /// A file, in this call.
+    File(&'static str, QueueId),
+    /// What another thread does; in words.
+    Thread(&'static str, QueueId),
+}
+
+impl Reason {
+    const fn queue(self) -> Option<QueueId> {
+        match self {
+            Self::Computes | Self::Sleeps => None,
+            Self::File(_, queue) | Self::Thread(_, queue) => Some(queue),
+        }
+    }
+}
+
+struct Wait {
+    reason: Reason,
+    timeout: Option<When>,
+}
+
+struct Thread {
+    name: String,
+    /// The thread that started it; the main one itself.
+    parent: ThreadId,
+    baton: Arc<Baton>,
+    is_done: bool,
+    /// How many it has made since it was last blocked.
+    calls: u32,
+    /// How many it has made since its world has ended.
+    late_calls: u32,
+    /// It waits while it unwinds: others end first.
+    gives_way: bool,
+    wait: Option<Wait>,
+    /// The threads that join it.
+    joiners: QueueId,
+}
+
+#[derive(Default)]
+pub(super) struct Threads {
+    list: Vec<Thread>,
+    /// Those that could run and do not.
+    runnable: Vec<ThreadId>,
+    queues: Vec<Vec<ThreadId>>,
+    running: ThreadId,
+    /// How often a thread was chosen or made a call: the watchdog looks at it.
+    steps: u64,
+}
+
+impl Threads {
+    pub(super) fn next_id(&self) -> ThreadId {
+        ThreadId(self.list.len())
+    }
+
+    pub(super) fn add(&mut self, name: String, baton: Arc<Baton>) -> QueueId {
+        let joiners = self.add_queue();
+        self.list.push(Thread {
+            name,
+            parent: self.running,
+            baton,
+            is_done: false,
+            calls: 0,
+            late_calls: 0,
+            gives_way: false,
+            wait: None,
+            joiners,
+        });
+        joiners
+    }
+
+    pub(super) fn add_queue(&mut self) -> QueueId {
+        self.queues.push(Vec::new());
+        QueueId(self.queues.len() - 1)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    pub(super) fn set_running(&mut self, id: ThreadId) {
+        self.running = id;
+        self.steps += 1;
+    }
+
+    pub(super) const fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Empty where none runs.
+    pub(super) fn name_of_running(&self) -> &str {
+        self.list.get(self.running.0).map_or("", |thread| &thread.name)
+    }
+
+    pub(super) fn name(&self, id: ThreadId) -> &str {
+        &self.list[id.0].name
+    }
+
+    pub(super) fn baton(&self, id: ThreadId) -> Arc<Baton> {
+        self.list[id.0].baton.clone()
+    }
+
+    /// Counts a call of a thread. Returns how many it has made since it was last blocked.
+    pub(super) fn count_call(&mut self, id: ThreadId) -> u32 {
+        self.steps += 1;
+        let thread = &mut self.list[id.0];
+        thread.calls += 1;
+        thread.calls
+    }
+
+    /// Counts a call after the end of the world. Returns how many the thread has made since then.
+    pub(super) fn count_late_call(&mut self, id: ThreadId) -> u32 {
+        let thread = &mut self.list[id.0];
+        thread.late_calls += 1;
+        thread.late_calls
+    }
+
+    pub(super) fn runnable_count(&self) -> usize {
+        self.runnable.len()
+    }
+
+    pub(super) fn add_runnable(&mut self, id: ThreadId) {
+        self.runnable.push(id);
+    }
+
+    pub(super) fn take_runnable(&mut self, index: usize) -> ThreadId {
+        self.runnable.swap_remove(index)
+    }
+
+    pub(super) fn begin_wait(&mut self, id: ThreadId, reason: Reason, timeout: Option<When>) {
+        let thread = &mut self.list[id.0];
+        thread.wait = Some(Wait { reason, timeout });
+        if !matches!(reason, Reason::Computes) {
+            thread.calls = 0;
+        }
+        if let Some(queue) = reason.queue() {
+            self.queues[queue.0].push(id);
+        }
+    }
+
+    /// Forgets what a thread waits for. Returns whether there was anything, and its timeout.
+    pub(super) fn end_wait(&mut self, id: ThreadId) -> Option<Option<When>> {
+        let Wait { reason, timeout } = self.list[id.0].wait.take()?;
+        if let Some(queue) = reason.queue() {
+            self.queues[queue.0].retain(|waiter| *waiter != id);
+        }
+        Some(timeout)
+    }
+
+    /// The thread that has waited longest.
+    pub(super) fn first(&self, queue: QueueId) -> Option<ThreadId> {
+        self.queues[queue.0].first().copied()
+    }
+
+    /// Who waits, and for what.
+    pub(super) fn waits(&self) -> impl Iterator<Item = (&str, Reason)> {
+        let waiting = self.list.iter().filter(|thread| !thread.is_done);
+        waiting.filter_map(|thread| Some((&*thread.name, thread.wait.as_ref()?.reason)))
+    }
+
+    /// Notes the end of a thread. Returns the queue of those that join it.
+    pub(super) fn set_done(&mut self, id: ThreadId) -> QueueId {
+        let thread = &mut self.list[id.0];
+        thread.is_done = true;
+        thread.joiners
+    }
+
+    pub(super) fn set_gives_way(&mut self, id: ThreadId, gives_way: bool) {
+        self.list[id.0].gives_way = gives_way;
+    }
+
+    /// The next one to run after the end of the world: one that could run, the last one first.
+    ///
+    /// Then those that wait end: the last one first, since it may need those from before; but a thread before
+    /// those that it has started, as it may wait for their end. Those that give way come last, and then the main
+    /// one goes on. One that only computes goes on before any of them.
+    pub(super) fn next_to_end(&mut self) -> ThreadId {
+        if let Some(id) = self.runnable.pop() {
+            return id;
+        }
+        let computes =
+            |thread: &Thread| matches!(thread.wait, Some(Wait { reason: Reason::Computes, .. }));
+        if let Some(index) = self.list.iter().position(computes) {
+            return ThreadId(index);
+        }
+        let has_ended = |id: ThreadId| self.list[id.0].is_done || self.list[id.0].gives_way;
+        let is_next = |id: &ThreadId| {
+            let parent = self.list[id.0].parent;
+            !has_ended(*id) && (parent == MAIN || has_ended(parent))
+        };
+        let others = || (1..self.list.len()).rev().map(ThreadId);
+        let next = others().find(is_next).or_else(|| Some(MAIN).filter(|main| !has_ended(*main)));
+        next.or_else(|| others().find(|id| !self.list[id.0].is_done)).unwrap_or(MAIN)
+    }
+}
+
+/// How long a thread is kept from going on between two calls.
+pub(super) const MAX_PAUSE: Duration = Duration::from_millis(10);
