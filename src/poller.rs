@@ -65,7 +65,7 @@ use crate::registry::Registry;
 /// **What it costs**
 ///
 /// - **C13** A wait does not allocate once its buffer has grown, nor do `add`, `modify` and `delete`.
-///   (On kqueue, the first oneshot allocates a table of four bytes for each number.)
+///   (On kqueue, the first registrations allocate a table of four bytes for each number.)
 /// - **C14** On epoll each wait, `add`, `modify` and `delete` is one system call, for any number of events.
 ///   (A signal that interrupts a wait costs it another.)
 ///

@@ -8,18 +8,16 @@ use std::time::Duration;
 use crate::os_poller::Selector;
 use crate::sys::kevent::{self, Kevent};
 use crate::{Backend, Event};
-use encoding::{
-    event_from, generation_from, has_several_filters, is_false_alarm, registered_interest,
-};
+use encoding::{event_from, has_several_filters, is_false_alarm, registered_interest};
 use knotes::Knotes;
 use places::Places;
 
-#[path = "kqueue/claims.rs"]
-mod claims;
 #[path = "kqueue/encoding.rs"]
 mod encoding;
 #[path = "kqueue/knotes.rs"]
 mod knotes;
+#[path = "kqueue/numbers.rs"]
+mod numbers;
 #[path = "kqueue/places.rs"]
 mod places;
 
@@ -64,27 +62,28 @@ impl Selector for KqueueSelector {
 
     fn wait(&mut self, events: &mut [Event], timeout: Option<Duration>) -> io::Result<usize> {
         let timeout = timeout.map(|timeout| timeout.min(MAX_WAIT));
+        let mut calls = 0_u32;
+        let mut passed = None;
         loop {
-            self.places.start();
-            self.written = 0;
-            let room = &mut self.kevents[..events.len()];
-            self.written = kevent::kevent(self.knotes.as_fd(), &[], room, timeout)?;
-            let mut count = 0;
-            for index in 0..self.written {
-                count = self.merge(index, events, count);
-            }
-            // A poll says that nothing is ready, while there may be something behind oneshots that were
-            // all reported before. They are disabled now, so this ends.
-            if count > 0
-                || timeout != Some(Duration::ZERO)
-                || self.written < events.len()
-                || !self.has_oneshot()
-            {
-                // Woken up for nothing, before its time.
-                if count == 0 && self.written > 0 && timeout != Some(Duration::ZERO) {
-                    return Err(io::ErrorKind::Interrupted.into());
-                }
+            let count = self.collect(events, timeout)?;
+            if count > 0 || self.written == 0 {
                 return Ok(count);
+            }
+            // Woken up for nothing, before its time.
+            if timeout != Some(Duration::ZERO) {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            // A full batch without an event may hide what is ready. What reports a level goes back to the end
+            // of the kernel's queue: once one comes again, all that was before it was looked at. Another
+            // thread may take that one away, hence now and then another.
+            let is_passed = |kevent: &Kevent| Some((kevent.ident(), kevent.filter())) == passed;
+            let batch = &self.kevents[..self.written];
+            if self.written < events.len() || batch.iter().any(is_passed) {
+                return Ok(0);
+            }
+            calls += 1;
+            if calls.is_power_of_two() {
+                passed = Some((self.kevents[0].ident(), self.kevents[0].filter()));
             }
         }
     }
@@ -99,8 +98,17 @@ impl KqueueSelector {
         Self { knotes, kevents: Vec::new(), written: 0, places: Places::new() }
     }
 
-    fn has_oneshot(&self) -> bool {
-        self.kevents[..self.written].iter().any(|kevent| generation_from(kevent.udata()) != 0)
+    /// Calls the kernel once, and returns how many `events` it wrote.
+    fn collect(&mut self, events: &mut [Event], timeout: Option<Duration>) -> io::Result<usize> {
+        self.places.start();
+        self.written = 0;
+        let room = &mut self.kevents[..events.len()];
+        self.written = kevent::kevent(self.knotes.as_fd(), &[], room, timeout)?;
+        let mut count = 0;
+        for index in 0..self.written {
+            count = self.merge(index, events, count);
+        }
+        Ok(count)
     }
 
     /// Puts a filter that fired behind the `count` events that there are, or into the event of its
@@ -109,7 +117,7 @@ impl KqueueSelector {
         let kevent = self.kevents[index];
         let event = event_from(&kevent);
         if kevent.flags() & kevent::EV_ONESHOT != 0 {
-            self.knotes.note_dropped(event.fd);
+            self.knotes.note_dropped(kevent.ident());
         }
         if is_false_alarm(&kevent) {
             return count;

@@ -47,6 +47,11 @@ impl Kernel {
         matches!(self, Self::FreeBsd | Self::NetBsd)
     }
 
+    /// Whether `modify` re-arms a oneshot with one call: `kevent_register`, `kqueue_register`.
+    pub(crate) fn can_rearm(self) -> bool {
+        matches!(self, Self::Apple | Self::FreeBsd)
+    }
+
     /// Whether there is a filter for out-of-band data.
     pub(crate) fn has_priority(self) -> bool {
         !matches!(self, Self::FreeBsd | Self::NetBsd)

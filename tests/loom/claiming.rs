@@ -5,6 +5,7 @@ use loom::thread;
 use pollio::{EventObject, Interest, Mode, Poller};
 
 use crate::os_poller::OsPoller as KqueuePoller;
+use crate::sys::kevent;
 
 const FD: i32 = 3;
 
@@ -46,5 +47,57 @@ fn a_wait_beside_a_modification_reports_what_was_modified_last() {
         modifying.join().unwrap();
         seen.extend(poll(&mut poller));
         assert!(seen == [1, 2] || seen == [2], "{seen:?}");
+    });
+}
+
+/// C4, C12, C18: it is re-armed, its knotes stay.
+#[test]
+fn of_two_waits_beside_a_re_arming_one_reports_it() {
+    loom::model(|| {
+        let mut poller = KqueuePoller::new().unwrap();
+        let mut other = poller.try_clone().unwrap();
+        let registry = poller.registry().clone();
+        registry.add(oneshot(1)).unwrap();
+        assert_eq!(poll(&mut poller), [1]);
+        let modifying = thread::spawn(move || registry.modify(oneshot(2)).unwrap());
+        let waiting = thread::spawn(move || poll(&mut other));
+        let mut seen = poll(&mut poller);
+        seen.extend(waiting.join().unwrap());
+        modifying.join().unwrap();
+        seen.extend(poll(&mut poller));
+        assert_eq!(seen, [2]);
+    });
+}
+
+/// C4, C9, C12: another interest, for which its knotes are replaced.
+#[test]
+fn a_wait_beside_a_modification_of_the_interest_reports_what_was_modified_last() {
+    loom::model(|| {
+        let mut poller = KqueuePoller::new().unwrap();
+        let registry = poller.registry().clone();
+        registry.add(oneshot(1)).unwrap();
+        let reading = oneshot(2).with_interest(Interest::READABLE);
+        let modifying = thread::spawn(move || registry.modify(reading).unwrap());
+        let mut seen = poll(&mut poller);
+        modifying.join().unwrap();
+        seen.extend(poll(&mut poller));
+        assert!(seen == [1, 2] || seen == [2], "{seen:?}");
+    });
+}
+
+/// C4, C12: the other knote is armed before `modify` finds out that this one is gone.
+#[test]
+fn a_oneshot_that_lost_a_knote_is_reported_once_after_modify() {
+    loom::model(|| {
+        let mut poller = KqueuePoller::new().unwrap();
+        let registry = poller.registry().clone();
+        registry.add(oneshot(1)).unwrap();
+        assert_eq!(poll(&mut poller), [1]);
+        kevent::lose(kevent::EVFILT_WRITE);
+        let modifying = thread::spawn(move || registry.modify(oneshot(2)).unwrap());
+        let mut seen = poll(&mut poller);
+        modifying.join().unwrap();
+        seen.extend(poll(&mut poller));
+        assert_eq!(seen, [2]);
     });
 }

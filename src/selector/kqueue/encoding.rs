@@ -2,7 +2,7 @@
 
 use std::os::fd::RawFd;
 
-use super::claims::GENERATION_BITS;
+use super::numbers::GENERATION_BITS;
 use crate::sys::kevent::{self, Filter, Flags, Kevent};
 use crate::{Event, EventKind, EventObject, Interest, Mode, Readiness};
 
@@ -70,7 +70,7 @@ pub(super) fn mode_flags(mode: Mode, filter: Filter) -> Flags {
 const SERVER: u64 = 1 << 32;
 const INTEREST_SHIFT: u32 = 33;
 const GENERATION_SHIFT: u32 = 36;
-const _: () = assert!(GENERATION_SHIFT + GENERATION_BITS == u64::BITS);
+const _: () = assert!(GENERATION_SHIFT + GENERATION_BITS <= u64::BITS);
 
 /// What a knote carries of its registration.
 pub(super) fn udata(object: EventObject, generation: u32) -> u64 {
@@ -79,15 +79,20 @@ pub(super) fn udata(object: EventObject, generation: u32) -> u64 {
         EventKind::Client => 0,
     };
     u64::from(generation) << GENERATION_SHIFT
-        | interest_bits(object.interest()) << INTEREST_SHIFT
+        | u64::from(interest_bits(object.interest())) << INTEREST_SHIFT
         | kind
         | u64::from(object.token)
 }
 
 /// An interest as a number of three bits.
-fn interest_bits(interest: Interest) -> u64 {
-    let bit = |one, place| u64::from(interest.contains(one)) << place;
+fn interest_bits(interest: Interest) -> u32 {
+    let bit = |one, place| u32::from(interest.contains(one)) << place;
     bit(Interest::READABLE, 0) | bit(Interest::WRITABLE, 1) | bit(Interest::PRIORITY, 2)
+}
+
+/// The interest of a oneshot as such a number; 0 for what is none, or has nothing to report.
+pub(super) fn oneshot_bits(object: EventObject) -> u32 {
+    if object.mode() == Mode::Oneshot { interest_bits(object.interest()) } else { 0 }
 }
 
 /// The interest of a knote's registration.

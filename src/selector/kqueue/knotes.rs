@@ -1,16 +1,17 @@
 //! What the kernel has registered: a knote for each descriptor and filter.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use super::claims::Claims;
-use super::encoding::{ALL, errno, filters, generation_from, kevent_for, mode_flags, udata};
+use super::encoding::{
+    ALL, errno, filters, generation_from, kevent_for, mode_flags, oneshot_bits, udata,
+};
+use super::numbers::{Entry, Numbers};
 use crate::sys::kevent::{self, Kevent};
 use crate::sys::{Mutex, MutexGuard, check_is_open};
-use crate::{Backend, EventObject, Interest, Mode};
+use crate::{Backend, EventObject, Interest};
 
 /// The kqueue, shared by the poller's handles and its registries.
 ///
@@ -18,34 +19,43 @@ use crate::{Backend, EventObject, Interest, Mode};
 /// interest. Without any, a disabled one keeps its place.
 pub(super) struct Knotes {
     kqueue: OwnedFd,
-    claims: Claims,
-    /// The descriptors of which the kernel dropped a knote by itself: they count as registered until
-    /// they are next added, modified or deleted.
-    ///
-    /// Locked while a registration changes: the kernel takes its knotes one by one, and those of two
-    /// threads would mix.
-    dropped: Mutex<BTreeSet<RawFd>>,
+    numbers: Numbers,
+    /// Held while a registration changes: the kernel takes its knotes one by one, and those of two threads
+    /// would mix.
+    turn: Mutex<()>,
+    can_rearm: bool,
 }
 
 impl Backend for Knotes {
     fn add(&self, object: EventObject) -> io::Result<()> {
-        let mut dropped = self.lock();
-        let generation = self.next_generation(object)?;
-        dropped.remove(&object.fd);
+        let _turn = self.take_turn();
+        let entry = self.entry(object.fd)?;
+        entry.reset();
         // An existing registration is replaced.
-        self.attach(deletions(object.fd), object, generation)
+        self.attach(deletions(object.fd), object, entry, next_generation(object, entry))
     }
 
     fn modify(&self, object: EventObject) -> io::Result<()> {
-        let mut dropped = self.lock();
+        let _turn = self.take_turn();
+        let rearming = self.rearmable(object).map(|entry| (entry, entry.renew()));
+        if rearming.is_some_and(|(entry, generation)| self.rearm(object, entry, generation)) {
+            return Ok(());
+        }
         // Two calls: in one, modifying what is not registered would add it.
-        self.detach(object.fd, &mut dropped)?;
-        let generation = self.next_generation(object)?;
-        self.attach(Changes::new(), object, generation)
+        self.detach(object.fd)?;
+        let entry = self.entry(object.fd)?;
+        // If a part was re-armed, another wait may have reported it: as the same generation, it is not
+        // reported again.
+        let generation = match rearming {
+            Some((_, generation)) => generation,
+            None => next_generation(object, entry),
+        };
+        self.attach(Changes::new(), object, entry, generation)
     }
 
     fn delete(&self, fd: RawFd) -> io::Result<()> {
-        self.detach(fd, &mut self.lock())
+        let _turn = self.take_turn();
+        self.detach(fd)
     }
 }
 
@@ -59,49 +69,76 @@ impl Knotes {
     pub(super) fn create() -> io::Result<Self> {
         Ok(Self {
             kqueue: kevent::kqueue()?,
-            claims: Claims::new(),
-            dropped: Mutex::new(BTreeSet::new()),
+            numbers: Numbers::new(),
+            turn: Mutex::new(()),
+            can_rearm: kevent::can_rearm(),
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeSet<RawFd>> {
-        // No panic leaves the set half changed.
-        self.dropped.lock().unwrap_or_else(PoisonError::into_inner)
+    fn take_turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The kernel has dropped a knote by itself, saying so by EV_ONESHOT, which is never asked for:
     /// FreeBSD does when the reader of a pipe is gone, macOS when a terminal is revoked. It may have
-    /// been the last knote of its descriptor, and cannot be added again.
+    /// been the last knote of its descriptor, and cannot be added again. The descriptor counts as registered
+    /// until it is next added, modified or deleted.
     #[cold]
-    pub(super) fn note_dropped(&self, fd: RawFd) {
-        self.lock().insert(fd);
-    }
-
-    /// Starts a generation for this registration and returns it; 0 if it needs none.
-    fn next_generation(&self, object: EventObject) -> io::Result<u32> {
-        if object.mode() != Mode::Oneshot {
-            return Ok(0);
+    pub(super) fn note_dropped(&self, number: usize) {
+        if let Some(entry) = self.numbers.get(number) {
+            entry.note_dropped();
         }
-        let Ok(number) = usize::try_from(object.fd) else {
-            return Err(io::Error::from_raw_os_error(libc::EBADF));
-        };
-        if !self.claims.has(number) {
-            // A number that is not open has no claim to the memory.
-            check_is_open(object.fd)?;
-            self.claims.reserve(number)?;
-        }
-        Ok(self.claims.renew(number))
     }
 
     /// Whether the event of this filter has not been reported yet.
     pub(super) fn may_report(&self, kevent: &Kevent) -> bool {
         let generation = generation_from(kevent.udata());
-        generation == 0 || self.claims.claim(kevent.ident(), generation)
+        let is_claimed = |entry: &Entry| entry.claim(generation);
+        generation == 0 || self.numbers.get(kevent.ident()).is_some_and(is_claimed)
+    }
+
+    /// The entry of this descriptor. A number that is not open has no claim to the memory of one.
+    fn entry(&self, fd: RawFd) -> io::Result<&Entry> {
+        let Ok(number) = usize::try_from(fd) else {
+            return Err(io::Error::from_raw_os_error(libc::EBADF));
+        };
+        match self.numbers.get(number) {
+            Some(entry) => Ok(entry),
+            None => check_is_open(fd).and_then(|()| self.numbers.make(number)),
+        }
+    }
+
+    /// The entry of a oneshot that [`rearm`](Self::rearm) can re-arm as `object` says: one that was
+    /// registered here with the same interest. The knote of a level could be enabled as well, and would go on
+    /// as a level.
+    fn rearmable(&self, object: EventObject) -> Option<&Entry> {
+        let interest = oneshot_bits(object);
+        let entry = self.numbers.get(usize::try_from(object.fd).ok()?)?;
+        (self.can_rearm && interest != 0 && entry.oneshot() == interest).then_some(entry)
+    }
+
+    /// Enables the knotes of a oneshot, and has them carry `object` and its generation. Returns whether each
+    /// was there, or dropped by the kernel and another one there.
+    fn rearm(&self, object: EventObject, entry: &Entry, generation: u32) -> bool {
+        let udata = udata(object, generation);
+        let mut changes = Changes::<3>::new();
+        for filter in filters(object.interest()) {
+            changes.push(kevent_for(object.fd, filter, kevent::EV_ENABLE).with_udata(udata));
+        }
+        // The calls that come next report what is wrong.
+        let Ok(receipts) = self.apply(&changes) else { return false };
+        let is_there = |receipt| errno(receipt) == 0;
+        let was_dropped = |receipt| errno(receipt) == libc::ENOENT && entry.has_dropped();
+        let receipts = &receipts[..changes.count];
+        receipts.iter().any(is_there)
+            && receipts.iter().all(|receipt| is_there(receipt) || was_dropped(receipt))
     }
 
     /// Deletes the knotes of a descriptor, one of which at least must be there, or have been.
-    fn detach(&self, fd: RawFd, dropped: &mut BTreeSet<RawFd>) -> io::Result<()> {
-        let was_dropped = dropped.remove(&fd);
+    fn detach(&self, fd: RawFd) -> io::Result<()> {
+        let number = usize::try_from(fd).ok();
+        let entry = number.and_then(|number| self.numbers.get(number));
+        let was_dropped = entry.is_some_and(Entry::reset);
         let deletion = deletions(fd);
         let receipts = self.apply(&deletion)?;
         check_open(&receipts[..deletion.count])?;
@@ -127,11 +164,18 @@ impl Knotes {
     /// descriptor has none.
     ///
     /// None must be left: EV_ADD leaves the EV_CLEAR and EV_DISPATCH of an existing one as they are.
-    fn attach(&self, changes: Changes<6>, object: EventObject, generation: u32) -> io::Result<()> {
+    fn attach(
+        &self,
+        changes: Changes<6>,
+        object: EventObject,
+        entry: &Entry,
+        generation: u32,
+    ) -> io::Result<()> {
         let attached = self.try_attach(changes, object, generation);
-        if attached.is_err() {
+        match attached {
+            Ok(()) => entry.set_oneshot(oneshot_bits(object)),
             // What else was added must not be reported, and what was replaced no longer can be.
-            let _ = self.apply(&deletions(object.fd));
+            Err(_) => drop(self.apply(&deletions(object.fd))),
         }
         attached
     }
@@ -185,6 +229,11 @@ impl Knotes {
         }
         Ok(receipts)
     }
+}
+
+/// Starts a generation for what `object` registers and returns it; 0 if it needs none.
+fn next_generation(object: EventObject, entry: &Entry) -> u32 {
+    if oneshot_bits(object) == 0 { 0 } else { entry.renew() }
 }
 
 /// What one kevent call changes.

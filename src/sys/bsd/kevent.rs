@@ -39,8 +39,8 @@ use width::Count;
 pub(crate) use width::{Filter, Flags};
 
 pub(crate) use libc::{
-    EV_ADD, EV_CLEAR, EV_DELETE, EV_DISABLE, EV_DISPATCH, EV_EOF, EV_ERROR, EV_ONESHOT, EV_RECEIPT,
-    EVFILT_PROC, EVFILT_READ, EVFILT_TIMER, EVFILT_WRITE, NOTE_EXIT, NOTE_LOWAT,
+    EV_ADD, EV_CLEAR, EV_DELETE, EV_DISABLE, EV_DISPATCH, EV_ENABLE, EV_EOF, EV_ERROR, EV_ONESHOT,
+    EV_RECEIPT, EVFILT_PROC, EVFILT_READ, EVFILT_TIMER, EVFILT_WRITE, NOTE_EXIT, NOTE_LOWAT,
 };
 
 /// The filter for out-of-band data: FreeBSD and NetBSD have none.
@@ -63,6 +63,13 @@ pub(crate) use libc::NOTE_NSECONDS as NOTE_TIMER_UNIT;
 pub(crate) const TIMER_UNIT: Duration = Duration::from_millis(1);
 #[cfg(not(any(target_vendor = "apple", target_os = "freebsd")))]
 pub(crate) const NOTE_TIMER_UNIT: u32 = 0;
+
+/// Whether EV_ENABLE replaces the user data of a knote, and reports what is true by then, whether the knote was
+/// disabled or not: `kevent_register` of XNU and `kqueue_register` of FreeBSD ran it. NetBSD's and OpenBSD's keep
+/// the user data.
+pub(crate) const fn can_rearm() -> bool {
+    cfg!(any(target_vendor = "apple", target_os = "freebsd"))
+}
 
 /// Has a timer run on while the machine is suspended, also one of an interval: `filt_timervalidate` in
 /// bsd/kern/kern_event.c. Only Apple has it.

@@ -2,7 +2,8 @@
 
 use std::io::{ErrorKind, Write};
 use std::net::Shutdown;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 
 use nix::errno::Errno;
 use pollio::{EventObject, Interest, Mode, Poller};
@@ -78,6 +79,83 @@ pub(crate) fn a_broken_pipe_is_refused_or_reported<P: Poller + On>() {
             poller.delete(object.fd).unwrap();
             poller.expect_none();
         }
+    }
+}
+
+/// C10, C16: its interest unchanged. Another file that has its number by now is not registered.
+pub(crate) fn a_oneshot_whose_descriptor_is_gone_cannot_be_modified<P: Poller + On>() {
+    /// What it leaves open, and whether the number is open then.
+    type End = fn(UnixStream) -> (Vec<OwnedFd>, bool);
+    let ends: [End; 4] = [
+        |near| {
+            drop(near);
+            (Vec::new(), false)
+        },
+        |near| (vec![near.try_clone().unwrap().into()], false),
+        |near| {
+            drop(near);
+            let (again, far) = pair();
+            (vec![again.into(), far.into()], true)
+        },
+        |near| {
+            let (other, far) = pair();
+            let mut near = OwnedFd::from(near);
+            rustix::io::dup2(&other, &mut near).unwrap();
+            (vec![near, other.into(), far.into()], true)
+        },
+    ];
+    for (end, interest) in ends.iter().flat_map(|end| INTERESTS.map(|interest| (end, interest))) {
+        for is_reported in [false, true] {
+            let (near, mut far) = pair();
+            let object = EventObject::client(near.as_raw_fd())
+                .with_interest(interest)
+                .with_mode(Mode::Oneshot);
+            let mut poller = P::new().unwrap();
+            far.write_all(b"x").unwrap();
+            poller.add(object).unwrap();
+            if is_reported {
+                poller.expect_one();
+            }
+            let (_open, is_open) = end(near);
+            let error = poller.modify(object.with_token(2)).unwrap_err();
+            if is_open || P::KERNEL == Kernel::Apple {
+                assert_eq!(error.kind(), ErrorKind::NotFound, "{object:?}");
+            } else {
+                assert_eq!(error.raw_os_error(), Some(Errno::EBADF as i32), "{object:?}");
+            }
+            poller.expect_none();
+        }
+    }
+}
+
+const INTERESTS: [Interest; 3] = [Interest::READABLE, Interest::WRITABLE, Interest::BOTH];
+
+/// C2, C3, C4: what a oneshot becomes, and what becomes one, by its number alone.
+pub(crate) fn a_oneshot_that_became_something_else_is_not_re_armed_as_one<P: Poller>() {
+    let (near, mut far) = pair();
+    far.write_all(b"x").unwrap();
+    let level = EventObject::client(near.as_raw_fd()).with_interest(Interest::BOTH);
+    let oneshot = level.with_mode(Mode::Oneshot);
+    let mut poller = P::new().unwrap();
+    let verbs: [fn(&P, EventObject); 2] = [
+        |poller, object| poller.add(object).unwrap(),
+        |poller, object| poller.modify(object).unwrap(),
+    ];
+    for verb in verbs {
+        poller.add(oneshot).unwrap();
+        verb(&poller, level);
+        poller.expect_one();
+        poller.expect_one();
+        poller.modify(oneshot).unwrap();
+        poller.expect_one();
+        poller.expect_none();
+        verb(&poller, oneshot.with_interest(Interest::WRITABLE));
+        assert!(!poller.expect_one().is_readable());
+        poller.modify(oneshot).unwrap();
+        assert!(poller.expect_one().is_readable());
+        poller.delete(oneshot.fd).unwrap();
+        assert_eq!(poller.modify(oneshot).unwrap_err().kind(), ErrorKind::NotFound);
+        poller.expect_none();
     }
 }
 

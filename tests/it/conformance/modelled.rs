@@ -14,7 +14,7 @@ use pollio::{Connections, EventObject, Interest, Mode, Poller, Readiness, Regist
 use socket2::SockRef;
 
 use super::mode::MODES;
-use super::sharing::Share;
+use super::sharing::{Share, beside_waits};
 use crate::descriptors::{drain, fill, pair, pipe, tcp_pair};
 use crate::expect::Expect;
 use crate::kernel::{Kernel, On};
@@ -94,7 +94,7 @@ pub(crate) fn an_add_that_fails_leaves_nothing_registered<P: Share + AsFd>() {
     for verb in verbs {
         poller.add(object).unwrap();
         kevent::fail_next(poller.as_fd(), kevent::EV_ADD, Errno::ENOMEM);
-        let error = verb(&poller, object).unwrap_err();
+        let error = verb(&poller, object.with_interest(Interest::READABLE)).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(Errno::ENOMEM as i32));
         poller.expect_none();
         assert_eq!(poller.delete(object.fd).unwrap_err().kind(), ErrorKind::NotFound);
@@ -120,6 +120,106 @@ pub(crate) fn a_connection_that_could_not_be_modified_stays_in_its_table<P: Shar
     kevent::fail_next(poller.as_fd(), kevent::EV_ADD, Errno::ENOMEM);
     table.insert(second, EventObject::client, 2).unwrap_err();
     assert!(table.is_empty());
+}
+
+/// C4, C10: whatever the one call fails with, the two that come next find it, or nothing.
+pub(crate) fn a_re_arming_that_fails_takes_the_longer_way<P: Share + AsFd>() {
+    let (near, mut far) = pair();
+    far.write_all(b"x").unwrap();
+    let object = EventObject::client(near.as_raw_fd())
+        .with_interest(Interest::BOTH)
+        .with_mode(Mode::Oneshot);
+    let mut poller = P::new().unwrap();
+    poller.add(object).unwrap();
+    for token in 1..4 {
+        poller.expect_one();
+        kevent::fail_next(poller.as_fd(), kevent::EV_ENABLE, Errno::ENOMEM);
+        poller.modify(object.with_token(token)).unwrap();
+        let event = poller.expect_one();
+        assert!(
+            event.token == token && event.readiness() == Readiness::READABLE | Readiness::WRITABLE
+        );
+        poller.expect_none();
+        poller.modify(object).unwrap();
+    }
+}
+
+/// C4, C12, C18: one of its two knotes is deleted, as only code that calls kevent(2) on the poller's descriptor
+/// can do. `modify` arms the other one, finds out, and adds both.
+pub(crate) fn a_oneshot_that_lost_a_filter_is_reported_once_after_modify<P: Share + AsFd>() {
+    const ROUNDS: u32 = 500;
+    for filter in [kevent::EVFILT_READ, kevent::EVFILT_WRITE] {
+        let (near, mut far) = pair();
+        far.write_all(b"x").unwrap();
+        let object = EventObject::client(near.as_raw_fd())
+            .with_interest(Interest::BOTH)
+            .with_mode(Mode::Oneshot);
+        let poller = P::new().unwrap();
+        poller.add(object).unwrap();
+        let number = usize::try_from(object.fd).unwrap();
+        let deletion = kevent::Kevent::new(number, filter, kevent::EV_DELETE);
+        let seen = beside_waits(&poller, ROUNDS, |reported| {
+            reported(0);
+            for token in 1..ROUNDS {
+                kevent::kevent(poller.as_fd(), &[deletion], &mut [], Some(Duration::ZERO)).unwrap();
+                poller.modify(object.with_token(token)).unwrap();
+                reported(token);
+            }
+        });
+        let wrong = seen.iter().filter(|times| **times != 1).count();
+        assert_eq!(wrong, 0, "of {ROUNDS}");
+    }
+}
+
+/// C9: false alarms of levels fill the buffer, and come back.
+pub(crate) fn a_poll_finds_what_is_ready_behind_false_alarms<P: Share>() {
+    let rooms = [(1, 1), (1, 3), (2, 3), (4, 4), (32, 70)];
+    for ((capacity, alarms), bound) in
+        rooms.into_iter().flat_map(|room| [(room, usize::MAX), (room, room.0)])
+    {
+        let pairs: Vec<_> = (0..alarms).map(|_| pair()).collect();
+        let mut poller = P::with_capacity(capacity).unwrap();
+        // The buffer grows, or it cannot.
+        poller.set_max_events(bound);
+        for (near, far) in &pairs {
+            let object = EventObject::client(near.as_raw_fd()).with_interest(Interest::PRIORITY);
+            poller.add(object).unwrap();
+            fill(far);
+        }
+        // There are false alarms only: it ends.
+        assert_eq!(poller.wait(0).unwrap(), []);
+        let (near, mut far) = pair();
+        far.write_all(b"x").unwrap();
+        poller.add(EventObject::client(near.as_raw_fd()).with_token(1)).unwrap();
+        for _ in 0..5 {
+            let tokens: Vec<_> = poller.wait(0).unwrap().iter().map(|event| event.token).collect();
+            assert_eq!(tokens, [1], "{alarms} with room for {capacity}, {bound}");
+        }
+        drain(&near);
+        assert_eq!(poller.wait(0).unwrap(), []);
+    }
+}
+
+/// C13: FreeBSD's kernel drops the filter of a pipe whose reader is gone.
+pub(crate) fn a_dropped_filter_is_noted_without_an_allocation<P: Share>() {
+    let (reader, writer) = pipe();
+    let object = EventObject::client(writer.as_raw_fd()).with_interest(Interest::WRITABLE);
+    let mut poller = P::new().unwrap();
+    poller.add(object).unwrap();
+    poller.expect_one();
+    drop(reader);
+    let mut is_closed = false;
+    let taken = measure(|| {
+        while let [event] = poller.wait(100).unwrap() {
+            is_closed = event.is_write_closed();
+            if is_closed {
+                break;
+            }
+        }
+    });
+    assert_eq!(taken.count_total, 0);
+    assert!(is_closed);
+    poller.delete(object.fd).unwrap();
 }
 
 /// A number that is not open makes no table of all numbers up to it.
@@ -276,37 +376,47 @@ pub(crate) fn an_interrupted_poll_polls_again<P: Share>() {
     }
 }
 
-/// What the docs of kernels say of kqueue.
+/// What the docs of kernels say of kqueue, and how many changes that is.
 pub(crate) fn each_verb_and_each_wait_is_as_many_calls_as_promised<P: Share + On>() {
+    // Each descriptor can have so many filters, which are deleted before others are added.
+    const DELETIONS: usize = 3;
     let (near, mut far) = pair();
     far.write_all(b"x").unwrap();
     let mut poller = P::new().unwrap();
+    let wait = |poller: &mut P, object: EventObject| {
+        if !object.interest().is_empty() {
+            let wait = || assert_eq!(poller.wait(-1).unwrap().len(), 1);
+            assert_eq!(kevent::calls(wait), (1, 0), "{object:?}");
+        }
+    };
+    let all = Interest::BOTH | Interest::PRIORITY;
     for mode in MODES {
-        for interest in [
-            Interest::NONE,
-            Interest::READABLE,
-            Interest::BOTH,
-            Interest::BOTH | Interest::PRIORITY,
-        ] {
+        // Without an interest, a disabled filter keeps the place.
+        for (interest, filters) in
+            [(Interest::NONE, 1), (Interest::READABLE, 1), (Interest::BOTH, 2), (all, 3)]
+        {
             let object = EventObject::client(near.as_raw_fd()).with_interest(interest);
             let object = object.with_mode(mode);
-            assert_eq!(kevent::calls(|| poller.add(object).unwrap()), 1, "{object:?}");
-            if !interest.is_empty() {
-                assert_eq!(
-                    kevent::calls(|| assert_eq!(poller.wait(-1).unwrap().len(), 1)),
-                    1,
-                    "{object:?}"
-                );
+            let (added, replaced) = ((1, DELETIONS + filters), (2, DELETIONS + filters));
+            assert_eq!(kevent::calls(|| poller.add(object).unwrap()), added, "{object:?}");
+            wait(&mut poller, object);
+            let is_re_armed =
+                P::KERNEL.can_rearm() && mode == Mode::Oneshot && !interest.is_empty();
+            let modified = if is_re_armed { (1, filters) } else { replaced };
+            // When it was reported, and while it is armed, with another token and another kind.
+            let server = EventObject::server(object.fd).with_interest(interest).with_mode(mode);
+            for object in [object, object.with_token(7), server] {
+                let modify = || poller.modify(object).unwrap();
+                assert_eq!(kevent::calls(modify), modified, "{object:?}");
             }
-            assert_eq!(kevent::calls(|| poller.modify(object).unwrap()), 2, "{object:?}");
-            if !interest.is_empty() {
-                assert_eq!(
-                    kevent::calls(|| assert_eq!(poller.wait(-1).unwrap().len(), 1)),
-                    1,
-                    "{object:?}"
-                );
+            wait(&mut poller, object);
+            for other in [Interest::WRITABLE, interest] {
+                let modify = || poller.modify(object.with_interest(other)).unwrap();
+                let filters = if other == interest { filters } else { 1 };
+                assert_eq!(kevent::calls(modify), (2, DELETIONS + filters), "{object:?}");
             }
-            assert_eq!(kevent::calls(|| poller.delete(object.fd).unwrap()), 1, "{object:?}");
+            let delete = || poller.delete(object.fd).unwrap();
+            assert_eq!(kevent::calls(delete), (1, DELETIONS), "{object:?}");
         }
     }
 }

@@ -146,7 +146,11 @@ pub(crate) fn no_message_of_a_level_or_an_edge_is_lost<P: Share>() {
 }
 
 /// Three threads wait on handles of `poller`, and count the events of each token, while `body` runs.
-fn beside_waits<P: Share>(poller: &P, rounds: u32, body: impl FnOnce(&dyn Fn(u32))) -> Vec<usize> {
+pub(super) fn beside_waits<P: Share>(
+    poller: &P,
+    rounds: u32,
+    body: impl FnOnce(&dyn Fn(u32)),
+) -> Vec<usize> {
     let seen: Vec<_> = (0..rounds).map(|_| AtomicUsize::new(0)).collect();
     let is_done = AtomicBool::new(false);
     thread::scope(|scope| {

@@ -20,7 +20,8 @@
 //! the end that a socket's own shutdown is to EVFILT_WRITE. A kqueue that was closed frees what it
 //! has next to its descriptor when the next one is created; readers have nothing there. Left out too: a
 //! kqueue of FreeBSD and NetBSD looks readable while knotes are queued that are no longer ready
-//! (`filt_kqueue`, `kqueue_poll`); macOS's terminals that are revoked; NetBSD's timers in ticks.
+//! (`filt_kqueue`, `kqueue_poll`); macOS's terminals that are revoked; NetBSD's timers in ticks, and
+//! that its EV_ENABLE reports only what is new.
 #![allow(
     clippy::missing_const_for_thread_local,
     reason = "they are, and where the system has none of its own, clippy does not see it"
@@ -113,8 +114,9 @@ struct Created {
 }
 
 thread_local! {
-    /// How many calls this thread has made.
+    /// How many calls this thread has made, and how many changes they had.
     static CALLS: Cell<u64> = const { Cell::new(0) };
+    static CHANGES: Cell<usize> = const { Cell::new(0) };
     /// The kernel of the kqueues that this thread creates.
     static KERNEL: Cell<Kernel> = Cell::new(default_kernel());
     /// What the next EVFILT_PROC that this thread adds fails with.
@@ -138,11 +140,16 @@ fn default_kernel() -> Kernel {
     KERNELS.iter().find(|(known, _)| *known == name).expect(KERNEL_NAME).1
 }
 
-/// How many calls of kevent(2) this thread makes while `body` runs.
-pub(crate) fn calls(body: impl FnOnce()) -> u64 {
-    let before = CALLS.get();
+/// How many calls of kevent(2) this thread makes while `body` runs, and how many changes they have.
+pub(crate) fn calls(body: impl FnOnce()) -> (u64, usize) {
+    let before = (CALLS.get(), CHANGES.get());
     body();
-    CALLS.get() - before
+    (CALLS.get() - before.0, CHANGES.get() - before.1)
+}
+
+/// What `can_rearm` of the crate's own says of the kernel of the kqueues that this thread creates.
+pub(crate) fn can_rearm() -> bool {
+    KERNEL.get().can_rearm()
 }
 
 /// Runs `create`; the kqueues that it creates are of this kernel.
@@ -186,6 +193,7 @@ pub(crate) fn kevent(
     timeout: Option<Duration>,
 ) -> io::Result<usize> {
     CALLS.set(CALLS.get() + 1);
+    CHANGES.set(CHANGES.get() + changes.len());
     // A kernel has memory of its own.
     let mut called = Ok(0);
     opt_out(|| called = call(kq, changes, events, timeout));
@@ -532,7 +540,8 @@ impl Kqueue {
         match (was_enabled, knote.is_enabled) {
             (true, false) => self.queues.disarm(kq, knote),
             (false, true) => self.queues.arm(kq, id, knote)?,
-            (true, true) if change.has(EV_ADD) => self.queues.arm(kq, id, knote)?,
+            // Where it takes all of a change, it runs the filter as well: `kqueue_register`.
+            (true, true) if change.has(EV_ADD) || takes_all => self.queues.arm(kq, id, knote)?,
             _ => {}
         }
         Ok(())

@@ -22,6 +22,7 @@ pub(crate) const EVFILT_EXCEPT: Option<Filter> = Some(3);
 
 pub(crate) const EV_ADD: Flags = 1 << 0;
 pub(crate) const EV_DELETE: Flags = 1 << 1;
+pub(crate) const EV_ENABLE: Flags = 1 << 2;
 pub(crate) const EV_DISABLE: Flags = 1 << 3;
 pub(crate) const EV_CLEAR: Flags = 1 << 4;
 pub(crate) const EV_DISPATCH: Flags = 1 << 5;
@@ -38,10 +39,20 @@ loom::lazy_static! {
     static ref KNOTES: Mutex<BTreeMap<(usize, Filter), Kevent>> = Mutex::default();
 }
 
+/// EV_ENABLE replaces the user data here.
+pub(crate) fn can_rearm() -> bool {
+    true
+}
+
 /// The filter and the user data of every knote.
 pub(crate) fn knotes() -> Vec<(Filter, u64)> {
     let knotes = KNOTES.lock().unwrap();
     knotes.values().map(|knote| (knote.filter, knote.udata)).collect()
+}
+
+/// Deletes the knotes of a filter, behind the back of who registered them.
+pub(crate) fn lose(filter: Filter) {
+    KNOTES.lock().unwrap().retain(|(_, one), _| *one != filter);
 }
 
 pub(crate) fn kqueue() -> io::Result<OwnedFd> {
@@ -63,9 +74,15 @@ pub(crate) fn kevent(
         let mut knotes = KNOTES.lock().unwrap();
         let is_done = if change.flags & EV_DELETE != 0 {
             knotes.remove(&key).is_some()
-        } else {
+        } else if change.flags & EV_ADD != 0 {
             knotes.insert(key, *change);
             true
+        } else if let Some(knote) = knotes.get_mut(&key) {
+            // EV_ENABLE
+            *knote = Kevent { flags: knote.flags & !EV_DISABLE, udata: change.udata, ..*knote };
+            true
+        } else {
+            false
         };
         let errno = if is_done { 0 } else { libc::ENOENT };
         *receipt = Kevent { flags: change.flags | EV_ERROR, data: errno.into(), ..*change };

@@ -567,6 +567,37 @@ fn enabling_and_disabling_overwrite_udata_on_apple_freebsd_and_dragonfly() {
     }
 }
 
+/// `kevent_register` and `kqueue_register` run the filter after every change, but on NetBSD and OpenBSD.
+#[test]
+fn enabling_what_is_not_disabled_reports_it_again_on_apple_and_freebsd() {
+    for kernel in [Apple, FreeBsd, NetBsd, OpenBsd] {
+        let (kq, near, _far) = ready_on(kernel);
+        kq.change(read(&near, EV_ADD | EV_CLEAR));
+        kq.one();
+        assert_eq!(kq.pending(), [], "{kernel:?}");
+        kq.change(read(&near, EV_ENABLE));
+        assert_eq!(kq.pending().len(), usize::from(kernel.can_rearm()), "{kernel:?}");
+        assert_eq!(kq.pending(), [], "{kernel:?}");
+    }
+}
+
+/// Apple and FreeBSD ran it: each change for itself.
+#[test]
+fn of_two_knotes_the_one_that_is_there_is_enabled() {
+    for kernel in [Apple, FreeBsd] {
+        let (kq, near, _far) = ready_on(kernel);
+        kq.change(read(&near, EV_ADD | EV_DISPATCH).with_udata(1));
+        kq.one();
+        let changes = [write(&near, 0), read(&near, 0)]
+            .map(|change| change.with_flags(EV_ENABLE | EV_RECEIPT).with_udata(2));
+        let mut receipts = [Kevent::NONE; 2];
+        assert_eq!(kevent(kq.fd(), &changes, &mut receipts, None).unwrap(), 2);
+        let errnos = receipts.map(|receipt| receipt.data());
+        assert_eq!(errnos, [Errno::ENOENT as i64, 0], "{kernel:?}");
+        assert_eq!(kq.one().udata(), 2, "{kernel:?}");
+    }
+}
+
 /// NetBSD's `kqueue_register` has no such check.
 #[test]
 fn enable_and_disable_together_are_accepted_on_netbsd() {
