@@ -40,10 +40,12 @@ pub fn check(seeds: u64, body: impl Fn(&World) -> io::Result<()> + Send + Sync +
     let body: Arc<Body> = Arc::new(body);
     if let Ok(seed) = env::var(SEED) {
         let seed = seed.parse().unwrap_or_else(|_| panic!("{SEED}={seed} is no number"));
-        let outcome = World::run(seed, |world| body(world));
+        let run = |world: &World| body(world);
+        let (outcome, backtrace) = World::run_with(&Pool::default(), seed, true, |_| (), run);
         outcome.trace.iter().for_each(|line| eprintln!("{line}"));
         if let Some(why) = outcome.failure {
-            panic!("seed {seed} fails: {why}");
+            let backtrace = backtrace.map(|trace| format!("\n{trace}")).unwrap_or_default();
+            panic!("seed {seed} fails: {why}{backtrace}");
         }
         return;
     }
@@ -118,7 +120,7 @@ impl Runner {
                 let watched = Watched { world: world.clone(), steps: 0, since: Instant::now() };
                 *self.watched() = Some(watched);
             };
-            let outcome = World::run_with(&pool, seed, false, watch, body);
+            let (outcome, _) = World::run_with(&pool, seed, false, watch, body);
             if outcome.failure.is_some() {
                 common.end.fetch_min(seed, Ordering::Relaxed);
                 if failures.send(outcome).is_err() {

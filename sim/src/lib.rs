@@ -248,6 +248,7 @@ mod kernel;
 mod machine;
 pub mod net;
 pub mod os;
+mod panics;
 mod poller;
 mod schedule;
 pub mod signal_hook;

@@ -7,16 +7,15 @@
     reason = "they are, and where the system has none of its own, clippy does not see it"
 )]
 
-use std::any::Any;
 use std::cell::RefCell;
 use std::io;
-use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::kernel::{FileId, Kernel, errno};
+use crate::panics::{self, Caught, Panic};
 use crate::schedule::{Action, Baton, Job, MAIN, Pool, QueueId, Reason, ThreadId, Turn, Worker};
 
 /// A handle: its clones are the same machine.
@@ -29,6 +28,8 @@ struct Shared {
     start: Instant,
     pool: Pool,
     workers: Mutex<Vec<Arc<Worker>>>,
+    /// Of the panic that failed the run.
+    backtrace: Mutex<Option<String>>,
     /// A test that panics prints the seed once.
     has_reported: AtomicBool,
 }
@@ -43,6 +44,8 @@ pub(crate) struct Run {
     pub(crate) failure: Option<String>,
     pub(crate) elapsed: Duration,
     pub(crate) trace: Vec<String>,
+    /// Of the panic that failed it, if `RUST_BACKTRACE` asks for one.
+    pub(crate) backtrace: Option<String>,
 }
 
 /// As many actions, each caused by the one before it, may happen at the same time.
@@ -53,14 +56,12 @@ thread_local! {
     static CURRENT: RefCell<Option<(Machine, Option<ThreadId>)>> = const { RefCell::new(None) };
 }
 
-/// What a thread unwinds with when its world has ended.
-struct Ended;
-
 impl Machine {
     pub(crate) fn new(seed: u64, pool: Pool, is_traced: bool) -> Self {
         let kernel = Mutex::new(Kernel::new(seed, is_traced));
         Self(Arc::new(Shared {
             kernel,
+            backtrace: Mutex::default(),
             start: Instant::now(),
             pool,
             workers: Mutex::default(),
@@ -161,7 +162,7 @@ impl Machine {
     fn end_here<'a>(&'a self, kernel: Guard<'a>) -> Guard<'a> {
         drop(kernel);
         if !thread::panicking() {
-            panic::resume_unwind(Box::new(Ended));
+            panics::end();
         }
         self.kernel()
     }
@@ -342,12 +343,9 @@ impl Machine {
         }
         // It happens while a thread waits, and is no call of that thread.
         let before = CURRENT.replace(Some((self.clone(), None)));
-        let outcome = panic::catch_unwind(AssertUnwindSafe(plan));
+        let outcome = panics::catch(plan);
         CURRENT.set(before);
-        if let Err(payload) = outcome {
-            let why = format!("a plan panicked: {}", message(&*payload));
-            self.kernel().schedule_mut().fail(why);
-        }
+        self.fail_with(&mut self.kernel(), "a plan", outcome);
     }
 }
 
@@ -366,7 +364,7 @@ impl Machine {
         let (machine, place) = (self.clone(), result.clone());
         let job: Job = Box::new(move || {
             CURRENT.set(Some((machine.clone(), Some(id))));
-            let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
+            let outcome = panics::catch(|| {
                 // Dropped inside as well: they may hold sockets.
                 if machine.is_ending() {
                     drop(body)
@@ -374,7 +372,7 @@ impl Machine {
                     keep(&place, body())
                 }
                 drop(place);
-            }));
+            });
             CURRENT.set(None);
             machine.end_of_thread(id, outcome);
         });
@@ -389,16 +387,11 @@ impl Machine {
         self.0.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn end_of_thread(&self, id: ThreadId, outcome: thread::Result<()>) {
+    fn end_of_thread(&self, id: ThreadId, outcome: Result<(), Caught>) {
         let mut kernel = self.kernel();
-        let schedule = kernel.schedule_mut();
-        if let Err(payload) = outcome {
-            if !payload.is::<Ended>() {
-                let name = schedule.progress().1;
-                schedule.fail(format!("thread `{name}` panicked: {}", message(&*payload)));
-            }
-        }
-        schedule.end_thread(id);
+        let who = format!("thread `{}`", kernel.schedule().progress().1);
+        self.fail_with(&mut kernel, &who, outcome);
+        kernel.schedule_mut().end_thread(id);
         let (mut kernel, next) = self.next_thread(kernel);
         let schedule = kernel.schedule_mut();
         schedule.set_running(next);
@@ -412,15 +405,13 @@ impl Machine {
         let before = CURRENT.replace(Some((self.clone(), Some(MAIN))));
         let baton = Baton::of_this_thread();
         self.kernel().schedule_mut().add_thread("main".to_owned(), baton);
-        let outcome = panic::catch_unwind(AssertUnwindSafe(body));
+        let outcome = panics::catch(body);
         let mut kernel = self.kernel();
-        let schedule = kernel.schedule_mut();
-        match outcome {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => schedule.fail(format!("it returned an error: {error}")),
-            Err(payload) if payload.is::<Ended>() => {}
-            Err(payload) => schedule.fail(format!("it panicked: {}", message(&*payload))),
+        if let Ok(Err(error)) = &outcome {
+            kernel.schedule_mut().fail(format!("it returned an error: {error}"));
         }
+        self.fail_with(&mut kernel, "it", outcome.map(drop));
+        let schedule = kernel.schedule_mut();
         schedule.end();
         schedule.end_thread(MAIN);
         drop(self.switch(kernel, MAIN));
@@ -434,17 +425,25 @@ impl Machine {
         let agenda = kernel.schedule_mut().take_agenda();
         drop(kernel);
         drop(agenda);
-        Run { failure, elapsed, trace }
+        let backtrace = self.backtrace().take();
+        Run { failure, elapsed, trace, backtrace }
+    }
+
+    /// Fails the run if a thread or a plan has panicked.
+    fn fail_with<T>(&self, kernel: &mut Kernel, who: &str, outcome: Result<T, Caught>) {
+        if let Err(Caught::Panicked(Panic { message, backtrace })) = outcome {
+            if !kernel.schedule().is_ending() {
+                *self.backtrace() = backtrace;
+            }
+            kernel.schedule_mut().fail(format!("{who} panicked: {message}"));
+        }
+    }
+
+    fn backtrace(&self) -> MutexGuard<'_, Option<String>> {
+        self.0.backtrace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn keep<T>(place: &Mutex<Option<T>>, value: T) {
     *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
-}
-
-/// What a panic said.
-pub(crate) fn message(payload: &(dyn Any + Send)) -> String {
-    let text = payload.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("with something that is no text").to_owned()
 }

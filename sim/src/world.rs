@@ -46,20 +46,21 @@ impl World {
     /// [module](crate#what-fails-a-run) lists. [`check()`](crate::check()) runs many seeds.
     #[must_use = "a failure is returned"]
     pub fn run(seed: u64, body: impl FnOnce(&Self) -> io::Result<()>) -> Outcome {
-        Self::run_with(&Pool::default(), seed, true, |_| (), body)
+        Self::run_with(&Pool::default(), seed, true, |_| (), body).0
     }
 
+    /// Also returns the backtrace of the panic that failed the run, if `RUST_BACKTRACE` asks for one.
     pub(crate) fn run_with(
         pool: &Pool,
         seed: u64,
         is_traced: bool,
         watch: impl FnOnce(&Self),
         body: impl FnOnce(&Self) -> io::Result<()>,
-    ) -> Outcome {
+    ) -> (Outcome, Option<String>) {
         let world = Self(Machine::new(seed, pool.clone(), is_traced));
         watch(&world);
-        let Run { failure, elapsed, trace } = world.0.run(|| body(&world));
-        Outcome { seed, failure, elapsed, trace }
+        let Run { failure, elapsed, trace, backtrace } = world.0.run(|| body(&world));
+        (Outcome { seed, failure, elapsed, trace }, backtrace)
     }
 
     /// Runs `body` in a thread of this world, under this name in reports.

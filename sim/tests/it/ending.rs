@@ -223,7 +223,7 @@ fn a_plan_that_waits_fails_the_run() {
     let why = plan_waits(|| thread::sleep(SECOND));
     assert!(why.contains("a plan panicked: only a thread of this world can wait here"), "{why}");
     let why = plan_waits(|| panic!("too late"));
-    assert_eq!(why, "a plan panicked: too late");
+    assert!(why.starts_with("a plan panicked: too late, at "), "{why}");
 }
 
 #[test]

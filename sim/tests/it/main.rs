@@ -1,6 +1,7 @@
 //! What the simulation does, and that its sockets do what real ones do.
 
 mod ending;
+mod reporting;
 mod scripted;
 mod sync;
 mod world;
