@@ -8,142 +8,80 @@
 //! while the other goes on. A broken connection reaches the other end as a broken one, but only after
 //! what it had delivered before: a server that answers and resets has answered.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+mod shared;
+
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
-use std::{process::ExitCode, sync::Mutex};
 
 use lexopt::{Arg, ValueExt};
-use pollio::{Event, EventKind, EventObject, Interest, Mode, OsPoller, Poller, Registry};
+use pollio::{
+    Event, EventKind, EventObject, Interest, Mode, OsPoller, Poller, Registered, Registry,
+};
+use shared::{Listener, Log, address_and_port};
+use signal_hook::consts::{SIGINT, SIGTERM};
 use socket2::{Domain, SockRef, Socket, Type};
 
-const HELP: &str = "\
-A TCP proxy: passes on what clients send to one upstream address, and what it answers to them.
-
-Usage: proxy [--timeout SECONDS] LISTEN UPSTREAM
-
-  LISTEN, UPSTREAM   both ADDRESS:PORT; an address is a name or a number, and port 0 of LISTEN any
-                     that is free
-  --timeout SECONDS  how long an attempt to connect to the upstream may take, and how long one side
-                     may take for what the other has sent before its connection broke [default: 5]
-  -h, --help         print this
-
-A client whose upstream cannot be reached sees a reset.
-For instance: proxy 127.0.0.1:7000 localhost:7777
-";
-
-fn main() -> ExitCode {
-    let arguments = match Arguments::parse() {
-        Ok(Some(arguments)) => arguments,
-        Ok(None) => {
-            let _ = io::stdout().write_all(HELP.as_bytes());
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "proxy: {error}; try --help");
-            return ExitCode::from(2);
-        }
-    };
-    match serve(&arguments) {
-        // A broken pipe is the standard output's: its reader has left, as after `| head`.
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            let Arguments { listen, upstream, .. } = arguments;
-            let complaint = format!("cannot pass {listen} on to {upstream}: {error}");
-            let _ = writeln!(io::stderr(), "proxy: {complaint}");
-            ExitCode::FAILURE
-        }
-        _ => ExitCode::SUCCESS,
-    }
-}
-
-struct Arguments {
-    listen: String,
-    upstream: String,
-    timeout: Duration,
-}
-
-impl Arguments {
-    /// `None` for the help.
-    fn parse() -> Result<Option<Self>, lexopt::Error> {
-        let mut parser = lexopt::Parser::from_env();
-        let (mut listen, mut upstream, mut timeout) = (None, None, Duration::from_secs(5));
-        while let Some(argument) = parser.next()? {
-            match argument {
-                Arg::Short('h') | Arg::Long("help") => return Ok(None),
-                Arg::Long("timeout") => {
-                    timeout = parser.value()?.parse_with(seconds)?;
-                }
-                Arg::Value(value) if listen.is_none() => {
-                    listen = Some(value.parse_with(address_and_port)?);
-                }
-                Arg::Value(value) if upstream.is_none() => {
-                    upstream = Some(value.parse_with(address_and_port)?);
-                }
-                surplus => return Err(surplus.unexpected()),
-            }
-        }
-        let (listen, upstream) =
-            (listen.ok_or("LISTEN is missing")?, upstream.ok_or("UPSTREAM is missing")?);
-        Ok(Some(Self { listen, upstream, timeout }))
-    }
-}
-
-/// Checks the form. A name is looked up when it is used.
-fn address_and_port(text: &str) -> Result<String, &'static str> {
-    match text.rsplit_once(':') {
-        Some((address, port)) if !address.is_empty() && port.parse::<u16>().is_ok() => {
-            Ok(text.into())
-        }
-        _ => Err("not ADDRESS:PORT with a port of 0 to 65535"),
-    }
-}
-
-fn seconds(text: &str) -> Result<Duration, &'static str> {
-    match text.parse::<u32>() {
-        Ok(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds.into())),
-        _ => Err("SECONDS is a whole number above 0"),
-    }
-}
-
-fn serve(arguments: &Arguments) -> io::Result<()> {
+fn serve(arguments: &Arguments, log: &Log) -> io::Result<()> {
     let upstream: Vec<_> = arguments.upstream.to_socket_addrs()?.collect();
     let spare = Some(socket_to(*upstream.first().ok_or(ErrorKind::NotFound)?)?);
-    let listener = TcpListener::bind(&arguments.listen)?;
-    listener.set_nonblocking(true)?;
+    let socket = TcpListener::bind(&arguments.listen)?;
     let mut poller = OsPoller::new()?;
     let registry = poller.registry().clone();
-    registry.add(EventObject::server(listener.as_raw_fd()).with_mode(Mode::Edge))?;
-    writeln!(io::stdout(), "listening on {}", listener.local_addr()?)?;
+    let signals = shared::signals(&[SIGINT, SIGTERM])?;
+    let signals = Registered::new(&registry, signals, EventObject::new)?;
+    let listener = Listener::new(&registry, socket, EventObject::server)?;
+    log.listening(listener.local_addr()?)?;
+
+    let (timeout, log) = (arguments.timeout, log.clone());
+    let (pairs, deadlines) = (HashMap::new(), VecDeque::new());
     let mut proxy = Proxy {
         registry,
         listener,
+        log,
         upstream,
-        timeout: arguments.timeout,
+        timeout,
         spare,
-        pairs: HashMap::new(),
+        pairs,
         next_token: 0,
-        deadlines: VecDeque::new(),
-        retry: None,
+        deadlines,
     };
-    proxy.run(&mut poller)
+    loop {
+        let timeouts = [proxy.listener.time_left(), proxy.time_left()];
+        for event in poller.wait_timeout(timeouts.into_iter().flatten().min())? {
+            match event.kind {
+                EventKind::Server => proxy.accept(),
+                EventKind::Client if event.fd == signals.as_raw_fd() => return Ok(()),
+                EventKind::Client => proxy.handle(event),
+            }
+        }
+        while let Some((deadline, token)) = proxy.next_deadline() {
+            if deadline > Instant::now() {
+                break;
+            }
+            proxy.give_up(token);
+        }
+        proxy.listener.resume();
+    }
 }
 
 struct Proxy {
     registry: Registry,
-    listener: TcpListener,
+    listener: Listener,
+    log: Log,
     /// All addresses of the upstream: where one cannot be reached, the next is tried.
     upstream: Vec<SocketAddr>,
     timeout: Duration,
     /// The socket of the next connection to the upstream: without one nobody is accepted.
     spare: Option<Socket>,
+    /// By token. `Connections` has one state for each source, and a pair is two sources with one.
     pairs: HashMap<u32, Pair>,
     next_token: u32,
     /// When pairs have waited for long enough, the first to come first.
     deadlines: VecDeque<(Instant, u32)>,
-    /// More clients may wait to be accepted, unreported: look again, after so long at the latest.
-    retry: Option<Duration>,
 }
 
 /// A client, and the connection to the upstream that was made for it. Both have the same token.
@@ -159,8 +97,8 @@ struct Pair {
 
 struct Side {
     /// Its buffer holds what was read here, and not yet written to the other side.
-    stream: BufReader<TcpStream>,
-    object: EventObject,
+    stream: BufReader<Registered<TcpStream>>,
+    token: u32,
     /// All that it sends is passed on, or nobody takes it.
     has_ended: bool,
     /// It was reset, or cannot be written to.
@@ -170,63 +108,26 @@ struct Side {
 }
 
 impl Proxy {
-    fn run(&mut self, poller: &mut OsPoller) -> io::Result<()> {
-        loop {
-            let next = self.next_deadline().map(|(deadline, _)| deadline);
-            let next = next.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            for event in poller.wait_timeout(self.retry.into_iter().chain(next).min())? {
-                match event.kind {
-                    EventKind::Server => self.retry = Some(Duration::ZERO),
-                    EventKind::Client => self.handle(event)?,
-                }
-            }
-            while let Some((_, token)) =
-                self.next_deadline().filter(|(at, _)| *at <= Instant::now())
-            {
-                self.give_up(token)?;
-            }
-            if self.retry.is_some() {
-                self.retry = self.accept();
-            }
-        }
-    }
-
-    /// Accepts one client. Returns when to look for the next.
-    fn accept(&mut self) -> Option<Duration> {
-        let accepted = self.accept_with_socket().and_then(|(client, socket)| {
-            // Once all tokens were given, those of pairs that live are left out.
-            while self.pairs.contains_key(&self.next_token) {
-                self.next_token = self.next_token.wrapping_add(1);
-            }
-            let token = self.next_token;
-            self.next_token = token.wrapping_add(1);
-            let client = self.side(client, token)?;
-            self.connect(client, token, Some(socket), 0, ErrorKind::NotFound.into())
-        });
-        match accepted {
-            Ok(()) => Some(Duration::ZERO),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => None,
-            Err(error) if error.kind() == ErrorKind::ConnectionAborted => Some(Duration::ZERO),
-            // Out of descriptors, as a rule: the next client waits in the queue until one is free.
-            Err(error) => {
-                not_served(&error);
-                Some(Duration::from_millis(100))
-            }
-        }
-    }
-
-    /// Accepts a client once there is a socket for its connection to the upstream.
-    fn accept_with_socket(&mut self) -> io::Result<(TcpStream, Socket)> {
-        let socket = match self.spare.take() {
-            Some(socket) => socket,
-            None => socket_to(self.upstream[0])?,
+    /// Accepts one client, once there is a socket for its connection to the upstream.
+    fn accept(&mut self) {
+        let socket = match self.spare.take().map_or_else(|| socket_to(self.upstream[0]), Ok) {
+            Ok(socket) => socket,
+            Err(error) => return self.listener.pause(&error, &self.log),
         };
-        match self.listener.accept() {
-            Ok((client, _)) => Ok((client, socket)),
-            Err(error) => {
-                self.spare = Some(socket);
-                Err(error)
-            }
+        let Some(client) = self.listener.accept(&self.log) else {
+            self.spare = Some(socket);
+            return;
+        };
+        self.spare = socket_to(self.upstream[0]).ok();
+        // Once all tokens were given, those of pairs that live are left out.
+        while self.pairs.contains_key(&self.next_token) {
+            self.next_token = self.next_token.wrapping_add(1);
+        }
+        let token = self.next_token;
+        self.next_token = token.wrapping_add(1);
+        match self.side(client, token) {
+            Ok(client) => self.connect(client, token, Some(socket), 0, ErrorKind::NotFound.into()),
+            Err(error) => self.log.not_served(&error),
         }
     }
 
@@ -239,82 +140,73 @@ impl Proxy {
         mut socket: Option<Socket>,
         tried: usize,
         mut refusal: io::Error,
-    ) -> io::Result<()> {
+    ) {
         for (n, address) in self.upstream.iter().enumerate().skip(tried) {
             let socket = socket.take().map_or_else(|| socket_to(*address), Ok);
             let stream = socket.and_then(|socket| begin_to_connect(socket, *address));
             match stream.and_then(|stream| self.side(stream, token)) {
                 Ok(upstream) => {
-                    let deadline = Instant::now() + self.timeout;
-                    self.deadlines.push_back((deadline, token));
-                    let (deadline, tried) = (Some(deadline), n + 1);
-                    let pair = Pair { client, upstream, is_connected: false, tried, deadline };
+                    let (is_connected, tried) = (false, n + 1);
+                    let pair = Pair { client, upstream, is_connected, tried, deadline: None };
                     self.pairs.insert(token, pair);
-                    return Ok(());
+                    return self.set_deadline(token);
                 }
                 Err(error) => refusal = error,
             }
         }
-        not_served(&refusal);
-        reset(client.stream.get_ref());
-        self.registry.delete(client.object.fd)
+        self.log.not_served(&refusal);
+        reset(client.socket());
     }
 
     /// Gives up an attempt to connect, and tries the next address.
-    fn connect_to_next(&mut self, token: u32, refusal: io::Error) -> io::Result<()> {
-        let Some(Pair { client, upstream, tried, .. }) = self.pairs.remove(&token) else {
-            return Ok(());
-        };
-        self.registry.delete(upstream.object.fd)?;
+    fn connect_to_next(&mut self, token: u32, refusal: io::Error) {
+        let Some(Pair { client, upstream, tried, .. }) = self.pairs.remove(&token) else { return };
         drop(upstream);
-        self.connect(client, token, None, tried, refusal)
+        self.connect(client, token, None, tried, refusal);
     }
 
     /// Registered once: whichever way a side is stuck, the end of it is reported.
     fn side(&self, stream: TcpStream, token: u32) -> io::Result<Side> {
-        stream.set_nonblocking(true)?;
-        let _ = stream.set_nodelay(true);
-        let object = EventObject::client(stream.as_raw_fd()).with_interest(Interest::BOTH);
-        let object = object.with_mode(Mode::Edge).with_token(token);
-        if let Err(error) = self.registry.add(object) {
-            reset(&stream);
-            return Err(error);
-        }
+        let source = Registered::new(&self.registry, stream, both_ways(token))?;
         Ok(Side {
-            stream: BufReader::new(stream),
-            object,
+            stream: BufReader::new(source),
+            token,
             has_ended: false,
             is_broken: false,
             is_writable_once_sent: false,
         })
     }
 
-    fn handle(&mut self, event: &Event) -> io::Result<()> {
+    fn handle(&mut self, event: &Event) {
         // An event for a pair that is gone finds nobody: its token is not given again so soon.
-        let Some(pair) = self.pairs.get_mut(&event.token) else { return Ok(()) };
-        if !pair.is_connected && event.fd == pair.upstream.object.fd {
-            match pair.upstream.stream.get_ref().take_error()? {
-                None => pair.is_connected = event.is_writable(),
-                // It was connected, and may have delivered something.
-                Some(error) if is_reset(&error) => pair.is_connected = true,
-                Some(error) => return self.connect_to_next(event.token, error),
+        let Some(pair) = self.pairs.get_mut(&event.token) else { return };
+        if !pair.is_connected && event.fd == pair.upstream.fd() {
+            match pair.connected() {
+                Ok(is_connected) => pair.is_connected = is_connected,
+                Err(error) => return self.connect_to_next(event.token, error),
             }
             if pair.is_connected && !pair.is_broken() {
                 pair.deadline = None;
             }
         }
         let was_broken = pair.is_broken();
-        let is_over = pair.pass(event, &self.registry).unwrap_or(true);
+        // A way that is stuck at its other end neither reads nor writes here, and would miss it.
+        pair.side(event).is_broken |= event.is_error();
+        let is_over = pair.pass().is_err() || pair.is_over();
         // What the kernel has not sent yet, the reset would discard.
-        if is_over && pair.has_sent(event, &self.registry).unwrap_or(true) {
+        if is_over && pair.has_sent(event).unwrap_or(true) {
             return self.end(event.token);
         }
         if pair.is_broken() && !was_broken {
-            let deadline = Instant::now() + self.timeout;
-            pair.deadline = Some(deadline);
-            self.deadlines.push_back((deadline, event.token));
+            self.set_deadline(event.token);
         }
-        Ok(())
+    }
+
+    fn set_deadline(&mut self, token: u32) {
+        let Some(pair) = self.pairs.get_mut(&token) else { return };
+        let deadline = Instant::now() + self.timeout;
+        pair.deadline = Some(deadline);
+        self.deadlines.push_back((deadline, token));
     }
 
     /// The deadline that comes first, of a pair that still has it.
@@ -329,22 +221,40 @@ impl Proxy {
         None
     }
 
-    fn give_up(&mut self, token: u32) -> io::Result<()> {
-        if self.pairs.get(&token).is_some_and(|pair| pair.is_connected || pair.is_broken()) {
-            return self.end(token);
-        }
-        let refusal = "the upstream did not answer an attempt to connect in time";
-        self.connect_to_next(token, io::Error::new(ErrorKind::TimedOut, refusal))
+    fn time_left(&mut self) -> Option<Duration> {
+        let (deadline, _) = self.next_deadline()?;
+        Some(deadline.saturating_duration_since(Instant::now()))
     }
 
-    /// Deletes both sides, and lets a broken one not look like the proper end of what was sent.
-    fn end(&mut self, token: u32) -> io::Result<()> {
-        let Some(pair) = self.pairs.remove(&token) else { return Ok(()) };
-        let sides = [&pair.client, &pair.upstream];
-        if pair.is_broken() {
-            sides.iter().for_each(|side| reset(side.stream.get_ref()));
+    /// The time of a pair is up. It has a last look at what came in time, but was not reported yet: after a
+    /// stop of the process, there is more of that than one wait reports.
+    fn give_up(&mut self, token: u32) {
+        let Some(pair) = self.pairs.get_mut(&token) else { return };
+        pair.deadline = None;
+        if pair.is_connected || pair.is_broken() {
+            match pair.pass() {
+                Ok(true) => self.set_deadline(token),
+                _ => self.end(token),
+            }
+            return;
         }
-        sides.iter().try_for_each(|side| self.registry.delete(side.object.fd))
+        match pair.connected() {
+            // An event says so in one of the next waits.
+            Ok(true) => {}
+            Ok(false) => {
+                let refusal = "the upstream did not answer an attempt to connect in time";
+                self.connect_to_next(token, io::Error::new(ErrorKind::TimedOut, refusal));
+            }
+            Err(error) => self.connect_to_next(token, error),
+        }
+    }
+
+    /// Closes both sides, and lets a broken one not look like the proper end of what was sent.
+    fn end(&mut self, token: u32) {
+        let Some(pair) = self.pairs.remove(&token) else { return };
+        if pair.is_broken() {
+            [&pair.client, &pair.upstream].iter().for_each(|side| reset(side.socket()));
+        }
     }
 }
 
@@ -357,7 +267,11 @@ fn begin_to_connect(socket: Socket, address: SocketAddr) -> io::Result<TcpStream
     socket.set_nonblocking(true)?;
     match socket.connect(&address.into()) {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
-        _ => Ok(socket.into()),
+        _ => {
+            let stream = socket.into();
+            shared::prepare(&stream)?;
+            Ok(stream)
+        }
     }
 }
 
@@ -380,57 +294,87 @@ fn be_writable_once_sent(stream: &TcpStream) -> io::Result<bool> {
     Ok(cfg!(any(target_os = "linux", target_os = "android")))
 }
 
-/// Says why a client was not served: each reason once, however many clients it meets.
-fn not_served(error: &io::Error) {
-    static REASONS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-    let reason = format!("proxy: a client was not served: {error}");
-    if REASONS.lock().unwrap().insert(reason.clone()) {
-        let _ = writeln!(io::stderr(), "{reason}");
-    }
-}
-
 impl Pair {
     fn is_broken(&self) -> bool {
         self.client.is_broken || self.upstream.is_broken
     }
 
-    /// An event of either side may set either way going, so both are tried. Returns whether the pair
-    /// has come to its end: both ways have, or one side is broken and all that it sent is passed on.
-    fn pass(&mut self, event: &Event, registry: &Registry) -> io::Result<bool> {
-        let (client, upstream) = (&mut self.client, &mut self.upstream);
-        let side = if event.fd == client.object.fd { &mut *client } else { &mut *upstream };
-        // A way that is stuck at its other end neither reads nor writes here, and would miss it.
-        side.is_broken |= event.is_error();
-        if self.is_connected && client.pass_to(upstream) | upstream.pass_to(client) {
-            // A modify reports again what is still there, after the others had their turn.
-            registry.modify(client.object)?;
-            registry.modify(upstream.object)?;
+    fn side(&mut self, event: &Event) -> &mut Side {
+        if event.fd == self.client.fd() { &mut self.client } else { &mut self.upstream }
+    }
+
+    /// Whether the connection to the upstream is made; an error if it cannot be.
+    fn connected(&self) -> io::Result<bool> {
+        let upstream = self.upstream.socket();
+        match upstream.take_error()? {
+            None => Ok(upstream.peer_addr().is_ok()),
+            // It was connected, and may have delivered something.
+            Some(error) if is_reset(&error) => Ok(true),
+            Some(error) => Err(error),
         }
+    }
+
+    /// An event of either side may set either way going, so both are tried. Returns whether anything was
+    /// passed on.
+    fn pass(&mut self) -> io::Result<bool> {
+        let (client, upstream) = (&mut self.client, &mut self.upstream);
+        let has_passed = self.is_connected && client.pass_to(upstream) | upstream.pass_to(client);
+        if has_passed {
+            // A modify reports again what is still there, after the others had their turn.
+            client.look_again()?;
+            upstream.look_again()?;
+        }
+        Ok(has_passed)
+    }
+
+    /// Both ways have ended, or one side is broken and all that it sent is passed on.
+    fn is_over(&self) -> bool {
+        let (client, upstream) = (&self.client, &self.upstream);
         let is_over = |side: &Side| side.is_broken && side.has_ended;
-        Ok(client.has_ended && upstream.has_ended || is_over(client) || is_over(upstream))
+        client.has_ended && upstream.has_ended || is_over(client) || is_over(upstream)
     }
 
     /// Whether the kernel has sent all that was written to the side that is left, where one is broken. If
     /// not, an event will come of it.
-    fn has_sent(&mut self, event: &Event, registry: &Registry) -> io::Result<bool> {
+    fn has_sent(&mut self, event: &Event) -> io::Result<bool> {
         let side = match (self.client.is_broken, self.upstream.is_broken) {
             (true, false) => &mut self.upstream,
             (false, true) => &mut self.client,
             _ => return Ok(true),
         };
         if side.is_writable_once_sent {
-            return Ok(event.fd == side.object.fd && event.is_writable());
+            return Ok(event.fd == side.fd() && event.is_writable());
         }
-        if !be_writable_once_sent(side.stream.get_ref())? {
+        if !be_writable_once_sent(side.socket())? {
             return Ok(true);
         }
         side.is_writable_once_sent = true;
-        registry.modify(side.object)?;
+        side.look_again()?;
         Ok(false)
     }
 }
 
+fn both_ways(token: u32) -> impl FnOnce(RawFd) -> EventObject {
+    move |fd| {
+        let object = EventObject::client(fd).with_token(token);
+        object.with_interest(Interest::BOTH).with_mode(Mode::Edge)
+    }
+}
+
 impl Side {
+    fn socket(&self) -> &TcpStream {
+        self.stream.get_ref().get_ref()
+    }
+
+    fn fd(&self) -> RawFd {
+        self.stream.get_ref().as_raw_fd()
+    }
+
+    /// Has an edge reported again for what is still there.
+    fn look_again(&self) -> io::Result<()> {
+        self.stream.get_ref().modify(both_ways(self.token))
+    }
+
     /// Passes on one buffer full; the next is read when all of it is written. Returns whether there
     /// may be more to pass on.
     fn pass_to(&mut self, other: &mut Self) -> bool {
@@ -450,7 +394,7 @@ impl Side {
                 return false;
             }
         };
-        let mut to = other.stream.get_ref();
+        let mut to = other.socket();
         let passed = match bytes {
             [] => to.shutdown(Shutdown::Write).map(|()| 0),
             _ => to.write(bytes),
@@ -469,4 +413,59 @@ impl Side {
             }
         }
     }
+}
+
+const HELP: &str = "\
+A TCP proxy: passes on what clients send to one upstream address, and what it answers to them.
+
+Usage: proxy [--timeout SECONDS] LISTEN UPSTREAM
+
+  LISTEN, UPSTREAM   both ADDRESS:PORT; an address is a name or a number, and port 0 of LISTEN any
+                     that is free
+  --timeout SECONDS  how long an attempt to connect to the upstream may take, and how long one side
+                     may take for what the other has sent before its connection broke [default: 5]
+  -h, --help         print this
+
+A client whose upstream cannot be reached sees a reset.
+For instance: proxy 127.0.0.1:7000 localhost:7777
+Ctrl-C or SIGTERM ends it. A peer that has vanished is let go after two minutes without a word
+(keepalive).
+";
+
+struct Arguments {
+    listen: String,
+    upstream: String,
+    timeout: Duration,
+}
+
+fn parse(arguments: &mut shared::Arguments) -> Result<Arguments, lexopt::Error> {
+    let (mut listen, mut upstream, mut timeout) = (None, None, Duration::from_secs(5));
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Arg::Long("timeout") => timeout = arguments.value()?.parse_with(seconds)?,
+            Arg::Value(value) if listen.is_none() => {
+                listen = Some(value.parse_with(address_and_port)?);
+            }
+            Arg::Value(value) if upstream.is_none() => {
+                upstream = Some(value.parse_with(address_and_port)?);
+            }
+            surplus => return Err(surplus.unexpected()),
+        }
+    }
+    let (listen, upstream) =
+        (listen.ok_or("LISTEN is missing")?, upstream.ok_or("UPSTREAM is missing")?);
+    Ok(Arguments { listen, upstream, timeout })
+}
+
+fn seconds(text: &str) -> Result<Duration, &'static str> {
+    match text.parse::<u32>() {
+        Ok(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds.into())),
+        _ => Err("SECONDS is a whole number above 0"),
+    }
+}
+
+fn main() -> ExitCode {
+    let task =
+        |arguments: &Arguments| format!("pass {} on to {}", arguments.listen, arguments.upstream);
+    shared::run(HELP, parse, task, serve)
 }

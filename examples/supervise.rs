@@ -4,21 +4,198 @@
 //! more.
 //!
 //! A command is all that it starts: when its first process ends, what is left of its process group is
-//! killed. Ctrl-C or SIGTERM asks the commands to end, by SIGTERM, and ends with the last of them; a second
-//! one kills those that go on.
+//! killed. Ctrl-C, SIGTERM, SIGQUIT or the end of the terminal asks the commands to end, by SIGTERM, and ends with
+//! the last of them; a second one kills those that go on. What has left its group, as by `setsid`, escapes.
+
+mod shared;
 
 use std::ffi::OsString;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::AsRawFd;
-use std::os::unix::{net::UnixStream, process::CommandExt};
-use std::process::{self, Command, ExitCode, ExitStatus, Stdio};
-use std::{sync::Arc, time::Duration};
+use std::os::unix::process::CommandExt;
+use std::process::{self, Command, ExitCode, Stdio};
+use std::{fs, time::Duration};
 
 use lexopt::{Arg, ValueExt};
-use nix::{sys::signal::Signal, sys::signal::killpg, unistd::Pid};
-use pollio::{ChildExit, EventObject, OsPoller, Poller, Registry, Timer};
-use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
-use signal_hook::{flag, low_level::pipe};
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
+use nix::unistd::Pid;
+use pollio::{ChildExit, EventObject, Mode, OsPoller, Poller, Registered, Registry, Timer};
+use shared::Log;
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+
+fn supervise(arguments: &Arguments, log: &Log) -> io::Result<()> {
+    let mut poller = OsPoller::new()?;
+    let registry = poller.registry().clone();
+    let watch =
+        |signals: &[i32]| Registered::new(&registry, shared::signals(signals)?, EventObject::new);
+    // The process that started this may have ignored SIGCHLD, and then the kernel reaps what nobody has waited for.
+    // A handler, of whatever kind, ends that, and no command inherits it.
+    let children = watch(&[SIGCHLD])?;
+    let asked = watch(&[SIGINT, SIGQUIT, SIGTERM])?;
+    // As `nohup` has it, which wants its command to outlive the terminal.
+    let mut hang_up = if is_ignored(SIGHUP) { None } else { Some(watch(&[SIGHUP])?) };
+    let commands = (0..).zip(&arguments.commands);
+    let services = commands.map(|(token, command)| Service::new(command, token, &registry));
+    let mut services = services.collect::<io::Result<Vec<_>>>()?;
+
+    // What ends the commands, once they shall end.
+    let (mut signal, mut has_begun) = (None, false);
+    while signal.is_none() || services.iter().any(|service| service.process.is_some()) {
+        for event in poller.wait(-1)? {
+            if event.fd == children.as_raw_fd() {
+                children.get_ref().read_exact(&mut [0])?;
+            } else if event.fd == asked.as_raw_fd() {
+                asked.get_ref().read_exact(&mut [0])?;
+                let next = signal.map_or(Signal::SIGTERM, |_| Signal::SIGKILL);
+                signal = Some(next);
+                services.iter().try_for_each(|service| service.end(next))?;
+            } else if let Some(hang_up) = hang_up.take_if(|hang_up| hang_up.as_raw_fd() == event.fd)
+            {
+                // Once: a terminal that ends may say so twice.
+                drop(hang_up);
+                signal = signal.or(Some(Signal::SIGTERM));
+                services.iter().try_for_each(|service| service.end(Signal::SIGTERM))?;
+            } else {
+                let service = &mut services[event.token as usize];
+                service.go_on(event.fd, &registry, log)?;
+                if signal.is_none() && service.process.is_none() {
+                    service.timer.get_ref().set(arguments.delay)?;
+                }
+                // Without its first line, it does not begin.
+                if !has_begun {
+                    log.flush()?;
+                    has_begun = true;
+                }
+            }
+        }
+        reap_adopted(&services);
+    }
+    Ok(())
+}
+
+/// A command, and the process that runs it at the moment, unless it has to wait.
+struct Service {
+    command: OsString,
+    token: u32,
+    timer: Registered<Timer>,
+    process: Option<(Group, Registered<ChildExit>)>,
+}
+
+impl Service {
+    /// One that starts as soon as there is a wait.
+    fn new(command: &OsString, token: u32, registry: &Registry) -> io::Result<Self> {
+        let timer = Timer::new()?;
+        timer.set(Duration::ZERO)?;
+        let object = |fd| EventObject::new(fd).with_token(token);
+        let timer = Registered::new(registry, timer, object)?;
+        Ok(Self { command: command.clone(), token, timer, process: None })
+    }
+
+    /// Its timer has expired, or its process ended.
+    fn go_on(&mut self, fd: i32, registry: &Registry, log: &Log) -> io::Result<()> {
+        if fd == self.timer.as_raw_fd() && self.timer.get_ref().clear()? == 0 {
+            // It was disarmed since the poller reported it.
+            return Ok(());
+        }
+        if self.process.is_some() {
+            return self.ended(log);
+        }
+        if fd != self.timer.as_raw_fd() {
+            return Ok(());
+        }
+        if let Err(error) = self.start(registry, log) {
+            log.print(format!("cannot start: {error}: {}", self.command.to_string_lossy()));
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, registry: &Registry, log: &Log) -> io::Result<()> {
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(&self.command).stdin(Stdio::null());
+        // Ctrl-C reaches only the supervisor, and from here the whole of the group.
+        let group = Group { process: command.process_group(0).spawn()?, is_reaped: false };
+        let end = Registered::new(registry, ChildExit::new(&group.process)?, |fd| {
+            EventObject::new(fd).with_token(self.token).with_mode(Mode::Oneshot)
+        })?;
+        let (id, command) = (group.process.id(), self.command.to_string_lossy());
+        log.print(format!("started {id}: {command}"));
+        self.process = Some((group, end));
+        Ok(())
+    }
+
+    /// Ends what is left of the group, then takes the status of its first process: as long as nobody
+    /// has, the number of the group cannot belong to another one.
+    fn ended(&mut self, log: &Log) -> io::Result<()> {
+        let Some((group, _)) = &mut self.process else { return Ok(()) };
+        group.end(Signal::SIGKILL);
+        // A process that is debugged is reported before its debugger lets go of it. To wait would hold up the others.
+        let Some(status) = group.process.try_wait()? else {
+            return self.timer.get_ref().set(Duration::from_millis(100));
+        };
+        group.is_reaped = true;
+        let id = group.process.id();
+        self.process = None;
+        log.print(format!("ended {id}, {status}: {}", self.command.to_string_lossy()));
+        Ok(())
+    }
+
+    /// Starts nothing again, and ends what runs.
+    fn end(&self, signal: Signal) -> io::Result<()> {
+        let Some((group, _)) = &self.process else { return self.timer.get_ref().disarm() };
+        group.end(signal);
+        // What is stopped has to go on to hear of it.
+        group.end(Signal::SIGCONT);
+        Ok(())
+    }
+}
+
+/// A process, and all that it starts.
+struct Group {
+    process: process::Child,
+    is_reaped: bool,
+}
+
+impl Group {
+    fn end(&self, signal: Signal) {
+        if let Ok(id) = self.process.id().try_into() {
+            let _ = killpg(Pid::from_raw(id), signal);
+        }
+    }
+}
+
+impl Drop for Group {
+    /// However the supervisor ends itself, it leaves nothing behind. (SIGKILL ends it unasked.)
+    fn drop(&mut self) {
+        if !self.is_reaped {
+            self.end(Signal::SIGKILL);
+        }
+    }
+}
+
+/// As process 1, of a container, it is the parent of all whose parents have ended. They stay as zombies until
+/// somebody takes their status.
+fn reap_adopted(services: &[Service]) {
+    let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
+    while let Ok(Some(id)) =
+        waitid(Id::All, ended | WaitPidFlag::WNOWAIT).map(|status| status.pid())
+    {
+        let mut processes = services.iter().filter_map(|service| service.process.as_ref());
+        // One of ours has an event of its own.
+        if processes.any(|(group, _)| group.process.id() == id.as_raw().unsigned_abs()) {
+            return;
+        }
+        let _ = waitpid(id, Some(WaitPidFlag::WNOHANG));
+    }
+}
+
+/// Whether whoever started this program has it ignore a signal: proc_pid_status(5), of Linux.
+fn is_ignored(signal: i32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    ignored.is_some_and(|set| set >> (signal - 1) & 1 == 1)
+}
 
 const HELP: &str = "\
 Keeps commands running: each that ends is started again after a delay.
@@ -30,38 +207,21 @@ Usage: supervise SECONDS COMMAND...
   -h, --help    print this
 
 For instance: supervise 0.5 'sleep 3' 'date; exit 1'
-Ctrl-C or SIGTERM asks the commands to end, and ends with the last of them; a second one kills those
-that go on.
+Ctrl-C, SIGTERM, SIGQUIT or the end of the terminal (SIGHUP, unless it is ignored, as under nohup)
+asks the commands to end, and ends with the last of them; a second one kills those that go on. A
+command ends with its first process, and all of its process group with that: what leaves the group,
+as by setsid, escapes.
 ";
 
-fn main() -> ExitCode {
-    let (delay, commands) = match arguments() {
-        Ok(Some(arguments)) => arguments,
-        Ok(None) => {
-            let _ = io::stdout().write_all(HELP.as_bytes());
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "supervise: {error}; try --help");
-            return ExitCode::from(2);
-        }
-    };
-    match supervise(delay, commands) {
-        // A broken pipe is the standard output's: its reader has left, as after `| head`.
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            let _ = writeln!(io::stderr(), "supervise: cannot go on: {error}");
-            ExitCode::FAILURE
-        }
-        _ => ExitCode::SUCCESS,
-    }
+struct Arguments {
+    delay: Duration,
+    commands: Vec<OsString>,
 }
 
-/// The delay and the commands, or `None` for the help.
-fn arguments() -> Result<Option<(Duration, Vec<OsString>)>, lexopt::Error> {
-    let (mut parser, mut delay, mut commands) = (lexopt::Parser::from_env(), None, Vec::new());
-    while let Some(argument) = parser.next()? {
+fn parse(arguments: &mut shared::Arguments) -> Result<Arguments, lexopt::Error> {
+    let (mut delay, mut commands) = (None, Vec::new());
+    while let Some(argument) = arguments.next()? {
         match argument {
-            Arg::Short('h') | Arg::Long("help") => return Ok(None),
             Arg::Value(value) if delay.is_none() => delay = Some(value.parse_with(seconds)?),
             Arg::Value(command) => commands.push(command),
             option => return Err(option.unexpected()),
@@ -70,7 +230,7 @@ fn arguments() -> Result<Option<(Duration, Vec<OsString>)>, lexopt::Error> {
     match delay {
         None => Err("SECONDS is missing".into()),
         Some(_) if commands.is_empty() => Err("COMMAND is missing".into()),
-        Some(delay) => Ok(Some((delay, commands))),
+        Some(delay) => Ok(Arguments { delay, commands }),
     }
 }
 
@@ -80,119 +240,6 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
     delay.ok_or("SECONDS is a number such as 0.5")
 }
 
-fn supervise(delay: Duration, commands: Vec<OsString>) -> io::Result<()> {
-    // The process that started this may have ignored SIGCHLD, and then the kernel reaps what nobody has waited for.
-    // A handler, of whatever kind, ends that, and no command inherits it.
-    flag::register(SIGCHLD, Arc::default())?;
-    let (mut signals, signal_writer) = UnixStream::pair()?;
-    pipe::register(SIGINT, signal_writer.try_clone()?)?;
-    pipe::register(SIGTERM, signal_writer)?;
-    let mut poller = OsPoller::new()?;
-    let registry = poller.registry().clone();
-    registry.add(EventObject::new(signals.as_raw_fd()))?;
-    let services = (0..).zip(commands);
-    let services = services.map(|(token, command)| Service::new(command, token, &registry));
-    let mut services = services.collect::<io::Result<Vec<_>>>()?;
-
-    // What ends the commands, once they shall end.
-    let mut signal = None;
-    while signal.is_none() || services.iter().any(|service| service.process.is_some()) {
-        for event in poller.wait(-1)? {
-            if event.fd == signals.as_raw_fd() {
-                signals.read_exact(&mut [0])?;
-                signal = signal.map_or(Some(Signal::SIGTERM), |_| Some(Signal::SIGKILL));
-                for service in &services {
-                    service.timer.disarm()?;
-                    service.process.iter().for_each(|(group, _)| group.end(signal));
-                }
-                continue;
-            }
-            let service = &mut services[event.token as usize];
-            if event.fd != service.timer.as_raw_fd() {
-                service.ended(&registry)?;
-            } else if service.timer.clear()? == 0 {
-                // It was disarmed since the poller reported it.
-                continue;
-            } else if let Err(error) = service.start(&registry) {
-                writeln!(
-                    io::stdout(),
-                    "cannot start: {error}: {}",
-                    service.command.to_string_lossy()
-                )?;
-            }
-            if signal.is_none() && service.process.is_none() {
-                service.timer.set(delay)?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// A command, and the process that runs it at the moment, unless it has to wait.
-struct Service {
-    command: OsString,
-    token: u32,
-    timer: Timer,
-    process: Option<(Group, ChildExit)>,
-}
-
-impl Service {
-    /// One that starts as soon as there is a wait.
-    fn new(command: OsString, token: u32, registry: &Registry) -> io::Result<Self> {
-        let timer = Timer::new()?;
-        timer.set(Duration::ZERO)?;
-        registry.add(EventObject::new(timer.as_raw_fd()).with_token(token))?;
-        Ok(Self { command, token, timer, process: None })
-    }
-
-    fn start(&mut self, registry: &Registry) -> io::Result<()> {
-        let mut command = Command::new("sh");
-        command.arg("-c").arg(&self.command).stdin(Stdio::null());
-        // Ctrl-C reaches only the supervisor, and from here the whole of the group.
-        let group = Group { process: command.process_group(0).spawn()?, is_reaped: false };
-        let end = ChildExit::new(&group.process)?;
-        registry.add(EventObject::client(end.as_raw_fd()).with_token(self.token))?;
-        let (id, command) = (group.process.id(), self.command.to_string_lossy());
-        writeln!(io::stdout(), "started {id}: {command}")?;
-        self.process = Some((group, end));
-        Ok(())
-    }
-
-    fn ended(&mut self, registry: &Registry) -> io::Result<()> {
-        let Some((mut group, end)) = self.process.take() else { return Ok(()) };
-        registry.delete(end.as_raw_fd())?;
-        let (id, status) = (group.process.id(), group.finish()?);
-        writeln!(io::stdout(), "ended {id}, {status}: {}", self.command.to_string_lossy())
-    }
-}
-
-/// A process, and all that it starts.
-struct Group {
-    process: process::Child,
-    is_reaped: bool,
-}
-
-impl Group {
-    fn end(&self, signal: Option<Signal>) {
-        if let Ok(id) = self.process.id().try_into() {
-            let _ = killpg(Pid::from_raw(id), signal);
-        }
-    }
-
-    /// Ends what is left of the group, then takes the status of its first process: as long as nobody
-    /// has, the number of the group cannot belong to another one.
-    fn finish(&mut self) -> io::Result<ExitStatus> {
-        self.end(Some(Signal::SIGKILL));
-        self.is_reaped = true;
-        self.process.wait()
-    }
-}
-
-impl Drop for Group {
-    /// However the supervisor ends itself, it leaves nothing behind. (SIGKILL ends it unasked.)
-    fn drop(&mut self) {
-        if !self.is_reaped {
-            let _ = self.finish();
-        }
-    }
+fn main() -> ExitCode {
+    shared::run(HELP, parse, |_| "go on".into(), supervise)
 }

@@ -4,107 +4,54 @@
 //! `nc 127.0.0.1 7777`. `--help` says more.
 
 mod runtime;
+#[path = "../shared/mod.rs"]
+mod shared;
 mod socket;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::io::{self, BufRead, ErrorKind, Write};
+use std::io::{self, BufRead, ErrorKind};
 use std::net::{TcpListener, TcpStream};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 use std::{rc::Rc, str, thread, time::Duration};
 
-use lexopt::{Arg, ValueExt};
+use nix::sys::signal::SigSet;
 use runtime::Runtime;
+use shared::Log;
+use signal_hook::consts::{SIGINT, SIGTERM};
 use socket::Async;
 
-const HELP: &str = "\
-A TCP server that sends back whatever a client sends, and reminds who types at it.
-
-Usage: async_runtime [ADDRESS:PORT]
-
-  ADDRESS:PORT  where it listens: a name or a number, and port 0 for any that is free
-                [default: 127.0.0.1:7777]
-  -h, --help    print this
-
-Type `1500 tea`, and it says so after 1,500 ms. Talk to it with: nc 127.0.0.1 7777
-The end of the input (Ctrl-D) ends it, after the last reminder.
-";
-
-fn main() -> ExitCode {
-    let address = match arguments() {
-        Ok(Some(address)) => address,
-        Ok(None) => {
-            let _ = io::stdout().write_all(HELP.as_bytes());
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "async_runtime: {error}; try --help");
-            return ExitCode::from(2);
-        }
-    };
-    match run(&address) {
-        // A broken pipe is the standard output's: its reader has left, as after `| head`.
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            let _ = writeln!(io::stderr(), "async_runtime: cannot serve {address}: {error}");
-            ExitCode::FAILURE
-        }
-        _ => ExitCode::SUCCESS,
-    }
-}
-
-/// Where to listen, or `None` for the help.
-fn arguments() -> Result<Option<String>, lexopt::Error> {
-    let (mut parser, mut address) = (lexopt::Parser::from_env(), None);
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Arg::Short('h') | Arg::Long("help") => return Ok(None),
-            Arg::Value(value) if address.is_none() => {
-                address = Some(value.parse_with(address_and_port)?);
-            }
-            surplus => return Err(surplus.unexpected()),
-        }
-    }
-    Ok(Some(address.unwrap_or_else(|| "127.0.0.1:7777".into())))
-}
-
-/// Checks the form. A name is looked up when it is used.
-fn address_and_port(text: &str) -> Result<String, &'static str> {
-    match text.rsplit_once(':') {
-        Some((address, port)) if !address.is_empty() && port.parse::<u16>().is_ok() => {
-            Ok(text.into())
-        }
-        _ => Err("not ADDRESS:PORT with a port of 0 to 65535"),
-    }
-}
-
-fn run(address: &str) -> io::Result<()> {
+fn serve(address: &str, log: &Log) -> io::Result<()> {
     let runtime = Runtime::new()?;
     let listener = Async::new(&runtime, TcpListener::bind(address)?)?;
-    writeln!(io::stdout(), "listening on {}", listener.get_ref().local_addr()?)?;
-    runtime.spawn(serve(Rc::clone(&runtime), listener));
-
-    // To read the input blocks, so a thread of its own does.
+    let signals = Async::new(&runtime, shared::signals(&[SIGINT, SIGTERM])?)?;
+    let address = listener.get_ref().local_addr()?;
     let news = Channel::new();
+    // To read the input blocks, so a thread of its own does.
     let sender = Arc::clone(&news);
-    thread::spawn(move || {
-        // A line is any bytes: what is typed need not be UTF-8.
-        let mut lines = io::stdin().lock().split(b'\n');
-        let end = lines.try_for_each(|line| line.map(|line| sender.send(News::Line(line))));
-        sender.send(News::EndOfInput(end));
+    shared::spawn(move || read_lines(&sender))?;
+    log.listening(address)?;
+
+    runtime.spawn(accept(Rc::clone(&runtime), listener, log.clone()));
+    let sender = Arc::clone(&news);
+    runtime.spawn(async move {
+        let _ = signals.read(&mut [0]).await;
+        sender.send(News::Signal);
     });
-    runtime.block_on(remind(Rc::clone(&runtime), news))?
+    runtime.block_on(remind(Rc::clone(&runtime), news, log.clone()))?
 }
 
-async fn serve(runtime: Rc<Runtime>, listener: Async<TcpListener>) {
+async fn accept(runtime: Rc<Runtime>, listener: Async<TcpListener>, log: Log) {
     loop {
         match listener.accept().await {
             Ok(stream) => runtime.spawn(echo(Rc::clone(&runtime), stream)),
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
-            // Out of descriptors, as a rule. The client stays in the queue until one is free.
+            // Out of descriptors, as a rule. The client stays in the queue until one is free. A task needs no
+            // `Interest::NONE` for that: it just does not look for a while.
             Err(error) => {
-                not_served(&error);
+                log.not_served(&error);
                 runtime.sleep(Duration::from_millis(100)).await;
             }
         }
@@ -123,45 +70,58 @@ async fn echo(runtime: Rc<Runtime>, stream: Async<TcpStream>) {
     }
 }
 
-/// Says why a client was not served: each reason once, however many clients it meets.
-fn not_served(error: &io::Error) {
-    static REASONS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-    let reason = format!("async_runtime: a client was not served: {error}");
-    if REASONS.lock().unwrap().insert(reason.clone()) {
-        let _ = writeln!(io::stderr(), "{reason}");
-    }
-}
-
 /// What `remind` waits for.
 enum News {
     Line(Vec<u8>),
     EndOfInput(io::Result<()>),
-    Reminded(io::Result<()>),
+    Reminded,
+    Signal,
 }
 
-/// Ends with the last reminder after the end of the input, or when one cannot be written.
-async fn remind(runtime: Rc<Runtime>, news: Arc<Channel<News>>) -> io::Result<()> {
-    let (mut reminders, mut has_input) = (0_u64, true);
-    while has_input || reminders > 0 {
+fn read_lines(news: &Channel<News>) {
+    // In the background of a terminal, a read is SIGTTIN, which stops the program; where that is blocked, the read
+    // fails.
+    let _ = SigSet::all().thread_block();
+    for line in io::stdin().lock().split(b'\n') {
+        match line {
+            // A line is any bytes: what is typed need not be UTF-8.
+            Ok(line) => news.send(News::Line(line)),
+            // It may come to the foreground.
+            Err(error) if error.raw_os_error() == Some(libc::EIO) => {
+                thread::sleep(Duration::from_secs(1));
+            }
+            Err(error) => {
+                let why = format!("cannot read the input: {error}");
+                return news.send(News::EndOfInput(Err(io::Error::other(why))));
+            }
+        }
+    }
+    news.send(News::EndOfInput(Ok(())));
+}
+
+/// Ends after a signal, or with the last reminder after the end of the input. If that had no line, such as that
+/// of a program in the background of a script, it was none.
+async fn remind(runtime: Rc<Runtime>, news: Arc<Channel<News>>, log: Log) -> io::Result<()> {
+    let (mut lines, mut reminders, mut has_ended) = (0_u64, 0_u64, false);
+    while !has_ended || lines == 0 || reminders > 0 {
         match news.receive().await {
-            News::Line(mut line) => {
+            News::Line(line) => {
                 let sleep = runtime.sleep(delay(&line).unwrap_or_default());
-                let news = Arc::clone(&news);
-                line.push(b'\n');
+                let (news, log) = (Arc::clone(&news), log.clone());
                 runtime.spawn(async move {
                     sleep.await;
-                    news.send(News::Reminded(io::stdout().write_all(&line)));
+                    log.print(line);
+                    news.send(News::Reminded);
                 });
+                lines += 1;
                 reminders += 1;
             }
             News::EndOfInput(end) => {
-                end.map_err(|error| io::Error::other(format!("cannot read the input: {error}")))?;
-                has_input = false;
+                end?;
+                has_ended = true;
             }
-            News::Reminded(written) => {
-                written?;
-                reminders -= 1;
-            }
+            News::Reminded => reminders -= 1,
+            News::Signal => break,
         }
     }
     Ok(())
@@ -195,4 +155,29 @@ impl<T> Channel<T> {
         })
         .await
     }
+}
+
+const HELP: &str = "\
+A TCP server that sends back whatever a client sends, and reminds who types at it.
+
+Usage: async_runtime [ADDRESS:PORT]
+
+  ADDRESS:PORT  where it listens: a name or a number, and port 0 for any that is free
+                [default: 127.0.0.1:7777]
+  -h, --help    print this
+
+Type `1500 tea`, and it says so after 1,500 ms. Talk to it with: nc 127.0.0.1 7777
+The end of the input (Ctrl-D) ends it, after the last reminder, unless there was no line in it.
+Ctrl-C or SIGTERM ends it at once. A client that has vanished is let go after two minutes without a
+word (keepalive).
+";
+
+fn main() -> ExitCode {
+    let task = |address: &String| format!("serve {address}");
+    shared::run(
+        HELP,
+        |arguments| arguments.address_or("127.0.0.1:7777"),
+        task,
+        |address, log| serve(address, log),
+    )
 }

@@ -5,7 +5,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
-use std::future::poll_fn;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
@@ -50,7 +49,7 @@ impl Wake for TaskWaker {
 impl Runtime {
     pub(crate) fn new() -> io::Result<Rc<Self>> {
         let (poller, way_in) = (OsPoller::new()?, pollio::Waker::new()?);
-        poller.add(EventObject::client(way_in.as_raw_fd()))?;
+        poller.add(EventObject::new(way_in.as_raw_fd()))?;
         let (numbers, home) = (Mutex::default(), thread::current().id());
         Ok(Rc::new(Self {
             poller: RefCell::new(poller),
@@ -125,22 +124,52 @@ impl Runtime {
     }
 
     /// Even a sleep of no time leaves the other tasks their turn.
-    pub(crate) fn sleep(self: &Rc<Self>, duration: Duration) -> impl Future<Output = ()> + use<> {
+    pub(crate) fn sleep(self: &Rc<Self>, duration: Duration) -> Sleep {
         let (runtime, end) = (Rc::clone(self), (Instant::now() + duration, self.next_number()));
-        let mut has_waited = false;
-        poll_fn(move |context| {
-            if mem::replace(&mut has_waited, true) && Instant::now() >= end.0 {
-                return Poll::Ready(());
-            }
-            runtime.sleeping.borrow_mut().insert(end, context.waker().clone());
-            Poll::Pending
-        })
+        Sleep { runtime, end, has_waited: false }
+    }
+}
+
+pub(crate) struct Sleep {
+    runtime: Rc<Runtime>,
+    end: (Instant, u64),
+    has_waited: bool,
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if mem::replace(&mut self.has_waited, true) && Instant::now() >= self.end.0 {
+            return Poll::Ready(());
+        }
+        self.runtime.sleeping.borrow_mut().insert(self.end, context.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    /// One that nobody waits for any more would stay until its end.
+    fn drop(&mut self) {
+        self.runtime.sleeping.borrow_mut().remove(&self.end);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As those of timeouts are.
+    #[test]
+    fn a_sleep_that_is_dropped_early_leaves_nothing_behind() {
+        let runtime = Runtime::new().unwrap();
+        for _ in 0..3 {
+            let mut hour = Box::pin(runtime.sleep(Duration::from_secs(3_600)));
+            let _ = hour.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            assert_eq!(runtime.sleeping.borrow().len(), 1);
+        }
+        assert_eq!(runtime.sleeping.borrow().len(), 0);
+    }
 
     /// A server that runs for long has more tasks than 32 bits can number.
     #[test]

@@ -10,6 +10,7 @@ use pollio::{EventObject, Interest, Mode, Poller, Registered};
 use socket2::SockRef;
 
 use crate::runtime::Runtime;
+use crate::shared;
 
 pub(crate) struct Async<T: AsFd> {
     io: Registered<T>,
@@ -55,16 +56,21 @@ impl<T: AsFd> Async<T> {
 impl Async<TcpListener> {
     pub(crate) async fn accept(&self) -> io::Result<Async<TcpStream>> {
         let (stream, _) = self.complete(READING, TcpListener::accept).await?;
-        let _ = stream.set_nodelay(true);
+        shared::prepare(&stream)?;
         Async::new(&self.runtime, stream)
     }
 }
 
-impl Async<TcpStream> {
+impl<T: AsFd> Async<T>
+where
+    for<'a> &'a T: Read,
+{
     pub(crate) async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.complete(READING, |mut stream| stream.read(buffer)).await
     }
+}
 
+impl Async<TcpStream> {
     pub(crate) async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let count = self.complete(WRITING, |mut stream| stream.write(bytes)).await?;

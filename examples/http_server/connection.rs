@@ -1,9 +1,9 @@
-//! A connection: the requests that come in, and the answers to them. It knows no poller.
+//! What is known of a connection: the requests that come in, and the answers to them. It knows no poller.
 
 use std::borrow::Cow;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use httparse::{EMPTY_HEADER, Error, Status};
 
@@ -13,7 +13,6 @@ const INPUT_SIZE: usize = 8 * 1024;
 const FAIR_SHARE: usize = 16;
 
 pub(crate) struct Connection {
-    stream: TcpStream,
     /// What was read and not yet answered.
     input: Vec<u8>,
     /// Answers that were not yet written.
@@ -21,24 +20,28 @@ pub(crate) struct Connection {
     /// Nothing is answered any more.
     is_closing: bool,
     /// When the client last took a part of an answer; at first, when it came.
-    pub(crate) last_active: Instant,
+    last_active: Instant,
 }
 
 impl Connection {
-    pub(crate) fn new(stream: TcpStream) -> Self {
+    pub(crate) fn new() -> Self {
         let (input, output, last_active) = (Vec::new(), Vec::new(), Instant::now());
-        Self { stream, input, output, is_closing: false, last_active }
+        Self { input, output, is_closing: false, last_active }
+    }
+
+    pub(crate) fn is_idle(&self, limit: Duration) -> bool {
+        self.last_active.elapsed() >= limit
     }
 
     /// Writes the answers, and only then reads more, until that would block or it had its share. It
     /// is over at the end of what the client sends: to close earlier would be a reset, and could
     /// take the last answer away from it.
-    pub(crate) fn serve(&mut self) -> io::Result<()> {
+    pub(crate) fn serve(&mut self, mut stream: &TcpStream) -> io::Result<()> {
         for _ in 0..FAIR_SHARE {
-            self.write()?;
+            self.write(stream)?;
             let mut bytes = [0; INPUT_SIZE];
             let room = &mut bytes[self.input.len()..];
-            let count = self.stream.read(room)?;
+            let count = stream.read(room)?;
             if count == 0 {
                 return Err(ErrorKind::UnexpectedEof.into());
             }
@@ -48,13 +51,13 @@ impl Connection {
         Ok(())
     }
 
-    fn write(&mut self) -> io::Result<()> {
+    fn write(&mut self, mut stream: &TcpStream) -> io::Result<()> {
         while !self.output.is_empty() {
-            let written = self.stream.write(&self.output)?;
+            let written = stream.write(&self.output)?;
             self.output.drain(..written);
             self.last_active = Instant::now();
             if self.is_closing && self.output.is_empty() {
-                self.stream.shutdown(Shutdown::Write)?;
+                stream.shutdown(Shutdown::Write)?;
             }
         }
         Ok(())

@@ -8,17 +8,141 @@
 //! `--shared` there is one listener, and a poller that is free takes the next client.
 
 mod connection;
+#[path = "../shared/mod.rs"]
+mod shared;
 
-use std::collections::{BTreeSet, HashMap};
-use std::io::{self, ErrorKind, Write};
-use std::net::TcpListener;
-use std::os::{fd::AsRawFd, fd::RawFd};
-use std::{process::ExitCode, sync::Mutex, sync::mpsc, thread, time::Duration};
+use std::io::{self, ErrorKind};
+use std::net::{TcpListener, TcpStream};
+use std::os::{fd::AsRawFd, fd::RawFd, unix::net::UnixStream};
+use std::{process::ExitCode, sync::mpsc, thread, time::Duration};
 
 use connection::Connection;
 use lexopt::{Arg, ValueExt};
-use pollio::{EventKind, EventObject, Interest, Mode, OsPoller, Poller, Registry, Timer};
+use pollio::{
+    Connections, EventKind, EventObject, Interest, Key, Mode, OsPoller, Poller, Registered, Timer,
+};
+use shared::{Listener, Log, address_and_port};
+use signal_hook::consts::{SIGINT, SIGTERM};
 use socket2::{Domain, SockRef, Socket, Type};
+
+/// Serves on all cores until one of them fails, or a signal ends them.
+fn serve(arguments: &Arguments, log: &Log) -> io::Result<()> {
+    let (is_shared, idle) = (arguments.is_shared, arguments.idle);
+    let signals = shared::signals(&[SIGINT, SIGTERM])?;
+    let listeners = listen(&arguments.address, is_shared)?;
+    let address = listeners[0].local_addr()?;
+    // All are ready before the first begins: once there are clients, there may be no descriptor
+    // left for another poller.
+    let workers = listeners
+        .into_iter()
+        .map(|listener| Worker::new(listener, is_shared, signals.try_clone()?));
+    let workers = workers.collect::<io::Result<Vec<_>>>()?;
+    let (sender, ends) = mpsc::channel();
+    for worker in workers {
+        let (sender, log) = (sender.clone(), log.clone());
+        shared::spawn(move || drop(sender.send(worker.run(idle, &log))))?;
+    }
+    log.listening(address)?;
+    ends.recv().unwrap_or(Ok(()))
+}
+
+struct Worker {
+    poller: OsPoller,
+    listener: Listener,
+    timer: Registered<Timer>,
+    signals: Registered<UnixStream>,
+}
+
+impl Worker {
+    fn new(listener: TcpListener, is_shared: bool, signals: UnixStream) -> io::Result<Self> {
+        let poller = OsPoller::new()?;
+        let listener = Listener::new(poller.registry(), listener, |fd| {
+            let server = EventObject::server(fd);
+            if is_shared { server.exclusive() } else { server }
+        })?;
+        let timer = Registered::new(poller.registry(), Timer::new()?, EventObject::new)?;
+        timer.get_ref().set_interval(Duration::from_secs(1))?;
+        // Nobody reads what is there, so that it ends all.
+        let signals = Registered::new(poller.registry(), signals, EventObject::new)?;
+        Ok(Self { poller, listener, timer, signals })
+    }
+
+    /// Serves until something fails that is not the fault of a client.
+    fn run(mut self, idle: Duration, log: &Log) -> io::Result<()> {
+        let mut connections = Connections::new(self.poller.registry());
+        loop {
+            for event in self.poller.wait_timeout(self.listener.time_left())? {
+                if event.kind == EventKind::Server {
+                    let Some(stream) = self.listener.accept(log) else { continue };
+                    let inserted = connections.insert(stream, both_ways, Connection::new());
+                    inserted.err().iter().for_each(|error| log.not_served(error));
+                } else if event.fd == self.signals.as_raw_fd() {
+                    return Ok(());
+                } else if event.fd == self.timer.as_raw_fd() {
+                    self.timer.get_ref().clear()?;
+                    close_idle(&mut connections, idle);
+                } else {
+                    serve_one(&mut connections, event.into());
+                }
+            }
+            self.listener.resume();
+        }
+    }
+}
+
+type Clients = Connections<TcpStream, Connection>;
+
+/// Serves a connection until that would block, or it had its share. An event that is stale finds none.
+fn serve_one(connections: &mut Clients, key: Key) {
+    let Some((stream, connection)) = connections.get_mut(key) else { return };
+    let is_over = match connection.serve(stream) {
+        // A modify reports again what is still there, after the others' turn.
+        Ok(()) => connections.modify(key, both_ways).is_err(),
+        Err(error) => error.kind() != ErrorKind::WouldBlock,
+    };
+    if is_over {
+        connections.remove(key);
+    }
+}
+
+fn close_idle(connections: &mut Clients, limit: Duration) {
+    let all = connections.iter();
+    let idle: Vec<_> = all.filter_map(|(key, _, it)| it.is_idle(limit).then_some(key)).collect();
+    for key in idle {
+        // A last look: what came in time may not be reported yet, where this process was stopped, or has too
+        // much to do.
+        serve_one(connections, key);
+        if connections.get(key).is_some_and(|(_, it)| it.is_idle(limit)) {
+            connections.remove(key);
+        }
+    }
+}
+
+/// Registered once: whichever way a client is stuck, the end of it is reported.
+fn both_ways(fd: RawFd) -> EventObject {
+    EventObject::client(fd).with_interest(Interest::BOTH).with_mode(Mode::Edge)
+}
+
+/// A listener for each core.
+fn listen(address: &str, is_shared: bool) -> io::Result<Vec<TcpListener>> {
+    // Without `SO_REUSEPORT`, with which it would share the port with another server of this user.
+    let first = TcpListener::bind(address)?;
+    SockRef::from(&first).set_reuse_port(!is_shared)?;
+    let address = first.local_addr()?;
+    let mut listeners = vec![first];
+    for _ in 1..thread::available_parallelism()?.get() {
+        if is_shared {
+            listeners.push(listeners[0].try_clone()?);
+            continue;
+        }
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&address.into())?;
+        listeners.push(socket.into());
+    }
+    Ok(listeners)
+}
 
 const HELP: &str = "\
 An HTTP/1.1 server on all cores, which answers GET and HEAD with what was asked for.
@@ -33,30 +157,8 @@ Usage: http_server [--shared] [ADDRESS:PORT [SECONDS]]
   -h, --help    print this
 
 Try it with: curl -i http://127.0.0.1:8080/path
+Ctrl-C or SIGTERM ends it.
 ";
-
-fn main() -> ExitCode {
-    let arguments = match Arguments::parse() {
-        Ok(Some(arguments)) => arguments,
-        Ok(None) => {
-            let _ = io::stdout().write_all(HELP.as_bytes());
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "http_server: {error}; try --help");
-            return ExitCode::from(2);
-        }
-    };
-    match serve(&arguments) {
-        // A broken pipe is the standard output's: its reader has left, as after `| head`.
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            let address = arguments.address;
-            let _ = writeln!(io::stderr(), "http_server: cannot serve {address}: {error}");
-            ExitCode::FAILURE
-        }
-        _ => ExitCode::SUCCESS,
-    }
-}
 
 struct Arguments {
     address: String,
@@ -64,166 +166,27 @@ struct Arguments {
     is_shared: bool,
 }
 
-impl Arguments {
-    /// `None` for the help.
-    fn parse() -> Result<Option<Self>, lexopt::Error> {
-        let mut parser = lexopt::Parser::from_env();
-        let (mut address, mut idle, mut is_shared) = (None, None, false);
-        while let Some(argument) = parser.next()? {
-            match argument {
-                Arg::Short('h') | Arg::Long("help") => return Ok(None),
-                Arg::Long("shared") => is_shared = true,
-                Arg::Value(value) if address.is_none() => {
-                    address = Some(value.parse_with(address_and_port)?);
-                }
-                Arg::Value(value) if idle.is_none() => idle = Some(value.parse_with(seconds)?),
-                surplus => return Err(surplus.unexpected()),
+fn parse(arguments: &mut shared::Arguments) -> Result<Arguments, lexopt::Error> {
+    let (mut address, mut idle, mut is_shared) = (None, None, false);
+    while let Some(argument) = arguments.next()? {
+        match argument {
+            Arg::Long("shared") => is_shared = true,
+            Arg::Value(value) if address.is_none() => {
+                address = Some(value.parse_with(address_and_port)?);
             }
+            Arg::Value(value) if idle.is_none() => idle = Some(value.parse_with(seconds)?),
+            surplus => return Err(surplus.unexpected()),
         }
-        let address = address.unwrap_or_else(|| "127.0.0.1:8080".into());
-        let idle = idle.unwrap_or(Duration::from_secs(10));
-        Ok(Some(Self { address, idle, is_shared }))
     }
-}
-
-/// Checks the form. A name is looked up when it is used.
-fn address_and_port(text: &str) -> Result<String, &'static str> {
-    match text.rsplit_once(':') {
-        Some((address, port)) if !address.is_empty() && port.parse::<u16>().is_ok() => {
-            Ok(text.into())
-        }
-        _ => Err("not ADDRESS:PORT with a port of 0 to 65535"),
-    }
+    let address = address.unwrap_or_else(|| "127.0.0.1:8080".into());
+    Ok(Arguments { address, idle: idle.unwrap_or(Duration::from_secs(10)), is_shared })
 }
 
 fn seconds(text: &str) -> Result<Duration, &'static str> {
     text.parse().map(Duration::from_secs).map_err(|_| "SECONDS is a whole number")
 }
 
-/// Serves on all cores until one of them fails.
-fn serve(arguments: &Arguments) -> io::Result<()> {
-    let is_shared = arguments.is_shared;
-    let listeners = listen(&arguments.address, is_shared)?;
-    let address = listeners[0].local_addr()?;
-    // All are ready before the first begins: once there are clients, there may be no descriptor
-    // left for another poller.
-    let workers = listeners.into_iter().map(|listener| Worker::new(listener, is_shared));
-    let workers = workers.collect::<io::Result<Vec<_>>>()?;
-    writeln!(io::stdout(), "listening on {address}")?;
-    let (sender, ends) = mpsc::channel();
-    for worker in workers {
-        let (sender, idle) = (sender.clone(), arguments.idle);
-        thread::spawn(move || sender.send(worker.run(idle)));
-    }
-    ends.recv().unwrap_or(Ok(()))
-}
-
-/// A listener for each core.
-fn listen(address: &str, is_shared: bool) -> io::Result<Vec<TcpListener>> {
-    // Without `SO_REUSEPORT`, with which it would share the port with another server of this user.
-    let first = TcpListener::bind(address)?;
-    first.set_nonblocking(true)?;
-    SockRef::from(&first).listen(4096)?;
-    SockRef::from(&first).set_reuse_port(!is_shared)?;
-    let address = first.local_addr()?;
-    let mut listeners = vec![first];
-    for _ in 1..thread::available_parallelism()?.get() {
-        if is_shared {
-            listeners.push(listeners[0].try_clone()?);
-            continue;
-        }
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(4096)?;
-        socket.set_nonblocking(true)?;
-        listeners.push(socket.into());
-    }
-    Ok(listeners)
-}
-
-/// Says why a client was not served: each reason once, however many clients it meets.
-fn not_served(error: &io::Error) {
-    static REASONS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-    let reason = format!("http_server: a client was not served: {error}");
-    if REASONS.lock().unwrap().insert(reason.clone()) {
-        let _ = writeln!(io::stderr(), "{reason}");
-    }
-}
-
-struct Worker {
-    poller: OsPoller,
-    listener: TcpListener,
-    timer: Timer,
-}
-
-impl Worker {
-    fn new(listener: TcpListener, is_shared: bool) -> io::Result<Self> {
-        let (poller, timer) = (OsPoller::new()?, Timer::new()?);
-        let server = EventObject::server(listener.as_raw_fd()).with_mode(Mode::Edge);
-        poller.add(if is_shared { server.exclusive() } else { server })?;
-        poller.add(EventObject::new(timer.as_raw_fd()))?;
-        timer.set_interval(Duration::from_secs(1))?;
-        Ok(Self { poller, listener, timer })
-    }
-
-    /// Serves until something fails that is not the fault of a client.
-    fn run(mut self, idle: Duration) -> io::Result<()> {
-        let registry = self.poller.registry().clone();
-        let mut connections = HashMap::<RawFd, Connection>::new();
-        loop {
-            let mut has_clients = false;
-            for event in self.poller.wait(-1)? {
-                if event.kind == EventKind::Server {
-                    has_clients = true;
-                } else if event.fd == self.timer.as_raw_fd() {
-                    self.timer.clear()?;
-                    // Those for whom there was no descriptor, as a rule.
-                    has_clients = true;
-                    connections.retain(|fd, connection| {
-                        let is_active = connection.last_active.elapsed() < idle;
-                        is_active || registry.delete(*fd).is_err()
-                    });
-                } else if let Some(connection) = connections.get_mut(&event.fd) {
-                    match connection.serve().map_err(|error| error.kind()) {
-                        // A modify reports again what is still there, after the others' turn.
-                        Ok(()) => registry.modify(both_ways(event.fd))?,
-                        Err(ErrorKind::WouldBlock) => {}
-                        Err(_) => {
-                            registry.delete(event.fd)?;
-                            connections.remove(&event.fd);
-                        }
-                    }
-                }
-            }
-            // Only now, so that no stale event finds a new connection under an old number.
-            while has_clients {
-                match accept(&self.listener, &registry) {
-                    Ok((fd, connection)) => drop(connections.insert(fd, connection)),
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => has_clients = false,
-                    Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
-                    // Out of descriptors, as a rule: the timer looks again.
-                    Err(error) => {
-                        not_served(&error);
-                        has_clients = false;
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn accept(listener: &TcpListener, registry: &Registry) -> io::Result<(RawFd, Connection)> {
-    let (stream, _) = listener.accept()?;
-    stream.set_nonblocking(true)?;
-    let _ = stream.set_nodelay(true);
-    let fd = stream.as_raw_fd();
-    registry.add(both_ways(fd))?;
-    Ok((fd, Connection::new(stream)))
-}
-
-/// Registered once: whichever way a client is stuck, the end of it is reported.
-fn both_ways(fd: RawFd) -> EventObject {
-    EventObject::client(fd).with_interest(Interest::BOTH).with_mode(Mode::Edge)
+fn main() -> ExitCode {
+    let task = |arguments: &Arguments| format!("serve {}", arguments.address);
+    shared::run(HELP, parse, task, serve)
 }

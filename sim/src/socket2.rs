@@ -40,6 +40,37 @@ impl Type {
     pub const STREAM: Self = Self(());
 }
 
+/// When the kernel asks after a silent peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TcpKeepalive(());
+
+impl TcpKeepalive {
+    /// The kernel's own times.
+    #[must_use]
+    #[allow(clippy::new_without_default, reason = "the original has none")]
+    pub const fn new() -> Self {
+        Self(())
+    }
+
+    /// How long it waits before it asks.
+    #[must_use]
+    pub const fn with_time(self, _time: Duration) -> Self {
+        self
+    }
+
+    /// How long it waits for an answer.
+    #[must_use]
+    pub const fn with_interval(self, _interval: Duration) -> Self {
+        self
+    }
+
+    /// How often it asks.
+    #[must_use]
+    pub const fn with_retries(self, _retries: u32) -> Self {
+        self
+    }
+}
+
 /// The protocol of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Protocol(());
@@ -269,6 +300,15 @@ impl SockRef<'_> {
     /// It never fails: the signature is that of `socket2`.
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         set_nonblocking(self.0.0, nonblocking)
+    }
+
+    /// Has no effect: no peer vanishes here without an end to its connections.
+    ///
+    /// # Errors
+    ///
+    /// It never fails: the signature is that of `socket2`.
+    pub fn set_tcp_keepalive(&self, _parameters: &TcpKeepalive) -> io::Result<()> {
+        Ok(())
     }
 
     /// Has no effect: nothing waits to be sent here, what is written is on its way.

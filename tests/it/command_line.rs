@@ -1,7 +1,7 @@
 //! What the examples have in common as programs: their arguments, and who reads what they write.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -9,8 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, pipe};
+use nix::unistd::pipe;
 
 use crate::example::{Running, eventually, example, expect_failure, expect_usage_error};
 use crate::subprocess::{self, Closing, output};
@@ -138,9 +137,9 @@ fn what_cannot_be_served_is_an_error_in_one_line() {
     expect_failure("proxy", &["127.0.0.1:0", nobody], &complaint);
 }
 
-/// As after `| head`.
+/// As after `| head`. A reader that leaves later ends no program.
 #[test]
-fn a_program_whose_output_nobody_reads_ends_quietly() {
+fn a_program_whose_first_line_nobody_reads_ends_quietly() {
     for (name, args) in PROGRAMS {
         for args in [&["--help"][..], args] {
             let program = spawn(Command::new(example(name)).args(args).stdout(unread_pipe()));
@@ -153,30 +152,6 @@ fn a_program_whose_output_nobody_reads_ends_quietly() {
                 .wait();
         assert_eq!(status.unwrap().code(), Some(2), "{name}");
     }
-}
-
-/// The first line is read, and then nobody reads any more.
-#[test]
-fn a_program_whose_reader_leaves_later_ends_quietly() {
-    let (mut typing, input) = UnixStream::pair().unwrap();
-    let mut command = Command::new(example("async_runtime"));
-    let program = first_line_read(command.arg("127.0.0.1:0").stdin(OwnedFd::from(input)));
-    typing.write_all(b"0 tea\n").unwrap();
-    // It ends though there may be more to type.
-    expect_quiet_end("async_runtime", program);
-
-    for (name, signal) in [
-        ("echo_server", Signal::SIGINT),
-        ("echo_server", Signal::SIGTERM),
-        ("graceful_shutdown", Signal::SIGHUP),
-    ] {
-        let program = first_line_read(Command::new(example(name)).arg("127.0.0.1:0"));
-        kill(Pid::from_raw(program.0.id().try_into().unwrap()), signal).unwrap();
-        expect_quiet_end(name, program);
-    }
-    let mut command = Command::new(example("supervise"));
-    let program = first_line_read(command.args(["0.1", "exec sleep 60", "exit 0"]));
-    expect_quiet_end("supervise", program);
 }
 
 #[test]
@@ -204,9 +179,9 @@ fn a_program_runs_without_a_standard_output() {
     }
 }
 
-/// An error of the output that is not its reader's leaving.
+/// An error of the first line that is not its reader's leaving.
 #[test]
-fn an_output_that_is_full_is_an_error() {
+fn an_output_that_is_full_at_the_start_is_an_error() {
     for (name, args) in PROGRAMS {
         let full = File::options().write(true).open("/dev/full").unwrap();
         let mut command = Command::new(example(name));
@@ -260,17 +235,6 @@ impl Drop for Program {
 fn spawn(command: &mut Command) -> Program {
     // Who types may do so indefinitely.
     Program(subprocess::spawn(command.stderr(Stdio::piped())))
-}
-
-/// A program of whose output one line is read, and then nothing more.
-fn first_line_read(command: &mut Command) -> Program {
-    let mut program = spawn(command.stdout(Stdio::piped()));
-    let mut stdout = BufReader::new(program.0.stdout.take().unwrap());
-    assert!(stdout.read_line(&mut String::new()).unwrap() > 0);
-    // Until its exec, a child that another test spawns has a duplicate, and a write succeeds.
-    let _closing = Closing::new();
-    drop(stdout);
-    program
 }
 
 /// A pipe that can be written to, and has no reader.

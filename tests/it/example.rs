@@ -50,11 +50,22 @@ impl Running {
         Self { child, stdout, address: None }
     }
 
+    /// For one whose stdout goes somewhere else.
+    pub(crate) fn spawn_to(command: &mut Command, stdout: impl Into<Stdio>) -> Self {
+        let child = spawn(command.stdout(stdout));
+        Self { child, stdout: lines(io::empty()), address: None }
+    }
+
     /// For a program that complains: its complaints come with it.
     pub(crate) fn spawn_with_complaints(command: &mut Command) -> (Self, Complaints) {
         let mut running = Self::spawn(command.stderr(Stdio::piped()));
-        let stderr = lines(running.child.stderr.take().unwrap());
-        (running, Complaints(stderr))
+        let complaints = running.complaints();
+        (running, complaints)
+    }
+
+    /// What it writes to its stderr, if that is piped.
+    pub(crate) fn complaints(&mut self) -> Complaints {
+        Complaints(lines(self.child.stderr.take().unwrap()))
     }
 
     /// Waits for the line `listening on ADDRESS`, which a server writes before any other.
@@ -77,6 +88,15 @@ impl Running {
     #[track_caller]
     pub(crate) fn next_line(&self) -> String {
         self.stdout.recv_timeout(LONG).expect("no further line from the program")
+    }
+
+    /// The next line, unless the program ends without one.
+    #[track_caller]
+    pub(crate) fn line_or_end(&self) -> Option<String> {
+        match self.stdout.recv_timeout(LONG) {
+            Err(RecvTimeoutError::Timeout) => panic!("the program goes on without a line"),
+            line => line.ok(),
+        }
     }
 
     pub(crate) fn id(&self) -> u32 {

@@ -101,6 +101,34 @@ fn who_is_owed_an_answer_gets_it_and_nobody_else_is_let_in() {
     assert_eq!(lines, [""; 0]);
 }
 
+/// It was stopped until the time to finish was over: what had come before is answered as far as there is room.
+#[test]
+fn who_took_its_answers_in_time_gets_the_rest_after_a_stop() {
+    let server = start();
+    let mut client = connect_with_little_room(&server);
+    let words = "some words ".repeat(6 << 20);
+    let sent = write_until_unread(&client, words.as_bytes());
+    server.signal(Signal::SIGTERM);
+    eventually("it has heard", || TcpStream::connect(server.address()).is_err());
+    server.signal(Signal::SIGSTOP);
+    let mut taken = Vec::new();
+    client.set_read_timeout(Some(GRACE + Duration::from_secs(1))).unwrap();
+    let begin = Instant::now();
+    while begin.elapsed() < GRACE {
+        let mut some = vec![0; 1 << 16];
+        match client.read(&mut some) {
+            Ok(count) => taken.extend_from_slice(&some[..count]),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+    }
+    server.signal(Signal::SIGCONT);
+    client.read_to_end(&mut taken).unwrap();
+    assert!(taken == words[..sent].to_uppercase().as_bytes(), "{} of {sent}", taken.len());
+    let (status, lines) = server.end();
+    assert_eq!(status.code(), Some(0), "{status}");
+    assert_eq!(lines, [""; 0]);
+}
+
 /// Writes until the server's kernel has all of it and the server reads no more, and returns how much
 /// that is. Of what is still in the client's kernel, a server that ends cannot know.
 fn write_until_unread(mut client: &TcpStream, data: &[u8]) -> usize {

@@ -6,6 +6,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use std::{iter, mem, thread};
 
+use nix::sys::signal::Signal;
+
 use crate::example::{
     Running, eventually, example, expect_failure, read_to_end, reset, write_until_stuck,
 };
@@ -400,6 +402,28 @@ fn connections_that_are_idle_are_closed() {
     }
     assert!(begin.elapsed() >= IDLE, "closed after {:?}", begin.elapsed());
     server.expect_idle();
+}
+
+/// Requests that came in time, of more clients than one wait reports, while the server was stopped.
+#[test]
+fn a_request_from_before_the_limit_is_answered_after_a_stop() {
+    let server = Running::start("http_server", &["127.0.0.1:0", "2"]).listening();
+    let begin = Instant::now();
+    let mut clients: Vec<_> = (0..400).map(|_| server.connect()).collect();
+    let mut last = server.connect();
+    ask(&mut last, GET, ANSWER);
+    thread::sleep(Duration::from_millis(300).saturating_sub(begin.elapsed()));
+    server.signal(Signal::SIGSTOP);
+    thread::sleep(Duration::from_secs(1));
+    let is_in_time = begin.elapsed() < Duration::from_secs(2);
+    clients.iter_mut().for_each(|client| client.write_all(GET.as_bytes()).unwrap());
+    thread::sleep(Duration::from_millis(3_500).saturating_sub(begin.elapsed()));
+    server.signal(Signal::SIGCONT);
+    for client in &mut clients {
+        let mut answer = vec![0; ANSWER.len()];
+        let read = client.read_exact(&mut answer);
+        assert!(!is_in_time || read.is_ok() && answer == ANSWER.as_bytes(), "{read:?}");
+    }
 }
 
 #[test]

@@ -50,6 +50,8 @@ mod soak;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod supervise;
 #[cfg(any(target_os = "linux", target_os = "android"))]
+mod surroundings;
+#[cfg(any(target_os = "linux", target_os = "android"))]
 mod talker;
 // By a call of ptrace(2) that libc has only for glibc.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]

@@ -263,6 +263,78 @@ fn an_upstream_that_does_not_answer_resets_each_client_after_the_timeout() {
     complaints.expect_no_more(running);
 }
 
+/// More of them than one wait reports: all connected in time, while the proxy was stopped for longer than that.
+#[test]
+fn who_connected_while_it_was_stopped_is_served() {
+    const CLIENTS: usize = 300;
+    let (listener, waiting) = full_listener();
+    let address = listener.local_addr().unwrap().to_string();
+    let running = Running::start("proxy", &["--timeout", "8", "127.0.0.1:0", &address]).listening();
+    let proxy = Proxy::around(running, listener);
+    let clients: Vec<_> = (0..CLIENTS).map(|_| proxy.running.connect()).collect();
+    eventually("it connects for all", || proxy.connections() == 2 * CLIENTS);
+    let begin = Instant::now();
+    proxy.running.signal(Signal::SIGSTOP);
+
+    SockRef::from(&proxy.upstream).listen(4096).unwrap();
+    drop((proxy.accept(), waiting));
+    let upstreams: Vec<_> = (0..CLIENTS).map(|_| proxy.accept()).collect();
+    thread::sleep(Duration::from_secs(9).saturating_sub(begin.elapsed()));
+    proxy.running.signal(Signal::SIGCONT);
+    let serving = thread::spawn(move || {
+        for mut upstream in upstreams {
+            let mut bytes = [0; 4];
+            upstream.read_exact(&mut bytes)?;
+            upstream.write_all(&bytes)?;
+        }
+        std::io::Result::Ok(())
+    });
+    for (number, mut client) in (0_u32..).zip(&clients) {
+        client.write_all(&number.to_ne_bytes()).unwrap();
+    }
+    for (number, mut client) in (0_u32..).zip(&clients) {
+        let mut bytes = [0; 4];
+        client.read_exact(&mut bytes).unwrap_or_else(|error| panic!("client {number}: {error}"));
+        assert_eq!(u32::from_ne_bytes(bytes), number);
+    }
+    serving.join().unwrap().unwrap();
+}
+
+/// The time for the rest of what a broken side had sent is over, but it was the proxy that was stopped: who is to
+/// take it has had room for it all the time.
+#[test]
+fn what_was_sent_before_a_reset_arrives_after_a_stop() {
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = upstream.local_addr().unwrap().to_string();
+    let args = ["--timeout", "2", "127.0.0.1:0", &address];
+    let proxy = Proxy::around(Running::start("proxy", &args).listening(), upstream);
+    let mut client = connect_with_little_room(&proxy.running);
+    let upstream = proxy.accept();
+    // A byte that it does not read makes its close a reset.
+    client.write_all(b"?").unwrap();
+    eventually("it arrives", || ioctl_fionread(&upstream).unwrap() == 1);
+    let sent = write_until_stuck(&upstream, &vec![7; 64 << 20]) as u64;
+    proxy.running.expect_idle();
+    let (to_send, unread) = in_kernel(&upstream);
+    assert!(unread.unwrap() > 1 << 10, "all of it is passed on: {unread:?}");
+    drop(upstream);
+    // It may take notice only later, which shows less.
+    thread::sleep(Duration::from_millis(20));
+    proxy.running.signal(Signal::SIGSTOP);
+    client.set_read_timeout(Some(Duration::from_millis(2_500))).unwrap();
+    let (mut buffer, mut arrived) = (vec![0; 1 << 20], 0);
+    let mut take = |client: &mut TcpStream| loop {
+        match client.read(&mut buffer) {
+            Ok(count) => arrived += count as u64,
+            Err(error) => break (error.kind(), arrived),
+        }
+    };
+    assert_eq!(take(&mut client).0, ErrorKind::WouldBlock);
+    proxy.running.signal(Signal::SIGCONT);
+    client.set_read_timeout(Some(LONG)).unwrap();
+    assert_eq!(take(&mut client), (ErrorKind::ConnectionReset, sent - to_send));
+}
+
 /// A timeout is for the attempt to connect: it ends no connection that was made.
 #[test]
 fn a_silent_connection_outlives_the_timeout() {

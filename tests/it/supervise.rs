@@ -1,12 +1,12 @@
 //! The example `supervise`: what it starts, and when, and what it leaves behind.
 
-use std::process::{Command, Stdio};
-use std::{fs, io};
+use std::{fs, process::Command, time::Duration};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::{ptrace, wait::waitpid};
+use nix::unistd::Pid;
 
 use crate::example::{Running, eventually, example};
-use crate::subprocess::{Closing, spawn};
 
 /// A delay that no test outlives.
 const NEVER: &str = "100000";
@@ -182,22 +182,106 @@ fn nothing_is_started_once_it_is_asked_to_end() {
 
 #[test]
 fn whatever_ends_it_leaves_no_process_behind() {
-    let mut command = Command::new(example("supervise"));
-    command.args(["0.1", "exec sleep 60", "exit 0"]);
-    let mut supervise = spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
-    let mut sleeping = None;
-    eventually("it runs", || {
-        sleeping = children_of(supervise.id()).into_iter().find(|id| name(*id) == "sleep");
-        sleeping.is_some()
+    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM] {
+        let supervise = Running::start("supervise", &["0.1", "exec sleep 60", "exit 0"]);
+        let mut sleeping = None;
+        eventually("it runs", || {
+            let children = children(&supervise);
+            sleeping = children.into_iter().find(|id| name(*id) == "sleep");
+            sleeping.is_some()
+        });
+        let (status, _) = supervise.stop(signal);
+        assert_eq!(status.code(), Some(0), "{signal}: {status}");
+        assert!(is_gone(sleeping.unwrap()), "{signal}");
+    }
+}
+
+/// As `nohup` leaves it.
+#[test]
+fn an_end_of_the_terminal_that_is_ignored_does_not_end_it() {
+    let mut command = Command::new("env");
+    command.arg("--ignore-signal=HUP").arg(example("supervise")).args(["0", "exit 0"]);
+    let mut supervise = Running::spawn(&mut command);
+    supervise.next_line();
+    supervise.signal(Signal::SIGHUP);
+    (0..20).for_each(|_| drop(supervise.next_line()));
+    assert!(supervise.is_running());
+    assert_eq!(supervise.stop(Signal::SIGTERM).0.code(), Some(0));
+}
+
+/// One that is stopped hears of no signal but SIGKILL before it goes on.
+#[test]
+fn a_command_that_is_stopped_ends_with_the_first_signal() {
+    let supervise =
+        Running::start("supervise", &[NEVER, "kill -STOP $$; sleep 60", "exec sleep 60"]);
+    let mut ids = Vec::new();
+    eventually("one is stopped", || {
+        ids = children(&supervise);
+        ids.iter().any(|id| stat(*id).is_some_and(|(state, _)| state == "T"))
     });
-    // Nobody reads what it prints any more.
-    let closing = Closing::new();
-    drop(supervise.stdout.take());
-    drop(closing);
-    let status = supervise.wait().unwrap();
-    assert!(is_gone(sleeping.unwrap()));
+    let (status, lines) = supervise.stop(Signal::SIGTERM);
     assert_eq!(status.code(), Some(0), "{status}");
-    assert_eq!(io::read_to_string(supervise.stderr.take().unwrap()).unwrap(), "");
+    let ended = |line: &&String| line.contains(", signal: 15 (SIGTERM): ");
+    assert_eq!(lines.iter().filter(ended).count(), 2, "{lines:?}");
+    assert!(ids.into_iter().all(is_gone));
+}
+
+/// What it is started with, and what it handles itself.
+#[test]
+fn commands_get_an_empty_signal_mask() {
+    let mut command = Command::new("env");
+    command.arg("--block-signal").arg(example("supervise"));
+    command.args([NEVER, "grep SigBlk /proc/self/status"]);
+    let supervise = Running::spawn(&mut command);
+    let line = next_with(&supervise, "SigBlk");
+    assert_eq!(line.split_whitespace().nth(1), Some("0000000000000000"), "{line}");
+}
+
+/// A debugger is a process' parent too: until it lets go, there is nothing to wait for.
+#[test]
+fn a_command_that_a_debugger_holds_holds_up_no_other() {
+    let supervise = Running::start("supervise", &["0.05", "exec sleep 60", "exit 1"]);
+    let mut line = next_with(&supervise, "started ");
+    while !line.ends_with(": exec sleep 60") {
+        line = next_with(&supervise, "started ");
+    }
+    let sleeping = id_of(&line);
+    let debugged = Pid::from_raw(sleeping.try_into().unwrap());
+    eventually("it sleeps", || name(sleeping) == "sleep");
+    ptrace::seize(debugged, ptrace::Options::empty()).unwrap();
+    kill(debugged, Signal::SIGKILL).unwrap();
+    eventually("it is dead", || stat(sleeping).is_some_and(|(state, _)| state == "Z"));
+    for _ in 0..20 {
+        let line = next_with(&supervise, "ended ");
+        assert!(line.ends_with(": exit 1"), "{line}");
+    }
+    assert!(supervise.processor_time() < Duration::from_millis(500), "it spins");
+    waitpid(debugged, None).unwrap();
+    let ended = format!("ended {sleeping}, signal: 9 (SIGKILL): exec sleep 60");
+    while next_with(&supervise, "ended ") != ended {}
+    let (status, _) = supervise.stop(Signal::SIGTERM);
+    assert_eq!(status.code(), Some(0), "{status}");
+}
+
+/// A process 1 is the parent of everybody whose parent has ended.
+#[test]
+#[ignore = "it makes a program process 1 of a namespace: as root"]
+fn process_1_leaves_no_zombies() {
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--kill-child"]).arg(example("supervise"));
+    command.args(["0.05", "setsid sleep 0.01 & setsid sleep 0.02 & exit 1"]);
+    let supervise = Running::spawn(&mut command);
+    for _ in 0..50 {
+        next_with(&supervise, "ended ");
+    }
+    let first = children(&supervise)[0];
+    eventually("no zombie is left", || {
+        let zombies = children_of(first).into_iter();
+        zombies.filter(|id| stat(*id).is_some_and(|(state, _)| state == "Z")).count() == 0
+    });
+    assert!(children_of(first).len() < 10, "{:?}", children_of(first));
+    kill(Pid::from_raw(first.try_into().unwrap()), Signal::SIGTERM).unwrap();
+    assert_eq!(supervise.end().0.code(), Some(0));
 }
 
 /// The next line that begins so: what commands write comes between.
@@ -231,7 +315,7 @@ pub(crate) fn children_of(id: u32) -> Vec<u32> {
     stats.filter(|(_, (_, parent))| *parent == id).map(|(child, _)| child).collect()
 }
 
-fn is_gone(id: u32) -> bool {
+pub(crate) fn is_gone(id: u32) -> bool {
     // What its parent left behind as a zombie is somebody else's to reap.
     stat(id).is_none_or(|(state, _)| state == "Z")
 }

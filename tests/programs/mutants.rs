@@ -17,24 +17,28 @@ const fn mutant(
 }
 
 pub(crate) const MUTANTS: &[Mutant] = &[
-    mutant("echo_server", "no retry after EMFILE", "Some(RETRY_AFTER)", "None"),
-    mutant("echo_server", "one accept for each edge", "_ => Some(Duration::ZERO),", "_ => None,"),
     mutant(
         "echo_server",
-        "an accept is forgotten after one that was aborted",
-        "error.kind() == ErrorKind::WouldBlock => None,",
-        "matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionAborted) => None,",
+        "no end to the pause after EMFILE",
+        "self.pause.is_some_and(|end| end <= Instant::now())",
+        "false",
+    ),
+    mutant(
+        "echo_server",
+        "an edge for each client that is accepted",
+        "TcpListener::bind(address)?, EventObject::server)",
+        "TcpListener::bind(address)?, |fd| EventObject::server(fd).with_mode(Mode::Edge))",
     ),
     mutant(
         "echo_server",
         "no interest in room to write",
-        "object.with_interest(Interest::BOTH)",
-        "object.with_interest(Interest::READABLE)",
+        "with_interest(Interest::BOTH)",
+        "with_interest(Interest::READABLE)",
     ),
     mutant(
         "echo_server",
         "no modify after a fair share",
-        "self.registry.modify(both_ways(object)).is_ok()",
+        "clients.modify(event, both_ways).is_ok()",
         "true",
     ),
     mutant(
@@ -47,25 +51,19 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "echo_server",
         "one read for each edge",
         "for _ in 0..FAIR_SHARE {",
-        "if self.unsent.is_empty() { self.unsent = 0..self.stream.read(&mut *self.buffer)?; }\n        \
-         while !self.unsent.is_empty() { let written = self.stream.write(&self.buffer[self.unsent.clone()])?; self.unsent.start += written; }\n        \
+        "if self.unsent.is_empty() { self.unsent = 0..stream.read(&mut *self.bytes)?; }\n        \
+         while !self.unsent.is_empty() { let written = stream.write(&self.bytes[self.unsent.clone()])?; self.unsent.start += written; }\n        \
          if !self.unsent.is_empty() { return Ok(ControlFlow::Continue(())); }\n        \
          return Err(ErrorKind::WouldBlock.into());\n        #[allow(unreachable_code, reason = \"a mutant\")]\n        for _ in 0..FAIR_SHARE {",
     ),
-    mutant("echo_server", "the listener blocks", "listener.set_nonblocking(true)?;", ""),
+    mutant("echo_server", "the listener blocks", "socket.set_nonblocking(true)?;", ""),
     mutant(
         "proxy",
-        "no retry after EMFILE",
-        "not_served(&error);\n                Some(Duration::from_millis(100))",
-        "None",
+        "no look at the upstream before it is given up",
+        "match pair.connected() {\n            // An event",
+        "match Ok::<bool, io::Error>(false) {\n            // An event",
     ),
     mutant("proxy", "the deadline of an attempt to connect stays", "pair.deadline = None;", ""),
-    mutant(
-        "proxy",
-        "one accept for each edge",
-        "Ok(()) => Some(Duration::ZERO),",
-        "Ok(()) => None,",
-    ),
     mutant(
         "proxy",
         "an end is not passed on",
@@ -75,8 +73,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     mutant(
         "proxy",
         "a pair ends with its first direction",
-        "Ok(client.has_ended && upstream.has_ended ||",
-        "Ok(client.has_ended || upstream.has_ended ||",
+        "client.has_ended && upstream.has_ended ||",
+        "client.has_ended || upstream.has_ended ||",
     ),
     mutant(
         "proxy",
@@ -87,27 +85,33 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     mutant(
         "proxy",
         "no modify after a buffer was passed on",
-        "registry.modify(client.object)?;\n            registry.modify(upstream.object)?;",
+        "client.look_again()?;\n            upstream.look_again()?;",
         "",
     ),
     mutant(
         "http_server",
         "an idle connection is never closed",
-        "let is_active = connection.last_active.elapsed() < idle;",
-        "let is_active = true;",
+        "it.is_idle(limit).then_some(key)",
+        "false.then_some(key)",
     ),
-    mutant("http_server", "the timer is not cleared", "self.timer.clear()?;", ""),
+    mutant(
+        "http_server",
+        "no look at a connection before it is closed",
+        "serve_one(connections, key);\n",
+        "",
+    ),
+    mutant("http_server", "the timer is not cleared", "self.timer.get_ref().clear()?;", ""),
     mutant(
         "http_server",
         "answers are dropped that find no room",
-        "let written = self.stream.write(&self.output)?;",
-        "let written = self.stream.write(&self.output).unwrap_or(self.output.len());",
+        "let written = stream.write(&self.output)?;",
+        "let written = stream.write(&self.output).unwrap_or(self.output.len());",
     ),
     mutant(
         "http_server",
         "clients who had no descriptor are forgotten",
-        "has_clients = true;\n                    connections.retain",
-        "connections.retain",
+        "self.listener.resume();",
+        "",
     ),
     mutant(
         "async_runtime",
@@ -130,13 +134,14 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     mutant(
         "graceful_shutdown",
         "an answer that was not taken is forgotten at the end",
-        "Err(ErrorKind::WouldBlock) if !client.buffer().is_empty() => Ok(()),",
-        "",
+        "is_owed || listener.is_some()",
+        "listener.is_some()",
     ),
     mutant(
         "graceful_shutdown",
-        "before its fix: clients who had no descriptor are forgotten",
-        "break self.retry = Some(Duration::from_millis(100));",
-        "break;",
+        "clients who had no descriptor are forgotten",
+        "listener.iter_mut().for_each(Listener::resume);",
+        "",
     ),
+    mutant("graceful_shutdown", "no last look at the end of the grace", "0..LAST_ANSWERS", "0..0"),
 ];

@@ -16,7 +16,7 @@ pub(crate) fn write_all() {
     let mut modules = String::new();
     let mut table = String::new();
     for program in PROGRAMS {
-        let mut text = source(program.path);
+        let mut text = source(&Path::new("..").join(program.path));
         if program.name == "idle_server_before" {
             text = text.replace(TIMEOUTS, include_str!("timeouts_before.rs"));
         }
@@ -27,7 +27,7 @@ pub(crate) fn write_all() {
     for (number, mutant) in mutants::MUTANTS.iter().enumerate() {
         let program = PROGRAMS.iter().find(|program| program.name == mutant.program);
         let program = program.unwrap_or_else(|| panic!("no program {}", mutant.program));
-        let text = source(program.path);
+        let text = source(&Path::new("..").join(program.path));
         let mutated = text.replacen(mutant.old, mutant.new, 1);
         assert!(text != mutated, "{}: not found: {}", mutant.what, mutant.old);
         let name = format!("mutant_{number}");
@@ -93,35 +93,35 @@ const PROGRAMS: &[Program] = &[
     Program {
         name: "echo_server",
         path: "examples/echo_server.rs",
-        start: "serve(\"10.0.0.1:7\")",
+        start: "serve(\"10.0.0.1:7\", &shared::Log::new()?)",
     },
     Program {
         name: "proxy",
         path: "examples/proxy.rs",
         start: "serve(&Arguments { listen: \"10.0.0.1:7\".into(), upstream: \"10.0.0.2:7\".into(), \
-                timeout: Duration::from_secs(5) })",
+                timeout: Duration::from_secs(5) }, &shared::Log::new()?)",
     },
     Program {
         name: "http_server",
         path: "examples/http_server/main.rs",
         start: "serve(&Arguments { address: \"10.0.0.1:7\".into(), idle: Duration::from_secs(10), \
-                is_shared: false })",
+                is_shared: false }, &shared::Log::new()?)",
     },
     Program {
         name: "http_server_shared",
         path: "examples/http_server/main.rs",
         start: "serve(&Arguments { address: \"10.0.0.1:7\".into(), idle: Duration::from_secs(10), \
-                is_shared: true })",
+                is_shared: true }, &shared::Log::new()?)",
     },
     Program {
         name: "async_runtime",
         path: "examples/async_runtime/main.rs",
-        start: "run(\"10.0.0.1:7\")",
+        start: "serve(\"10.0.0.1:7\", &shared::Log::new()?)",
     },
     Program {
         name: "graceful_shutdown",
         path: "examples/graceful_shutdown.rs",
-        start: "serve(\"10.0.0.1:7\")",
+        start: "serve(\"10.0.0.1:7\", &shared::Log::new()?)",
     },
     Program {
         name: "idle_server",
@@ -141,24 +141,22 @@ const PROGRAMS: &[Program] = &[
 ];
 
 /// The whole text of a program: its modules are written into it.
-fn source(path: &str) -> String {
-    let path = Path::new("..").join(path);
-    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
-    let mut whole = String::new();
+fn source(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+    let (mut whole, mut at) = (String::new(), None);
     for line in text.lines().skip_while(|line| line.starts_with("//!")) {
-        let module = line.strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';'));
-        let Some(module) = module else {
-            whole += line;
-            whole += "\n";
-            continue;
-        };
-        let text = fs::read_to_string(path.with_file_name(format!("{module}.rs")));
-        let text = text.unwrap_or_else(|error| panic!("{module}: {error}"));
-        let text = text.replace("crate::", "super::");
-        let body = text.lines().skip_while(|line| line.starts_with("//!"));
-        let _ = writeln!(whole, "mod {module} {{");
-        body.for_each(|line| whole += &format!("{line}\n"));
-        whole += "}\n";
+        let between = |start, end| line.strip_prefix(start)?.strip_suffix(end);
+        if let Some(file) = between("#[path = \"", "\"]") {
+            at = Some(path.with_file_name(file));
+        } else if let Some(module) = between("mod ", ";") {
+            let files = [format!("{module}.rs"), format!("{module}/mod.rs")];
+            let mut files = files.map(|file| path.with_file_name(file)).into_iter();
+            let file = at.take().or_else(|| files.find(|file| file.exists())).expect(module);
+            let text = source(&file).replace("crate::", "super::");
+            let _ = writeln!(whole, "mod {module} {{\n{text}}}");
+        } else {
+            let _ = writeln!(whole, "{line}");
+        }
     }
     whole
 }
@@ -211,9 +209,8 @@ const REPLACEMENTS: &[(&str, &str)] = &[
     ("io::stderr()", "io::sink()"),
     // Its unit tests are run where it is.
     ("#[cfg(test)]", "#[cfg(any())]"),
-    // One for all worlds, which holds nothing that a world depends on.
-    ("static REASONS: Mutex<", "static REASONS: std::sync::Mutex<"),
-    ("= Mutex::new(BTreeSet", "= std::sync::Mutex::new(BTreeSet"),
+    // A simulated signal has no mask, and the thread that has it may be any.
+    ("nix::sys::signal::SigSet", "crate::sim::programs::SigSet"),
     ("io::stdin()", "crate::sim::programs::stdin()"),
     ("eprintln!(", "let _ = format!("),
 ];

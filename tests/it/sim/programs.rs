@@ -72,6 +72,27 @@ impl Stdin {
     }
 }
 
+/// In place of a set of signals: what is set of the mask has no effect.
+pub(crate) struct SigSet;
+
+impl SigSet {
+    pub(crate) fn all() -> Self {
+        Self
+    }
+
+    pub(crate) fn empty() -> Self {
+        Self
+    }
+
+    pub(crate) fn thread_block(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    pub(crate) fn thread_set_mask(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 fn random(world: &World) -> Random {
     Random::new(usize::try_from(world.seed()).unwrap())
 }
@@ -192,7 +213,48 @@ fn rude_upstream(mut stream: TcpStream, answer: &[u8]) -> io::Result<()> {
 }
 
 fn proxy(start: Start, world: &World) -> io::Result<()> {
-    if random(world).below(2) == 0 { polite_proxy(start, world) } else { rude_proxy(start, world) }
+    match random(world).below(4) {
+        0 => stopped_proxy(start, world),
+        1 => rude_proxy(start, world),
+        _ => polite_proxy(start, world),
+    }
+}
+
+/// All stops for a while, as a machine does that is suspended: what comes in that time comes at once, and all
+/// deadlines of that time with it. A wait reports few of it.
+fn stop(world: &World, after: Duration, length: Duration) {
+    let batch = 1 + random(world).below(4);
+    world.schedule(after, move |world| {
+        world.set_batch(batch);
+        world.advance(length);
+    });
+}
+
+/// It stops while the answers of upstreams are under way to it.
+fn stopped_proxy(start: Start, world: &World) -> io::Result<()> {
+    let latency = Duration::from_millis(50);
+    world.set_conditions(Conditions::calm().with_latency(latency..=latency));
+    world.spawn("upstream", || {
+        let listener = TcpListener::bind(UPSTREAM).unwrap();
+        for stream in listener.incoming() {
+            let stream = stream.unwrap();
+            thread::spawn(move || upstream(stream).unwrap());
+        }
+    });
+    world.spawn("proxy", move || start().unwrap());
+    thread::sleep(SECOND);
+    // A client is accepted after three of them, and the upstream hears of it after another one.
+    stop(world, 4 * latency + random_time(world, 50), 10 * SECOND);
+    let clients: Vec<_> = (0..5)
+        .map(|number| world.spawn(&format!("client {number}"), || echo(vec![7; 1_000]).unwrap()))
+        .collect();
+    clients.into_iter().for_each(|client| client.join().unwrap());
+    Ok(())
+}
+
+/// Up to so many milliseconds, and at least a microsecond.
+fn random_time(world: &World, most_ms: usize) -> Duration {
+    Duration::from_micros(1 + random(world).below(1_000 * most_ms - 1) as u64)
 }
 
 fn polite_proxy(start: Start, world: &World) -> io::Result<()> {
@@ -239,6 +301,9 @@ fn rude_proxy(start: Start, world: &World) -> io::Result<()> {
 }
 
 fn http_server(start: Start, world: &World) -> io::Result<()> {
+    if random(world).below(4) == 0 {
+        return stopped_http_server(start, world);
+    }
     // It closes who is silent for ten seconds, and a stall is no less silent.
     world.set_conditions(Conditions::default().with_stalls(false));
     world.set_patience(PATIENCE);
@@ -263,6 +328,39 @@ fn http_server(start: Start, world: &World) -> io::Result<()> {
     silent.join().unwrap()
 }
 
+const HTTP_ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\
+    Connection: keep-alive\r\n\r\nYou asked for /\n";
+
+/// It stops for longer than it lets clients be silent, while their requests are under way.
+fn stopped_http_server(start: Start, world: &World) -> io::Result<()> {
+    let latency = Duration::from_millis(10)..=Duration::from_millis(100);
+    world.set_conditions(Conditions::calm().with_latency(latency));
+    world.spawn("server", move || start().unwrap());
+    thread::sleep(SECOND);
+    let begin = sim::time::Instant::now();
+    let clients: Vec<_> = (0..5)
+        .map(|number| {
+            world.spawn(&format!("client {number}"), move || {
+                let mut stream = connect()?;
+                for at in [SECOND, 4 * SECOND] {
+                    thread::sleep(at.saturating_sub(begin.elapsed()));
+                    stream.write_all(b"GET / HTTP/1.1\r\nHost: sim\r\n\r\n")?;
+                    let mut answer = [0; HTTP_ANSWER.len()];
+                    stream.read_exact(&mut answer)?;
+                    assert_eq!(
+                        answer.escape_ascii().to_string(),
+                        HTTP_ANSWER.escape_ascii().to_string()
+                    );
+                }
+                io::Result::Ok(())
+            })
+        })
+        .collect();
+    // Once their second requests are written.
+    stop(world, 4 * SECOND + random_time(world, 50), 15 * SECOND);
+    clients.into_iter().try_for_each(|client| client.join().unwrap())
+}
+
 /// Asks so many times, and closes with the last answer.
 fn ask(count: usize) -> io::Result<()> {
     let mut stream = connect()?;
@@ -285,6 +383,9 @@ fn ask(count: usize) -> io::Result<()> {
 }
 
 fn graceful_shutdown(start: Start, world: &World) -> io::Result<()> {
+    if random(world).below(4) == 0 {
+        return stopped_graceful_shutdown(start, world);
+    }
     let latency = Duration::from_micros(1)..=Duration::from_millis(1);
     let bandwidth = 1 << 20..=1 << 30;
     world.set_conditions(
@@ -315,6 +416,34 @@ fn graceful_shutdown(start: Start, world: &World) -> io::Result<()> {
     let error = TcpStream::connect(ADDRESS).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
     Ok(())
+}
+
+/// It stops until the time to finish is over, while its clients take what fills their buffers.
+fn stopped_graceful_shutdown(start: Start, world: &World) -> io::Result<()> {
+    let latency = Duration::from_millis(10)..=Duration::from_millis(100);
+    world.set_conditions(Conditions::calm().with_latency(latency).with_buffer(2_048..=2_048));
+    let server = world.spawn("server", start);
+    thread::sleep(SECOND);
+    let begin = sim::time::Instant::now();
+    let clients: Vec<_> = (0..5)
+        .map(|number| {
+            world.spawn(&format!("client {number}"), move || {
+                let mut stream = connect()?;
+                stream.write_all(&[b'a'; 3_000])?;
+                thread::sleep((3 * SECOND).saturating_sub(begin.elapsed()));
+                let mut answer = Vec::new();
+                stream.read_to_end(&mut answer)?;
+                assert!(answer == [b'A'; 3_000], "an answer of {} bytes", answer.len());
+                io::Result::Ok(())
+            })
+        })
+        .collect();
+    thread::sleep(2 * SECOND);
+    world.raise(SIGTERM);
+    // Once they have read.
+    stop(world, SECOND + random_time(world, 10), 5 * SECOND);
+    server.join().unwrap()?;
+    clients.into_iter().try_for_each(|client| client.join().unwrap())
 }
 
 fn idle_server(start: Start, world: &World) -> io::Result<()> {
@@ -358,6 +487,27 @@ fn scenario(program: &str) -> fn(Start, &World) -> io::Result<()> {
 /// What starts a program, by its name.
 fn start_of(name: &str) -> Start {
     written::programs().into_iter().find(|program| program.0 == name).unwrap().1
+}
+
+fn check_stopped(name: &str, scenario: fn(Start, &World) -> io::Result<()>) {
+    let start = start_of(name);
+    sim::check(seeds(), move |world| scenario(start, world));
+}
+
+#[test]
+fn who_connects_through_a_proxy_that_stops_is_served_in_every_world() {
+    check_stopped("proxy", stopped_proxy);
+}
+
+#[test]
+fn what_was_asked_of_an_http_server_that_stops_is_answered_in_every_world() {
+    check_stopped("http_server", stopped_http_server);
+    check_stopped("http_server_shared", stopped_http_server);
+}
+
+#[test]
+fn what_is_owed_at_the_end_by_a_server_that_stops_is_answered_in_every_world() {
+    check_stopped("graceful_shutdown", stopped_graceful_shutdown);
 }
 
 fn check(name: &str) {

@@ -1,0 +1,113 @@
+//! A listener that pauses while there is no descriptor for the next client.
+
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use pollio::{EventObject, Interest, Registered, Registry};
+use socket2::{SockRef, TcpKeepalive};
+
+use super::Log;
+
+/// How long a client that could not be let in waits at most for the next attempt.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A listening socket, `Level`: accept one client for each event. After each wait, of at most
+/// [`time_left`](Self::time_left), call [`resume`](Self::resume).
+pub(crate) struct Listener {
+    socket: Registered<TcpListener>,
+    registry: Registry,
+    object: EventObject,
+    /// Nothing is reported until then, though clients may be in the queue.
+    pause: Option<Instant>,
+}
+
+impl Listener {
+    /// `object` is [`EventObject::server`], or that with more.
+    pub(crate) fn new(
+        registry: &Registry,
+        socket: TcpListener,
+        object: impl FnOnce(i32) -> EventObject,
+    ) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        // Beyond the 128 that std lets wait to be accepted, a client only knocks again after a second.
+        SockRef::from(&socket).listen(4096)?;
+        let object = object(socket.as_raw_fd());
+        let socket = Registered::new(registry, socket, |_| object)?;
+        Ok(Self { socket, registry: registry.clone(), object, pause: None })
+    }
+
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.get_ref().local_addr()
+    }
+
+    /// The next client, if there is one.
+    pub(crate) fn accept(&mut self, log: &Log) -> Option<TcpStream> {
+        match self.socket.get_ref().accept() {
+            Ok((stream, _)) => match prepare(&stream) {
+                Ok(()) => Some(stream),
+                Err(error) => {
+                    log.not_served(&error);
+                    None
+                }
+            },
+            // It was another's, or has left again.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::WouldBlock | ErrorKind::ConnectionAborted | ErrorKind::Interrupted
+                ) =>
+            {
+                None
+            }
+            Err(error) => {
+                self.pause(&error, log);
+                None
+            }
+        }
+    }
+
+    /// Out of descriptors (EMFILE), as a rule: the client stays in the queue until one is free, and to report
+    /// it until then would only keep the processor busy.
+    pub(crate) fn pause(&mut self, error: &io::Error, log: &Log) {
+        log.not_served(error);
+        let paused = match self.object.is_exclusive() {
+            // That cannot be modified.
+            true => self.registry.delete(self.object.fd),
+            false => self.registry.modify(self.object.with_interest(Interest::NONE)),
+        };
+        if paused.is_ok() {
+            self.pause = Some(Instant::now() + PAUSE);
+        }
+    }
+
+    /// How long a wait may take.
+    pub(crate) fn time_left(&self) -> Option<Duration> {
+        self.pause.map(|end| end.saturating_duration_since(Instant::now()))
+    }
+
+    /// Ends the pause, if it is time.
+    pub(crate) fn resume(&mut self) {
+        if self.pause.is_some_and(|end| end <= Instant::now()) {
+            let resumed = match self.object.is_exclusive() {
+                true => self.registry.add(self.object),
+                false => self.registry.modify(self.object),
+            };
+            self.pause = if resumed.is_ok() { None } else { Some(Instant::now() + PAUSE) };
+        }
+    }
+}
+
+/// Makes a connection what a loop needs.
+pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nonblocking(true)?;
+    // Short answers go out at once. Where a peer that has left again refuses this, so be it.
+    let _ = stream.set_nodelay(true);
+    // The kernel asks after a peer that has been silent for a minute. One that has vanished, without an end to the
+    // connection, is an error two minutes after its last word.
+    let probes = TcpKeepalive::new().with_time(Duration::from_secs(60));
+    let probes = probes.with_interval(Duration::from_secs(10)).with_retries(6);
+    let _ = SockRef::from(stream).set_tcp_keepalive(&probes);
+    Ok(())
+}

@@ -1,0 +1,12 @@
+//! What the programs here have in common, so that each shows only what it is there to show.
+#![allow(dead_code, unused_imports, reason = "each program uses a part of it")]
+
+mod command_line;
+mod listener;
+mod log;
+mod signals;
+
+pub(crate) use command_line::{Arguments, address_and_port, run};
+pub(crate) use listener::{Listener, prepare};
+pub(crate) use log::{Log, spawn};
+pub(crate) use signals::{signals, unblock_all};
