@@ -1,9 +1,13 @@
 //! What a test expects of a wait.
 
+use std::time::{Duration, Instant};
+
 use pollio::{Event, Poller};
 
 /// Longer than anything here takes, so that a lost event fails a test instead of hanging it.
 pub(crate) const LONG_MS: i32 = 20_000;
+
+const LONG: Duration = Duration::from_millis(LONG_MS.unsigned_abs() as u64);
 
 /// Longer than an event takes that must not come.
 const SHORT_MS: i32 = 20;
@@ -15,6 +19,16 @@ pub(crate) trait Expect: Poller {
         match self.wait(LONG_MS).unwrap() {
             [event] => *event,
             events => panic!("expected one event, not {events:?}"),
+        }
+    }
+
+    /// Silence, once what is on its way was reported: on some kernels a new connection is an edge of room more
+    /// than once.
+    #[track_caller]
+    fn await_silence(&mut self) {
+        let start = Instant::now();
+        while !self.wait(SHORT_MS).unwrap().is_empty() {
+            assert!(start.elapsed() < LONG, "it is never silent");
         }
     }
 

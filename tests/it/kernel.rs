@@ -1,5 +1,7 @@
 //! Which kernel is below a poller, where a case has to know.
 
+use std::time::Duration;
+
 use pollio::OsPoller;
 
 /// A kernel: the real one, or one that stands in for it.
@@ -50,6 +52,16 @@ impl Kernel {
     /// Whether `modify` re-arms a oneshot with one call: `kevent_register`, `kqueue_register`.
     pub(crate) fn can_rearm(self) -> bool {
         matches!(self, Self::Apple | Self::FreeBsd)
+    }
+
+    /// Whether a timer counts ticks in an `int`: `tstohz`, `tvtohz_high`.
+    pub(crate) fn counts_timers_in_ticks(self) -> bool {
+        matches!(self, Self::NetBsd | Self::OpenBsd | Self::DragonFly)
+    }
+
+    /// How early a timer may go off. NetBSD before 10 cuts off what is no whole tick (`mstohz`).
+    pub(crate) fn timers_are_early_by(self) -> Duration {
+        Duration::from_millis(if self == Self::NetBsd { 13 } else { 0 })
     }
 
     /// Whether there is a filter for out-of-band data.

@@ -71,6 +71,15 @@ pub(crate) const fn can_rearm() -> bool {
     cfg!(any(target_vendor = "apple", target_os = "freebsd"))
 }
 
+/// The longest period of a timer; one beyond it is never over. FreeBSD's clock ends after 68 years. The others count
+/// ticks in an `int`, as a rule 100 a second, which is over after 248 days: then a timer goes off early, or NetBSD
+/// panics (`callout_schedule_locked`, with DIAGNOSTIC).
+pub(crate) const fn longest_timer() -> Duration {
+    let days =
+        if cfg!(any(target_vendor = "apple", target_os = "freebsd")) { 30 * 365 } else { 240 };
+    Duration::from_secs(days * 24 * 60 * 60)
+}
+
 /// Has a timer run on while the machine is suspended, also one of an interval: `filt_timervalidate` in
 /// bsd/kern/kern_event.c. Only Apple has it.
 #[cfg(target_vendor = "apple")]

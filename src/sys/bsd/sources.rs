@@ -110,9 +110,7 @@ impl TimerFd {
     }
 
     fn start(&self, period: Duration, flags: Flags) -> io::Result<()> {
-        // Kernels disagree about very long periods; FreeBSD's clock ends after 68 years.
-        const MAX_PERIOD: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
-        if period > MAX_PERIOD {
+        if period > kevent::longest_timer() {
             return self.disarm();
         }
         let units = period.as_nanos().div_ceil(kevent::TIMER_UNIT.as_nanos()).max(1);

@@ -156,7 +156,10 @@ pub(crate) fn threads_register_on_while_their_poller_is_dropped<P: Poller>() {
             });
         }
         begun.wait();
-        assert!(poller.wait(0).unwrap().len() <= THREADS);
+        let events = poller.wait(0).unwrap();
+        // On kqueue, what is replaced during the wait can be reported twice.
+        let reported: BTreeSet<_> = events.iter().map(|event| event.fd).collect();
+        assert!(reported.len() <= THREADS);
         drop(poller);
     });
     assert_eq!(open(), before);

@@ -241,16 +241,18 @@ fn outlast_in_a_handler<P: Poller + Send + 'static>(timeout: Duration, new: fn()
 
 /// C7, C8: no wait is early, and one at least is hardly late.
 pub(crate) fn ten_thousand_signals_a_second_change_no_timeout<P: Poller + 'static>() {
-    let timeouts = [Duration::from_micros(150), 20 * MS, Duration::from_nanos(20_000_001)];
+    // Some kernels count in ticks, by which every timeout is late.
+    let timeouts = [Duration::from_micros(150), 20 * MS, Duration::from_nanos(20_000_001)]
+        .map(|timeout| (timeout, (0..3).map(|_| wait_for_nothing::<P>(timeout)).min().unwrap()));
     under_signals(move || {
-        for (timeout, signals) in timeouts.into_iter().zip([500, 1_000, 1_500]) {
+        for ((timeout, usual), signals) in timeouts.into_iter().zip([500, 1_000, 1_500]) {
             let mut elapsed = Vec::new();
             while SIGNALS.load(Ordering::Relaxed) < signals {
                 elapsed.push(wait_for_nothing::<P>(timeout));
             }
             let shortest = *elapsed.iter().min().unwrap();
             assert!(shortest >= timeout, "{timeout:?} ended after {shortest:?}");
-            assert!(shortest < timeout + 5 * MS, "{timeout:?} took {elapsed:?}");
+            assert!(shortest < usual + 5 * MS, "{timeout:?} took {elapsed:?}");
         }
     });
 }

@@ -99,6 +99,24 @@ fn a_wake_of_a_full_connection_does_not_block() {
     poller.expect_none();
 }
 
+/// It would be a panic of NetBSD's kernel, and early on OpenBSD and DragonFly BSD.
+#[test]
+fn a_timer_beyond_the_ticks_of_a_kernel_is_never_over() {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    for (name, kernel) in kevent::KERNELS {
+        kevent::on(kernel, || {
+            let mut poller = AnyPoller::new().unwrap();
+            let timer = Timer::new().unwrap();
+            poller.add(EventObject::new(timer.as_raw_fd())).unwrap();
+            for days in [1, 240, 241, 248, 249, 400, 10_000, 20_000] {
+                let set = timer.set(days * DAY).and_then(|()| timer.set_interval(days * DAY));
+                assert!(set.is_ok(), "{name}, {days}: {set:?}");
+                assert_eq!(poller.wait(0).unwrap(), []);
+            }
+        });
+    }
+}
+
 /// The model's timers are descriptors.
 #[test]
 fn a_timer_that_cannot_be_set_is_an_error() {

@@ -123,6 +123,13 @@ thread_local! {
     static NEXT_PROC: Cell<Option<Errno>> = const { Cell::new(None) };
 }
 
+/// What `longest_timer` of the crate's own says of it.
+pub(crate) fn longest_timer() -> Duration {
+    DAY * if KERNEL.get().counts_timers_in_ticks() { 240 } else { 30 * 365 }
+}
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Names the kernel of a process: [`KERNELS`] has the names.
 pub(crate) const KERNEL_NAME: &str = "POLLIO_TEST_KERNEL";
 
@@ -480,6 +487,7 @@ impl Kqueue {
             }
             EVFILT_TIMER => {
                 registered.flags |= EV_CLEAR;
+                check_ticks(self.kernel, change)?;
                 Some(timer(change)?)
             }
             _ => {
@@ -530,6 +538,7 @@ impl Kqueue {
                 }
             }
             (EVFILT_TIMER, own) if change.has(EV_ADD) => {
+                check_ticks(self.kernel, change)?;
                 *own = Some(timer(change)?);
                 knote.seen.since = Instant::now();
             }
@@ -933,6 +942,14 @@ fn eventfd(is_ready: bool) -> io::Result<File> {
     let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
     let eventfd = EventFd::from_value_and_flags(is_ready.into(), flags)?;
     Ok(OwnedFd::from(eventfd).into())
+}
+
+/// More ticks than an `int` has make NetBSD panic (`callout_schedule_locked`), and others' timers go off early.
+fn check_ticks(kernel: Kernel, timer: &Kevent) -> io::Result<()> {
+    const TICK: Duration = Duration::from_millis(10);
+    let ticks = period(timer).as_nanos() / TICK.as_nanos();
+    let is_over = kernel.counts_timers_in_ticks() && ticks > i32::MAX as u128;
+    if is_over { Err(Errno::EOVERFLOW.into()) } else { Ok(()) }
 }
 
 /// The time of a timer that was accepted.
