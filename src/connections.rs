@@ -121,14 +121,13 @@ impl<S, D> Connections<S, D> {
         if fd < 0 {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let position = self.positions.slot(fd);
-        if *position != NOWHERE {
+        if self.positions.get(fd).is_some_and(|position| position != NOWHERE) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let token = self.registry.next_token();
         let with_token = |fd| object(fd).with_token(token);
         let source = Registered::with_fd(&self.registry, source, fd, with_token)?;
-        *position = self.entries.len();
+        *self.positions.slot(fd) = self.entries.len();
         let key = Key { fd, token };
         self.entries.push(Entry { source, data, key });
         Ok(key)
@@ -175,14 +174,8 @@ impl<S, D> Connections<S, D> {
     /// Deletes the registration of a key or of an event, and returns its source and its data. `None` if it
     /// is stale, or of something else.
     pub fn remove(&mut self, key: impl Into<Key>) -> Option<(S, D)> {
-        let key = key.into();
-        let position = self.position(key)?;
-        let Entry { source, data, .. } = self.entries.swap_remove(position);
-        *self.positions.slot(key.fd) = NOWHERE;
-        // The last entry has taken its place.
-        if let Some(moved) = self.entries.get(position) {
-            *self.positions.slot(moved.key.fd) = position;
-        }
+        let position = self.position(key.into())?;
+        let Entry { source, data, .. } = self.remove_at(position);
         Some((source.into_inner(), data))
     }
 
@@ -190,12 +183,10 @@ impl<S, D> Connections<S, D> {
     pub fn retain(&mut self, mut keep: impl FnMut(Key, &S, &mut D) -> bool) {
         let mut position = 0;
         while let Some(entry) = self.entries.get_mut(position) {
-            let key = entry.key;
-            if keep(key, entry.source.get_ref(), &mut entry.data) {
+            if keep(entry.key, entry.source.get_ref(), &mut entry.data) {
                 position += 1;
             } else {
-                // The last entry takes its place.
-                drop(self.remove(key));
+                drop(self.remove_at(position));
             }
         }
     }
@@ -229,6 +220,16 @@ impl<S, D> Connections<S, D> {
         // Nothing is at `NOWHERE`.
         let entry = self.entries.get(position)?;
         (entry.key == key).then_some(position)
+    }
+
+    /// The last entry takes its place.
+    fn remove_at(&mut self, position: usize) -> Entry<S, D> {
+        let removed = self.entries.swap_remove(position);
+        *self.positions.slot(removed.key.fd) = NOWHERE;
+        if let Some(moved) = self.entries.get(position) {
+            *self.positions.slot(moved.key.fd) = position;
+        }
+        removed
     }
 }
 

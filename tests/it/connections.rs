@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::os::fd::RawFd;
 
 use allocation_counter::measure;
-use pollio::{Connections, EventObject, Key, Poller};
+use pollio::{Connections, EventObject, Key, OsPoller, Poller};
 use proptest::prelude::{ProptestConfig, Strategy};
 use proptest::test_runner::TestCaseError;
 use proptest::{collection::vec, prop_assert, prop_assert_eq, prop_oneof, proptest};
@@ -136,4 +136,16 @@ fn a_high_number_takes_what_it_promises() {
         let rest = taken.bytes_current - bytes;
         assert!((4_096..6_000).contains(&rest), "{fd}: {rest} bytes more");
     }
+}
+
+#[test]
+fn a_number_that_is_refused_takes_no_memory() {
+    let poller = OsPoller::new().unwrap();
+    let mut table = Connections::new(poller.registry());
+    let taken = measure(|| {
+        for fd in [1 << 29, i32::MAX] {
+            table.insert(Stream(fd), EventObject::client, ()).unwrap_err();
+        }
+    });
+    assert!(taken.bytes_max < 4_096, "{} bytes", taken.bytes_max);
 }

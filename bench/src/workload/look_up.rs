@@ -15,7 +15,7 @@ use crate::method::{Case, Row, Turn, compare_with, ns_each};
 use crate::sockets::Pairs;
 
 pub(crate) const COUNTS: &str = "N connections are ready, and each is looked up by its event, with its \
-    socket and a number to add to: in Connections, and in a HashMap keyed by descriptor and token. \
+    socket and a number to add to: in Connections, compared with a HashMap keyed by descriptor and token. \
     Counted: the time for each look-up.";
 
 const HASH_MAP: &str = "HashMap";
