@@ -187,7 +187,8 @@ impl OsPoller {
     /// further; one that is larger keeps its size.
     ///
     /// On kqueue, a descriptor that becomes ready for two interests takes two of the `n` places, and is still
-    /// one event. So a wait can return fewer than `n` events while more are ready.
+    /// one event. So a wait can return fewer than `n` events while more are ready; and a oneshot at the end can be
+    /// reported with one of its interests (C4).
     ///
     /// ```
     /// # use std::{io::Write, os::{fd::AsRawFd, unix::net::UnixStream}};

@@ -30,7 +30,8 @@ use crate::registry::Registry;
 ///   [kernels](crate::kernels) have more arrivals than others: an `accept`, a partial read.)
 /// - **C4** [`Oneshot`](crate::Mode::Oneshot) is reported once, for all its interests together; then not
 ///   again until `modify`. It stays registered: a second `add` is not needed. (If another thread waits while
-///   it is registered, [kqueue](crate::kernels#epoll-and-kqueue) may report one of its interests.)
+///   it is registered, or the buffer ends there, [kqueue](crate::kernels#epoll-and-kqueue) may report one of its
+///   interests; `modify` reports the rest.)
 /// - **C5** [`Interest::NONE`](crate::Interest::NONE) keeps the registration, and reports only errors and
 ///   hang-ups, on kqueue nothing.
 /// - **C6** The peer's half-close is [`is_read_closed`](Event::is_read_closed) together
@@ -161,7 +162,8 @@ pub trait Poller {
     /// Waits until a registered descriptor is ready, for at most `timeout`; `None` waits indefinitely.
     ///
     /// The events are in a buffer that the poller owns and reuses. They are in the kernel's order, with
-    /// each descriptor at most once.
+    /// each descriptor at most once. (On [kqueue](crate::kernels#epoll-and-kqueue), a registration that another
+    /// thread replaces during the wait can be reported twice: as it was, and as it is.)
     ///
     /// A zero timeout polls. One beyond what the clock can count, such as [`Duration::MAX`], waits
     /// indefinitely.

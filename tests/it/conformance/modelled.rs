@@ -38,6 +38,14 @@ pub(crate) fn a_oneshot_is_reported_once_by_a_buffer_of_one<P: Share + AsFd>() {
         seen.sort_unstable();
         assert_eq!(seen, Vec::from_iter(0..10));
         poller.expect_none();
+        // The other interest is not lost: `modify` reports it.
+        for (token, (near, _)) in (0..).zip(&pairs) {
+            drain(near);
+            let object = EventObject::client(near.as_raw_fd()).with_interest(Interest::BOTH);
+            poller.modify(object.with_mode(Mode::Oneshot).with_token(token)).unwrap();
+            let event = poller.expect_one();
+            assert_eq!((event.token, event.readiness()), (token, Readiness::WRITABLE));
+        }
     }
 }
 

@@ -86,7 +86,8 @@ impl Fixture {
             Operation::WriteOutOfBand(slot) => self.act(slot, Watched::write_out_of_band),
             // There, a socket whose reading was shut down reports no later reset as an edge: `sorflush`.
             Operation::Shutdown(_, End::Near, how)
-                if self.kernel == Kernel::FreeBsd && how != Shutdown::Write =>
+                if matches!(self.kernel, Kernel::FreeBsd | Kernel::NetBsd)
+                    && how != Shutdown::Write =>
             {
                 Ok(())
             }

@@ -306,9 +306,10 @@ fn apply(
             continue;
         }
         let Some(event) = room.next() else {
-            // The changes that follow are lost, also where this one succeeded. FreeBSD forgets how many it
-            // wrote: `kqueue_kevent` returns its error, 0.
-            return done.map(|()| Some(if kernel == Kernel::FreeBsd { 0 } else { written }));
+            // The changes that follow are lost, also where this one succeeded. FreeBSD and NetBSD forget how
+            // many they wrote: `kqueue_kevent` returns its error, 0.
+            let forgets = matches!(kernel, Kernel::FreeBsd | Kernel::NetBsd);
+            return done.map(|()| Some(if forgets { 0 } else { written }));
         };
         let errno = done.err().and_then(|error| error.raw_os_error()).unwrap_or(0);
         // FreeBSD puts EV_ERROR in place of the flags, macOS adds it to them.
@@ -366,12 +367,21 @@ struct Seen {
     has_oob: bool,
     /// The end was reported that the program's own shutdown of reading is.
     is_deaf: bool,
+    /// It is a Unix datagram socket that could not be written since the filter last ran by a change.
+    was_full: bool,
 }
 
 impl Default for Seen {
     fn default() -> Self {
         let since = Instant::now();
-        Self { is_listener: false, since, amount: None, has_oob: false, is_deaf: false }
+        Self {
+            is_listener: false,
+            since,
+            amount: None,
+            has_oob: false,
+            is_deaf: false,
+            was_full: false,
+        }
     }
 }
 
@@ -544,6 +554,7 @@ impl Kqueue {
             }
             _ => {}
         }
+        knote.seen.was_full = false;
         let was_enabled = knote.is_enabled;
         knote.is_enabled = !change.has(EV_DISABLE) && (was_enabled || change.has(EV_ENABLE));
         match (was_enabled, knote.is_enabled) {
@@ -565,6 +576,7 @@ impl Kqueue {
     /// Reports what is active, as far as there is room: all that can be read before all that can be
     /// written, however many descriptors there are.
     fn collect(&mut self, kq: BorrowedFd<'_>, events: &mut [Kevent]) -> io::Result<usize> {
+        self.look_for_full_datagram_sockets();
         let mut active = self.more_edges(events.len());
         active.retain(|(id, _)| self.is_there(*id));
         loop {
@@ -582,6 +594,13 @@ impl Kqueue {
             *event = self.report(kq, *id, *bits);
         }
         Ok(active.len())
+    }
+
+    /// Notes which of them cannot be written, where a read of the peer is no news.
+    fn look_for_full_datagram_sockets(&mut self) {
+        if self.kernel == Kernel::Apple {
+            self.knotes.values_mut().for_each(Knote::look_whether_it_is_full);
+        }
     }
 
     /// The edges that this kernel has and epoll has not, by what became of the descriptor since.
@@ -678,8 +697,9 @@ impl Knote {
                 event.fflags |= NOTE_OOB;
             }
         }
-        let can_be_deaf =
-            kernel == Kernel::FreeBsd && event.filter == EVFILT_READ && event.has(EV_CLEAR);
+        let can_be_deaf = matches!(kernel, Kernel::FreeBsd | Kernel::NetBsd)
+            && event.filter == EVFILT_READ
+            && event.has(EV_CLEAR);
         if can_be_deaf && is_end && state::is_established(self.named.as_ref()) {
             self.seen.is_deaf = true;
         }
@@ -711,7 +731,13 @@ impl Knote {
             // `filt_soexcept` and `filt_soread` look only at out-of-band data.
             (Kernel::OpenBsd | Kernel::DragonFly, EXCEPT) => bits & epoll::EPOLLPRI == 0,
             // `sorflush` takes the mark of a knote away with the buffer.
-            (Kernel::FreeBsd, EVFILT_READ) if self.is_edge() && self.seen.is_deaf => true,
+            (Kernel::FreeBsd | Kernel::NetBsd, EVFILT_READ)
+                if self.is_edge() && self.seen.is_deaf =>
+            {
+                true
+            }
+            // `uipc_rcvd` wakes nobody who waits for room.
+            (Kernel::Apple, EVFILT_WRITE) => self.seen.was_full,
             // `pipeclose` wakes nobody who waits for room.
             (Kernel::NetBsd, EVFILT_WRITE) if self.is_fifo() => bits & epoll::EPOLLOUT == 0,
             (Kernel::NetBsd, EVFILT_READ) if self.is_pty_master() => bits & epoll::EPOLLIN == 0,
@@ -743,6 +769,14 @@ impl Knote {
             }
             _ => None,
         }
+    }
+
+    fn look_whether_it_is_full(&mut self) {
+        let ident = self.registered.ident;
+        self.seen.was_full |= self.registered.filter == EVFILT_WRITE
+            && self.is_socket()
+            && state::is_unix_datagram(ident)
+            && !state::has_room(ident);
     }
 
     fn is_file(&self) -> bool {

@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::io::ioctl_fionread;
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Type};
 
 /// As much as a receive buffer holds, to the model.
 const BUFFER: u64 = 64 * 1024;
@@ -60,6 +60,15 @@ pub(crate) fn is_at_its_end(ident: usize, file: Option<&Metadata>) -> bool {
 /// Whether it is a socket that listens.
 pub(crate) fn is_listener(ident: usize) -> bool {
     borrow(ident).is_some_and(|fd| SockRef::from(&fd).is_listener().unwrap_or(false))
+}
+
+/// Whether it is a datagram socket with a path for an address, or none.
+pub(crate) fn is_unix_datagram(ident: usize) -> bool {
+    borrow(ident).is_some_and(|fd| {
+        let socket = SockRef::from(&fd);
+        let is_unix = socket.domain().is_ok_and(|domain| domain == Domain::UNIX);
+        is_unix && socket.r#type().is_ok_and(|kind| kind == Type::DGRAM)
+    })
 }
 
 /// How many connections a listening TCP socket has to accept.

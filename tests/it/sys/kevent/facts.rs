@@ -3,6 +3,7 @@
 
 use std::io::{Read, Seek, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
@@ -375,10 +376,10 @@ fn an_accept_is_an_edge_while_others_wait_on_freebsd_and_netbsd() {
     }
 }
 
-/// `sorflush` in kern/uipc_socket.c takes SB_KNOTE away.
+/// `sorflush` in kern/uipc_socket.c takes SB_KNOTE away. FreeBSD and NetBSD ran it.
 #[test]
-fn an_edge_of_a_reset_is_lost_after_the_own_shutdown_of_reading_on_freebsd() {
-    for (kernel, is_heard) in [(FreeBsd, false), (OpenBsd, true)] {
+fn an_edge_of_a_reset_is_lost_after_the_own_shutdown_of_reading_on_freebsd_and_netbsd() {
+    for (kernel, is_heard) in [(FreeBsd, false), (NetBsd, false), (OpenBsd, true)] {
         let (near, far) = tcp_pair();
         let kq = Kq::on(kernel);
         kq.change(read(&near, EV_ADD | EV_CLEAR));
@@ -390,17 +391,69 @@ fn an_edge_of_a_reset_is_lost_after_the_own_shutdown_of_reading_on_freebsd() {
     }
 }
 
-/// FreeBSD's `sowwakeup` comes with all that the peer takes: Linux's `unix_write_space` does as well.
+/// The `sowwakeup` of Apple and FreeBSD comes with all that the peer takes: Linux's `unix_write_space` does as
+/// well.
 #[test]
 fn a_read_of_the_peer_is_an_edge_of_room() {
-    let (near, mut far) = pair();
-    let kq = Kq::on(FreeBsd);
-    kq.change(write(&near, EV_ADD | EV_CLEAR));
-    kq.one();
-    (&near).write_all(b"x").unwrap();
-    kq.pending();
-    far.read_exact(&mut [0]).unwrap();
-    assert_eq!(kq.pending().len(), 1);
+    for kernel in [Apple, FreeBsd] {
+        let (near, mut far) = pair();
+        let kq = Kq::on(kernel);
+        kq.change(write(&near, EV_ADD | EV_CLEAR));
+        kq.one();
+        (&near).write_all(b"x").unwrap();
+        kq.pending();
+        far.read_exact(&mut [0]).unwrap();
+        assert_eq!(kq.pending().len(), 1, "{kernel:?}");
+    }
+}
+
+/// `filt_sowrite_common` since macOS 13 looks at the peer's buffer, and `uipc_rcvd` before 15 wakes nobody.
+#[test]
+fn a_full_unix_datagram_socket_hears_nothing_of_its_peers_reads_on_apple() {
+    for kernel in ALL {
+        for flags in [0, EV_CLEAR, EV_DISPATCH] {
+            let (near, far) = UnixDatagram::pair().unwrap();
+            near.set_nonblocking(true).unwrap();
+            far.set_nonblocking(true).unwrap();
+            while near.send(&[0; 1_000]).is_ok() {}
+            let kq = Kq::on(kernel);
+            kq.change(write(&near, EV_ADD | flags));
+            assert_eq!(kq.pending(), [], "{kernel:?}");
+            while far.recv(&mut [0; 1_000]).is_ok() {}
+            let events = kq.events_up_to(1, 20 * MS);
+            assert_eq!(events.is_empty(), kernel == Apple, "{kernel:?}, {flags:#x}");
+            kq.change(write(&near, EV_ADD | EV_ENABLE));
+            assert_eq!(kq.one().filter(), EVFILT_WRITE, "{kernel:?}");
+        }
+    }
+}
+
+/// `filt_pipe_draincommon` in bsd/kern/sys_pipe.c.
+#[test]
+fn each_end_of_a_pipe_has_both_ends_on_apple() {
+    let (reader, writer) = pipe();
+    let (other_reader, other_writer) = pipe();
+    let kq = Kq::on(Apple);
+    kq.change(write(&reader, EV_ADD));
+    kq.change(read(&other_writer, EV_ADD));
+    assert_eq!(kq.pending(), []);
+    drop((writer, other_reader));
+    let events = kq.events_up_to(8, 20 * MS);
+    assert!(events.iter().all(|event| event.has(EV_EOF) && event.fflags() == 0));
+    assert_eq!(events.len(), 2);
+}
+
+/// `filt_soread_common` looks at the mark first.
+#[test]
+fn data_behind_out_of_band_data_is_out_of_band_again_on_apple() {
+    let (near, far) = tcp_pair();
+    let kq = Kq::on(Apple);
+    kq.change(except(&near, EV_ADD | EV_CLEAR));
+    SockRef::from(&far).send_out_of_band(b"!").unwrap();
+    assert!(kq.one().fflags() & NOTE_OOB != 0);
+    assert_eq!(kq.pending(), []);
+    (&far).write_all(b"in band").unwrap();
+    assert!(kq.one().fflags() & NOTE_OOB != 0);
 }
 
 /// `kqueue_kqfilter`, and what stands for it.
@@ -542,14 +595,14 @@ fn filter_0_is_skipped_without_a_receipt_on_freebsd() {
     }
 }
 
-/// FreeBSD's `kqueue_kevent` returns its last error, 0, in the place of the count.
+/// FreeBSD's `kqueue_kevent` returns its last error, 0, in the place of the count. NetBSD ran it as well.
 #[test]
-fn too_little_room_for_receipts_is_a_count_of_0_on_freebsd() {
+fn too_little_room_for_receipts_is_a_count_of_0_on_freebsd_and_netbsd() {
     for kernel in ALL {
         let (kq, near, _far) = ready_on(kernel);
         let changes = [read(&near, EV_ADD | EV_RECEIPT), write(&near, EV_ADD | EV_RECEIPT)];
         let count = kevent(kq.fd(), &changes, &mut [Kevent::NONE], None).unwrap();
-        assert_eq!(count, usize::from(kernel != FreeBsd), "{kernel:?}");
+        assert_eq!(count, usize::from(!matches!(kernel, FreeBsd | NetBsd)), "{kernel:?}");
         assert_eq!(kq.pending().len(), 2, "both are applied");
     }
 }
