@@ -93,7 +93,8 @@ impl Registry {
     /// - `NotFound`: it is not registered.
     /// - `EBADF`: it is not an open descriptor. On Apple systems that is `NotFound`.
     /// - `EINVAL`: it was added as [`exclusive`](EventObject::exclusive), or the new object is.
-    /// - On kqueue, all that [`add`](Self::add) lists. The registration is then gone.
+    /// - On kqueue, all that [`add`](Self::add) lists. The registration is then gone; another thread's wait may
+    ///   have reported the new one by then.
     #[doc(alias("reregister", "rearm"))]
     #[inline]
     pub fn modify(&self, object: EventObject) -> io::Result<()> {

@@ -72,7 +72,8 @@ impl Timer {
         Ok(Self { fd: TimerFd::new_boottime()? })
     }
 
-    /// Goes off once, `after` this long: at once for zero, never for [`Duration::MAX`].
+    /// Goes off once, `after` this long: at once for zero, never for [`Duration::MAX`]. [Where kqueue counts
+    /// ticks](crate::kernels), nor for more than 240 days.
     ///
     /// What it was set to before, and the expirations so far, are forgotten. An event that a wait has already
     /// returned stays in its slice: see [`clear`](Self::clear).

@@ -530,9 +530,13 @@ impl Kqueue {
     fn touch(&mut self, kq: BorrowedFd<'_>, id: u64, change: &Kevent) -> io::Result<()> {
         let knote = self.knotes.get_mut(&id).expect("its id is known");
         // `kqueue_register` of OpenBSD and NetBSD takes these from EV_ADD only, that of the others from
-        // every change.
+        // every change. A user event takes them always (`filt_usermodify`), or never on DragonFly BSD.
         let takes_all = !matches!(self.kernel, Kernel::OpenBsd | Kernel::NetBsd);
-        if change.has(EV_ADD) || takes_all {
+        let takes = match change.filter {
+            EVFILT_USER => self.kernel != Kernel::DragonFly,
+            _ => takes_all || change.has(EV_ADD),
+        };
+        if takes {
             let Kevent { fflags, data, udata, .. } = *change;
             knote.registered = Kevent { fflags, data, udata, ..knote.registered };
         }
