@@ -14,7 +14,7 @@ use crate::world::{Outcome, World};
 /// The environment variable that names the one seed to run.
 const SEED: &str = "POLLIO_SEED";
 
-/// How long a thread may compute before the watchdog barks.
+/// The watchdog reports a thread that computes for longer.
 const LONGEST_COMPUTATION: Duration = Duration::from_secs(10);
 
 /// How often a long run says how far it is.
@@ -135,7 +135,7 @@ impl Runner {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Barks if nothing has happened in its world for too long.
+    /// Panics if nothing has happened in its world for `longest`.
     fn watch(&self, longest: Duration) {
         let mut watched = self.watched();
         let Some(Watched { world, steps, since }) = &mut *watched else { return };

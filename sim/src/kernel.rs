@@ -478,16 +478,16 @@ impl Kernel {
         if let Some(error) = self.script.wait_errors.pop_front() {
             return Err(error);
         }
-        let ready = self.core.list_mut(poller)?.take_ready();
-        if !ready.is_empty() {
-            let ready: Vec<_> = ready.into_iter().map(|key| (key, self.readiness(key.1))).collect();
-            let batch = Batch { size: self.script.batch, max_events };
-            self.core.collect(poller, &ready, batch, events);
+        let mut ready = self.core.list_mut(poller)?.take_ready();
+        for candidate in &mut ready {
+            candidate.set_readiness(self.readiness(candidate.file()));
         }
+        let batch = Batch { size: self.script.batch, max_events };
+        self.core.collect(poller, ready, batch, events);
         Ok(())
     }
 
-    /// Lets one wait report `readiness`, though it is not true.
+    /// Makes one wait report `readiness`, though it is not true.
     pub(crate) fn report_spuriously(&mut self, fd: RawFd, readiness: Readiness) {
         let Ok(id) = self.file(fd) else { return };
         let Some(file) = self.core.file(id) else { return };

@@ -48,7 +48,7 @@ pub(crate) struct Run {
     pub(crate) backtrace: Option<String>,
 }
 
-/// As many actions, each caused by the one before it, may happen at the same time.
+/// At most this many actions, each caused by the one before it, may happen at the same time.
 const MAX_CHAIN: usize = 10_000;
 
 thread_local! {
@@ -136,7 +136,7 @@ impl Machine {
         self.take_turn(kernel, id, turn)
     }
 
-    /// Lets others run, if the seed will have it, where a thread makes what is no call: it takes a lock.
+    /// The scheduler may run other threads first, before a lock is taken, which is no call.
     pub(crate) fn preempt(&self) {
         let Some(id) = self.current_thread() else { return };
         let mut kernel = self.kernel();
@@ -243,7 +243,7 @@ impl Machine {
 
 /// Turns.
 impl Machine {
-    /// Lets others run, until it is this thread's turn again.
+    /// Runs other threads until it is the turn of this one again.
     fn switch<'a>(&'a self, kernel: Guard<'a>, id: ThreadId) -> Guard<'a> {
         let (mut kernel, next) = self.next_thread(kernel);
         let schedule = kernel.schedule_mut();
@@ -288,7 +288,7 @@ impl Machine {
         }
     }
 
-    /// Lets everything happen whose time has come. Returns how much that was.
+    /// Runs everything that is due. Returns how much that was.
     pub(crate) fn run_due<'a>(
         &'a self,
         mut kernel: Guard<'a>,

@@ -72,7 +72,7 @@ impl TcpListener {
         local_addr(&self.0)
     }
 
-    /// Has calls fail with `WouldBlock` instead of blocking.
+    /// Makes calls fail with `WouldBlock` instead of blocking.
     ///
     /// # Errors
     ///
@@ -137,7 +137,7 @@ impl TcpStream {
         let socket = Descriptor::open(&machine, |kernel| kernel.open_socket(Options::default()))?;
         socket.call("connect", |kernel, file| kernel.connect(file, address))?;
         let connected = |kernel: &mut Kernel, file: FileId| kernel.connect_again(file);
-        let show = |_: &Kernel, (): &()| format!(" to {address}");
+        let show = |_: &Kernel, (): &()| ": connected".into();
         match socket.blocking_call("connect", |_| timeout, connected, show) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => Err(ErrorKind::TimedOut.into()),
             result => result.map(|()| Self(socket)),

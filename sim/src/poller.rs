@@ -17,6 +17,94 @@ use crate::world::World;
 ///
 /// [`new`](Poller::new) creates one in the world that runs on this thread. Where none does, it has a world
 /// of its own with seed 0, as [`with_seed`](Self::with_seed) explains.
+///
+/// # One loop over scripted descriptors
+///
+/// Write the event loop over `P: Poller`, and let it ask for the time through an argument. The
+/// program passes [`OsPoller`](pollio::OsPoller) and [`Instant::now`](std::time::Instant::now); a test passes a
+/// [`SimPoller`] and the clock of its [`World`]. An hour then takes no time:
+///
+/// ```
+/// use std::collections::HashMap;
+/// use std::os::fd::RawFd;
+/// use std::time::{Duration, Instant};
+///
+/// use pollio_sim::SimPoller;
+/// use pollio::{EventObject, Mode, Poller, Readiness};
+///
+/// const LIMIT: Duration = Duration::from_secs(60);
+///
+/// /// Serves these connections, and closes each once it has been silent for a minute.
+/// fn serve<P: Poller>(
+///     poller: &mut P,
+///     now: impl Fn() -> Instant,
+///     connections: &[RawFd],
+///     mut close: impl FnMut(RawFd),
+/// ) -> std::io::Result<()> {
+///     let mut deadlines = HashMap::new();
+///     for &fd in connections {
+///         poller.add(EventObject::client(fd).with_mode(Mode::Edge))?;
+///         deadlines.insert(fd, now() + LIMIT);
+///     }
+///     while let Some(first) = deadlines.values().min() {
+///         let time_left = first.saturating_duration_since(now());
+///         for event in poller.wait_timeout(Some(time_left))? {
+///             // … and here it reads, until `WouldBlock`.
+///             deadlines.insert(event.fd, now() + LIMIT);
+///         }
+///         deadlines.retain(|&fd, deadline| {
+///             let lives = *deadline > now();
+///             if !lives {
+///                 close(fd);
+///             }
+///             lives
+///         });
+///     }
+///     Ok(())
+/// }
+///
+/// for seed in 0..10 {
+///     let mut poller = SimPoller::with_seed(seed);
+///     let world = poller.world().clone();
+///     let (talker, silent) = (5, 6);
+///     world.open(talker);
+///     world.open(silent);
+///     for minute in 1..=60 {
+///         let speaks = LIMIT * minute - Duration::from_nanos(1);
+///         world.schedule(speaks, move |world| world.set_ready(talker, Readiness::READABLE));
+///     }
+///
+///     let mut closed = Vec::new();
+///     serve(&mut poller, || world.now(), &[talker, silent], |fd| {
+///         world.close(fd);
+///         closed.push((fd, world.elapsed()));
+///     })?;
+///     let hour = LIMIT * 60 - Duration::from_nanos(1);
+///     assert_eq!(closed, [(silent, LIMIT), (talker, hour + LIMIT)]);
+/// }
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// ## What scripted descriptors promise
+///
+/// [The contract](Poller#the-contract) as epoll keeps it, C1 to C6, C8 to C10 and C16, for
+/// descriptors that are numbers. Cases of the contract run over both. In addition:
+///
+/// - Descriptors that became ready between the same two waits are reported in any order, and a wait
+///   reports any number of them, at least one, as the seed has it. Those that a wait leaves out
+///   come before all that are ready later. The same seed and the same calls give the same events.
+/// - A timeout ends exactly when it is over, and the clock stands still between the waits. A wait
+///   without a timeout that nothing can end is an error, of kind
+///   [`Deadlock`](std::io::ErrorKind::Deadlock), as it does not wait for other threads. So is one that
+///   plans keep from its end: one that plans itself again after no time, or a million that end no wait.
+/// - A test that panics prints the seed to the standard error, as it drops the [`SimPoller`] or a
+///   [`World`]. One that fails by returning an error has to print its [`seed`](World::seed) itself.
+///
+/// ## What they do not
+///
+/// There are no bytes: the test says what a read or a write of the program leaves behind, by
+/// [`clear_ready`](World::clear_ready). A [`Waker`](crate::Waker) is a number like all others. A wait
+/// may allocate.
 pub struct SimPoller {
     list: Arc<List>,
     registry: Registry,
@@ -28,7 +116,7 @@ pub struct SimPoller {
 
 impl SimPoller {
     /// Creates a poller in a world of its own, which is shuffled by `seed`, for a loop over
-    /// [scripted descriptors](super#one-loop-over-scripted-descriptors).
+    /// [scripted descriptors](#one-loop-over-scripted-descriptors).
     ///
     /// A test that panics prints its seed; [`new`](Poller::new) has seed 0.
     #[must_use]
@@ -117,7 +205,7 @@ impl SimPoller {
     }
 }
 
-/// As many plans may happen in a wait without a timeout.
+/// At most this many plans may happen in a wait without a timeout.
 const MAX_PLANS: usize = 1_000_000;
 
 fn deadlock(why: &str, seed: u64) -> io::Error {

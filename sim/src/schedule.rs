@@ -281,14 +281,14 @@ impl<E> Schedule<E> {
         true
     }
 
-    /// Lets a thread go on that waits.
+    /// Wakes a thread.
     pub(crate) fn wake(&mut self, id: ThreadId) {
         if self.end_wait(id) {
             self.threads.add_runnable(id);
         }
     }
 
-    /// Lets the thread go on that has waited longest. Returns whether there is one.
+    /// Wakes the thread that has waited longest. Returns whether there is one.
     pub(crate) fn wake_one(&mut self, queue: QueueId) -> bool {
         let first = self.threads.first(queue);
         first.into_iter().for_each(|id| self.wake(id));
@@ -338,7 +338,7 @@ impl<E> Schedule<E> {
     /// Ends the world; what failed first is what failed.
     pub(crate) fn fail(&mut self, why: String) {
         if !self.is_ending {
-            self.note(|| why.clone());
+            self.note(|| "the run fails".into());
             self.failure = Some(why);
             self.is_ending = true;
         }

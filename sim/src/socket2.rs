@@ -155,7 +155,7 @@ impl Socket {
             let is_nonblocking = kernel.settings(file)?.is_nonblocking;
             Err(errno(if is_nonblocking { libc::EINPROGRESS } else { libc::EAGAIN }))
         };
-        let show = |_: &Kernel, (): &()| format!(" to {}", address.0);
+        let show = |_: &Kernel, (): &()| ": connected".into();
         self.0.blocking_call("connect", |_| None, connect, show)
     }
 
@@ -168,7 +168,7 @@ impl Socket {
         take_error(&self.0)
     }
 
-    /// Has calls fail with `WouldBlock` instead of blocking.
+    /// Makes calls fail with `WouldBlock` instead of blocking.
     ///
     /// # Errors
     ///
@@ -280,8 +280,8 @@ impl SockRef<'_> {
         set(self.0.0, |socket| socket.reuses_port = reuse)
     }
 
-    /// Has the close be a reset, with a linger of zero. No other has an effect: no close blocks. Those that a
-    /// listener accepts have what it has.
+    /// Makes the close a reset, if `linger` is zero. Other values have no effect: no close blocks here. Sockets that a
+    /// listener accepts inherit it.
     ///
     /// # Errors
     ///
@@ -293,7 +293,7 @@ impl SockRef<'_> {
         })
     }
 
-    /// Has calls fail with `WouldBlock` instead of blocking.
+    /// Makes calls fail with `WouldBlock` instead of blocking.
     ///
     /// # Errors
     ///

@@ -22,7 +22,7 @@ macro_rules! stream {
                 $crate::stream::shut_down(&self.0, how)
             }
 
-            /// Has calls fail with `WouldBlock` instead of blocking.
+            /// Makes calls fail with `WouldBlock` instead of blocking.
             ///
             /// # Errors
             ///
@@ -31,7 +31,7 @@ macro_rules! stream {
                 $crate::stream::set_nonblocking(&self.0, nonblocking)
             }
 
-            /// Has a blocked read fail with `WouldBlock` after a while.
+            /// Makes a blocked read fail with `WouldBlock` after this time.
             ///
             /// # Errors
             ///
@@ -43,7 +43,7 @@ macro_rules! stream {
                 $crate::stream::set_timeout(&self.0, timeout, |settings| &mut settings.read_timeout)
             }
 
-            /// Has a blocked write fail with `WouldBlock` after a while.
+            /// Makes a blocked write fail with `WouldBlock` after this time.
             ///
             /// # Errors
             ///
@@ -147,7 +147,7 @@ pub(crate) fn accept(listener: &Descriptor) -> io::Result<(Descriptor, SocketAdd
     let mut has_room = false;
     let accept = |kernel: &mut Kernel, file| {
         if !has_room {
-            // The kernel reserves the descriptor before it looks at the queue.
+            // The kernel reserves the descriptor before it takes from the queue.
             kernel.check_limit(1)?;
             has_room = true;
         }
@@ -177,7 +177,7 @@ fn show_count(_: &Kernel, count: &usize) -> String {
 pub(crate) fn write(stream: &Descriptor, bytes: &[u8]) -> io::Result<usize> {
     let mut is_first = true;
     let write = |kernel: &mut Kernel, file| {
-        // One that was blocked looks for an error before anything else.
+        // A write that was blocked fails with a pending error before anything else.
         let error = if mem::take(&mut is_first) { None } else { kernel.take_error(file) };
         error.map_or_else(|| kernel.write(file, bytes), Err)
     };

@@ -40,7 +40,7 @@ impl Builder {
         self
     }
 
-    /// Has no effect: the size is what the real system has it.
+    /// Has no effect: the thread has the default size of the system.
     pub fn stack_size(self, _size: usize) -> Self {
         self
     }
@@ -67,7 +67,7 @@ pub fn sleep(time: Duration) {
     drop(machine.block_until(kernel, Reason::Sleeps, end));
 }
 
-/// Lets other threads run first, if the seed will have it.
+/// The scheduler may run other threads first.
 pub fn yield_now() {
     drop(Machine::current().enter());
 }

@@ -13,7 +13,7 @@ use crate::machine::Machine;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(Duration);
 
-/// How long before its world the clock began, so that a program can look back: a year.
+/// How long before its world the clock began, so that a program can subtract: a year.
 const BEFORE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 impl Instant {

@@ -14,12 +14,24 @@ use crate::machine::{Guard, Machine, Run};
 use crate::schedule::{Action, Pool};
 use crate::thread::{JoinHandle, spawn_in};
 
-/// A simulated machine and its network: what happens to its descriptors, its threads and its clock.
+/// A simulated machine and its network.
 ///
-/// It is a handle: its clones are the same world. [`run`](Self::run) and [`check()`](crate::check()) create
-/// one for whole programs; [`SimPoller::with_seed`](crate::SimPoller::with_seed) one for a single loop
-/// over scripted descriptors. Everything here happens at once, or at the time that
-/// [`schedule`](Self::schedule) sets.
+/// [`check()`](crate::check()) and [`run`](Self::run) create one for whole programs;
+/// [`SimPoller::with_seed`](crate::SimPoller::with_seed) creates one for a single loop over scripted descriptors.
+/// It is a handle: its clones are the same world. What you do with it happens at once, or at the time that you
+/// [`schedule`](Self::schedule) it for.
+///
+/// | to | use |
+/// |---|---|
+/// | run a program | [`run`](Self::run), [`spawn`](Self::spawn) |
+/// | follow and pass time | [`elapsed`](Self::elapsed), [`now`](Self::now), [`advance`](Self::advance), [`schedule`](Self::schedule) |
+/// | choose what may go wrong | [`set_conditions`](Self::set_conditions) |
+/// | break a connection | [`stall`](Self::stall), [`reset`](Self::reset), [`reset_after`](Self::reset_after), [`refuse`](Self::refuse) |
+/// | run out of descriptors | [`set_descriptor_limit`](Self::set_descriptor_limit), [`descriptors`](Self::descriptors) |
+/// | send a signal | [`raise`](Self::raise) |
+/// | find what the program forgot | [`set_patience`](Self::set_patience) |
+/// | script a descriptor | [`open`](Self::open), [`close`](Self::close), [`set_ready`](Self::set_ready), [`clear_ready`](Self::clear_ready), [`spurious`](Self::spurious) |
+/// | script a poller | [`set_batch`](Self::set_batch), [`fail_add`](Self::fail_add), [`fail_wait`](Self::fail_wait) |
 #[derive(Clone)]
 pub struct World(Machine);
 
@@ -27,7 +39,7 @@ pub struct World(Machine);
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Outcome {
-    /// What the world was made from.
+    /// The seed of the world.
     pub seed: u64,
     /// What failed, if anything did.
     pub failure: Option<String>,
@@ -37,13 +49,13 @@ pub struct Outcome {
     pub trace: Vec<String>,
 }
 
-/// Whole programs.
+/// Running programs.
 impl World {
-    /// Runs `body` as the main thread of a new world, which ends when `body` returns: all other threads
-    /// are ended then.
+    /// Runs `body` as the main thread of a new world. The world ends when `body` returns, and ends all other
+    /// threads.
     ///
-    /// A run fails if the body returns an error or panics, if another thread panics, and for what the
-    /// [module](crate#what-fails-a-run) lists. [`check()`](crate::check()) runs many seeds.
+    /// A run fails if the body returns an error, if a thread panics, and [in a few other
+    /// cases](crate#what-fails-a-run). [`check()`](crate::check()) runs many seeds.
     #[must_use = "a failure is returned"]
     pub fn run(seed: u64, body: impl FnOnce(&Self) -> io::Result<()>) -> Outcome {
         Self::run_with(&Pool::default(), seed, true, |_| (), body).0
@@ -63,10 +75,10 @@ impl World {
         (Outcome { seed, failure, elapsed, trace }, backtrace)
     }
 
-    /// Runs `body` in a thread of this world, under this name in reports.
+    /// Starts a thread of this world, with a name for reports.
     ///
-    /// One thread runs at a time; the seed chooses which. What it computes takes no time, but after a thousand
-    /// calls at one time, each takes a millisecond: otherwise nothing would come to a loop that polls.
+    /// One thread runs at a time, and the seed chooses which. Computing takes no time, and a call takes none
+    /// either, up to a thousand: after that each takes a millisecond, so that a loop that polls makes progress.
     ///
     /// # Panics
     ///
@@ -83,27 +95,105 @@ impl World {
         spawn_in(&self.0, name, body)
     }
 
-    /// Sets what the network is like from here on, for connections that are made later.
+    /// The seed of this world.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.kernel().schedule().seed()
+    }
+}
+
+/// Time.
+impl World {
+    /// The virtual time, for a loop that takes the clock as an argument:
+    /// `|| world.now()` where the program has [`Instant::now`].
+    ///
+    /// It begins at the real time. Only waits and [`advance`](Self::advance) move it.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.0.start() + self.0.now()
+    }
+
+    /// How much virtual time has passed since the world began.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.0.now()
+    }
+
+    /// Lets time pass outside of a wait, as a slow handler does.
+    ///
+    /// In a thread of a [run](Self::run), the other threads go on. Elsewhere, what was scheduled for that time
+    /// happens when the next wait begins. A time that no clock can reach changes nothing.
+    pub fn advance(&self, time: Duration) {
+        if self.0.current_thread().is_some() {
+            return crate::thread::sleep(time);
+        }
+        let mut kernel = self.kernel();
+        let now = kernel.now();
+        kernel.schedule_mut().set_now(now.checked_add(time).unwrap_or(now));
+    }
+
+    /// Schedules `action`, a plan, for `delay` from now. It happens in a wait.
+    ///
+    /// Plans for the same time happen in the order in which you schedule them, and before a wait that ends at that
+    /// time. A plan with a delay that no clock can reach never happens.
+    ///
+    /// A descriptor number means the file that has it when the plan happens. The plan gets the world as its
+    /// argument: a clone that it owns would keep the world alive. A plan is no thread: it can make every call that
+    /// does not wait.
+    pub fn schedule(&self, delay: Duration, action: impl FnOnce(&Self) + Send + 'static) {
+        let mut kernel = self.kernel();
+        let now = kernel.now();
+        let is_reachable = self.0.start().checked_add(now).and_then(|now| now.checked_add(delay));
+        if is_reachable.is_none() {
+            return;
+        }
+        // It is in the world, which it must not keep alive.
+        let machine = self.0.downgrade();
+        let plan = Box::new(move || {
+            if let Some(machine) = machine.upgrade() {
+                action(&Self(machine));
+            }
+        });
+        kernel.schedule_mut().add(now + delay, Action::Plan(plan));
+    }
+}
+
+/// The network, and what happens to connections.
+impl World {
+    /// Sets what the network is like, for connections that are made from now on, and what may go wrong.
     pub fn set_conditions(&self, conditions: Conditions) {
         self.kernel().set_conditions(conditions);
     }
 
-    /// Fails the run once a connection has waited in a listener's queue for so long, or bytes in a
-    /// stream that is registered with a poller, while the threads that could take them wait for events.
-    /// That is how an accept that was forgotten until the next client shows.
-    ///
-    /// Bytes may wait where the poller watches a stream that has no room to write, or is not connected
-    /// yet: a program that holds a fast peer back does not read. Off at first; it looks at what comes
-    /// after this call.
-    pub fn set_patience(&self, patience: Duration) {
-        self.kernel().set_patience(patience);
+    /// Stalls the TCP connection of a stream: nothing arrives at either end for this long. Bytes that are on their
+    /// way arrive afterwards.
+    pub fn stall(&self, stream: &impl AsRawFd, length: Duration) {
+        self.kernel().stall(stream.as_raw_fd(), length);
     }
 
-    /// Limits how many descriptors may be open, as `RLIMIT_NOFILE` does for a process: whatever opens one
-    /// more fails with `EMFILE`, until one is closed or the limit is raised. The limit is that of the whole
-    /// world: create the sockets of clients before.
+    /// Resets the TCP connection of a stream at both ends. Bytes that are on their way are lost.
+    pub fn reset(&self, stream: &impl AsRawFd) {
+        self.kernel().reset(stream.as_raw_fd());
+    }
+
+    /// Resets the TCP connection of a stream at both ends once `count` more bytes of what the stream writes have
+    /// arrived. The peer can read these bytes. At 0, the next byte resets it.
+    pub fn reset_after(&self, stream: &impl AsRawFd, count: usize) {
+        self.kernel().reset_after(stream.as_raw_fd(), count);
+    }
+
+    /// Refuses the next `count` connections to `address`, although a listener is there.
+    pub fn refuse(&self, address: SocketAddr, count: usize) {
+        self.kernel().refuse(address, count);
+    }
+}
+
+/// The machine of the program.
+impl World {
+    /// Limits how many descriptors may be open, as `RLIMIT_NOFILE` does. At the limit, every call that opens one
+    /// fails with `EMFILE`. The limit holds for the whole world, so create the sockets of clients before.
     ///
-    /// With [`schedule`](Self::schedule), there is no descriptor for a while:
+    /// With [`schedule`](Self::schedule), descriptors run out for a while:
     ///
     /// ```
     /// # use std::{io, time::Duration};
@@ -131,156 +221,86 @@ impl World {
         self.kernel().descriptor_count()
     }
 
-    /// Refuses the next `count` connections to `address`, although somebody listens there.
-    pub fn refuse(&self, address: SocketAddr, count: usize) {
-        self.kernel().refuse(address, count);
-    }
-
-    /// Sends a signal to the program: a byte is written to each stream that was registered for it with
-    /// [`pipe::register`](crate::signal_hook::low_level::pipe::register). Without one, it is ignored.
+    /// Sends a signal to the program: writes a byte to each stream that was registered for it with
+    /// [`pipe::register`](crate::signal_hook::low_level::pipe::register). Without one, the signal is ignored.
     pub fn raise(&self, signal: i32) {
         self.kernel().raise(signal);
     }
+}
 
-    /// Resets the connection of a stream, at both ends, once `count` more bytes that the stream writes have
-    /// arrived: the peer can read these, and no more. At 0, with the next one.
-    pub fn reset_after(&self, stream: &impl AsRawFd, count: usize) {
-        self.kernel().reset_after(stream.as_raw_fd(), count);
-    }
-
-    /// Resets the connection of a stream, at both ends, whatever is on its way.
-    pub fn reset(&self, stream: &impl AsRawFd) {
-        self.kernel().reset(stream.as_raw_fd());
-    }
-
-    /// Lets nothing arrive at either end of a stream's connection for so long: what is on its way arrives then.
-    pub fn stall(&self, stream: &impl AsRawFd, length: Duration) {
-        self.kernel().stall(stream.as_raw_fd(), length);
+/// What fails a run.
+impl World {
+    /// Fails the run if a connection stays in a listener's queue, or bytes in a registered stream, for `patience`
+    /// while every thread that could take them waits for events.
+    ///
+    /// It finds a client that is forgotten until the next one comes, and a lost edge behind an idle timeout: the
+    /// timeout turns a hang into a close that comes later, and looks like another fault.
+    ///
+    /// Bytes may stay while the poller also watches a stream that has no room to write, or is not connected yet: a
+    /// program that holds a fast peer back does not read. A world has no patience set at first. It counts for what
+    /// arrives after this call.
+    pub fn set_patience(&self, patience: Duration) {
+        self.kernel().set_patience(patience);
     }
 }
 
-/// Scripted descriptors.
+/// Scripted descriptors: see [`SimPoller`](crate::SimPoller#one-loop-over-scripted-descriptors).
 impl World {
-    /// Opens the descriptor `fd`, which is ready for nothing.
+    /// Opens the scripted descriptor `fd`, which is ready for nothing.
     ///
-    /// If it is open, it is closed first. A negative number stays a bad descriptor.
+    /// A descriptor with this number is closed first. A negative number stays a bad descriptor.
     pub fn open(&self, fd: RawFd) {
         if fd >= 0 {
             self.kernel().open_scripted(fd);
         }
     }
 
-    /// Closes the descriptor `fd`, which deletes its registration. Registering it is `EBADF` now.
+    /// Closes the descriptor `fd`, which deletes its registration. Registering it then fails with `EBADF`.
     pub fn close(&self, fd: RawFd) {
         self.kernel().close(fd);
     }
 
     /// Makes `fd` ready for `readiness`, in addition to what it is ready for.
     ///
-    /// Each call is an arrival, and so an edge (C3), even of what is there already. What implies
-    /// more is reported with it: a `WRITE_CLOSED` is a full hang-up, hence `READ_CLOSED`; that is
-    /// `READABLE`, and a full hang-up or an `ERROR` is `READABLE` and `WRITABLE`.
+    /// Each call is an arrival, and so an edge (C3), even if `fd` was ready for it before. A wait reports what is
+    /// implied as well: `WRITE_CLOSED` is a full hang-up, hence `READ_CLOSED`; `READ_CLOSED` is `READABLE`; a full
+    /// hang-up or an `ERROR` is `READABLE` and `WRITABLE`.
     ///
-    /// It happens to a descriptor that is not registered, too, and is found by a later `add`. To
-    /// one that is not open, nothing happens.
+    /// A later `add` finds the readiness of a descriptor that is not registered yet. A descriptor that is not open
+    /// stays as it is.
     pub fn set_ready(&self, fd: RawFd, readiness: Readiness) {
         self.kernel().set_ready(fd, readiness);
     }
 
-    /// Ends the readiness of `fd` for `readiness`: `READABLE` when all was read, `WRITABLE` when
-    /// there is no more room.
+    /// Ends the readiness of `fd` for `readiness`: `READABLE` once everything is read, `WRITABLE` once there is no
+    /// more room.
     pub fn clear_ready(&self, fd: RawFd, readiness: Readiness) {
         self.kernel().clear_ready(fd, readiness);
     }
 
-    /// Has one wait report `readiness` of `fd`, though it is not true: a read that follows would
-    /// block, as when another process was quicker.
+    /// Makes one wait report `readiness` of `fd`, although a read would block: as if another process was quicker.
     ///
-    /// What the registration does not ask for is not reported.
+    /// It is reported as far as the registration asks for it.
     pub fn spurious(&self, fd: RawFd, readiness: Readiness) {
         self.kernel().report_spuriously(fd, readiness);
     }
-}
 
-/// Failures.
-impl World {
-    /// Has the next `add` fail with `error`, and register nothing. After several calls, as many
-    /// adds fail, in their order.
+    /// Makes each wait report `size` descriptors, or all that are ready if they are fewer, instead of a number that
+    /// the seed draws. 0 counts as 1.
+    pub fn set_batch(&self, size: usize) {
+        self.kernel().set_batch(size);
+    }
+
+    /// Makes the next `add` fail with `error`, and register nothing. After several calls, as many adds fail, in this
+    /// order.
     pub fn fail_add(&self, error: io::Error) {
         self.kernel().fail_add(error);
     }
 
-    /// Has the next wait fail with `error`, or the current one, by [`schedule`](Self::schedule). What is
-    /// ready is reported by the wait after it. After several calls, as many waits fail, in their order.
+    /// Makes the next wait fail with `error`; in a plan, the current one. The wait after it reports what is ready.
+    /// After several calls, as many waits fail, in this order.
     pub fn fail_wait(&self, error: io::Error) {
         self.kernel().fail_wait(error);
-    }
-
-    /// Has each wait report `size` descriptors, or all that are ready if they are fewer, instead
-    /// of any number of them. 0 counts as 1.
-    pub fn set_batch(&self, size: usize) {
-        self.kernel().set_batch(size);
-    }
-}
-
-/// Time.
-impl World {
-    /// The virtual time, for a loop that takes the clock as an argument:
-    /// `|| world.now()` where the program has [`Instant::now`].
-    ///
-    /// It begins at the real time, and goes on by waits and by [`advance`](Self::advance) only.
-    #[must_use]
-    pub fn now(&self) -> Instant {
-        self.0.start() + self.0.now()
-    }
-
-    /// How much virtual time has passed since the world began.
-    #[must_use]
-    pub fn elapsed(&self) -> Duration {
-        self.0.now()
-    }
-
-    /// Lets time pass outside of a wait, as a slow handler does. What was planned for that time happens
-    /// when the next wait begins; in a thread of a [run](Self::run), the other threads go on. A time that
-    /// no clock can reach is not reached.
-    pub fn advance(&self, time: Duration) {
-        if self.0.current_thread().is_some() {
-            return crate::thread::sleep(time);
-        }
-        let mut kernel = self.kernel();
-        let now = kernel.now();
-        kernel.schedule_mut().set_now(now.checked_add(time).unwrap_or(now));
-    }
-
-    /// Plans that `action` happens once `delay` has passed from now, in a wait.
-    ///
-    /// What is planned for the same time happens in the order of the plans, and before a wait that
-    /// ends at that time. A delay that no clock can reach is never.
-    ///
-    /// It happens to the file that has the number of the descriptor then. The plan is given the world; a
-    /// clone in it would keep the world alive for as long as it has not happened, up to the end of a run. It is
-    /// no thread: it can make every call that need not wait.
-    pub fn schedule(&self, delay: Duration, action: impl FnOnce(&Self) + Send + 'static) {
-        let mut kernel = self.kernel();
-        let now = kernel.now();
-        let is_reachable = self.0.start().checked_add(now).and_then(|now| now.checked_add(delay));
-        if is_reachable.is_none() {
-            return;
-        }
-        // It is in the world, which it must not keep alive.
-        let machine = self.0.downgrade();
-        let plan = Box::new(move || {
-            if let Some(machine) = machine.upgrade() {
-                action(&Self(machine));
-            }
-        });
-        kernel.schedule_mut().add(now + delay, Action::Plan(plan));
-    }
-
-    /// What everything that is left to chance comes from.
-    #[must_use]
-    pub fn seed(&self) -> u64 {
-        self.kernel().schedule().seed()
     }
 }
 

@@ -10,7 +10,7 @@ fn every_file_opens_with_a_sentence() {
         if is_markdown(&path) {
             continue;
         }
-        let is_front_page = path == root().join("src/lib.rs");
+        let is_front_page = path.ends_with("src/lib.rs");
         let opening = if is_front_page { "#![doc = include_str!" } else { "//! " };
         assert!(text.starts_with(opening), "{}", path.display());
     }
@@ -129,8 +129,14 @@ fn every_case_of_the_peers_has_one_of_ours_or_a_reason() {
 fn every_link_leads_somewhere() {
     const SOURCE: &str = "https://docs.rs/crate/pollio/latest/source/";
     const DOCS: &str = "https://docs.rs/pollio/latest/pollio/";
-    let library = fs::read_to_string(root().join("src/lib.rs")).unwrap();
-    let names: BTreeSet<_> = library.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+    const SIM_DOCS: &str = "https://docs.rs/pollio-sim/latest/pollio_sim/";
+    let libraries = ["src/lib.rs", "sim/src/lib.rs"];
+    let [library, sim] = libraries.map(|path| fs::read_to_string(root().join(path)).unwrap());
+    let names = |library: &str| -> BTreeSet<String> {
+        let names = library.split(|c: char| !c.is_alphanumeric() && c != '_');
+        names.map(str::to_owned).collect()
+    };
+    let (names, sim_names) = (names(&library), names(&sim));
     for (path, text) in texts(&["."]) {
         if !is_markdown(&path) {
             continue;
@@ -143,6 +149,8 @@ fn every_link_leads_somewhere() {
             } else if let Some(page) = link.strip_prefix(DOCS) {
                 // guide/index.html, struct.Waker.html
                 page.split(['/', '.']).any(|name| names.contains(name))
+            } else if let Some(page) = link.strip_prefix(SIM_DOCS) {
+                page.split(['/', '.']).any(|name| sim_names.contains(name))
             } else {
                 let is_elsewhere = link.is_empty() || link.contains("://") || link.contains("::");
                 is_elsewhere || path.parent().unwrap().join(link).exists()
@@ -201,7 +209,9 @@ fn the_docs_use_the_words_of_the_field() {
     ];
     for (path, text) in texts(&["."]) {
         let name = path.strip_prefix(root()).unwrap();
-        let is_public = name.starts_with("src") || name == Path::new("README.md");
+        let is_public = name.starts_with("src")
+            || name.starts_with("sim/src")
+            || name.ends_with("README.md") && !name.starts_with("tests");
         if !is_public && name != Path::new("COMPARE.md") {
             continue;
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pollio::{Event as PollerEvent, Readiness};
 
-use super::epoll::{Batch, InterestList, Key};
+use super::epoll::{Batch, Candidate, InterestList, Key};
 use super::errno::errno;
 use super::event::Event;
 use super::faults::Faults;
@@ -105,12 +105,12 @@ impl Core {
         self.files.get(id).map(File::queue)
     }
 
-    /// Lets those know that wait for a file what came.
+    /// Reports an arrival at a file to those who wait for it.
     pub(super) fn notify(&mut self, id: FileId, arrival: Readiness) {
         self.files.notify(id, arrival, &mut self.schedule);
     }
 
-    /// Lets the next wait of a poller look at a registration that asks for `arrival`.
+    /// Queues a registration that asks for `arrival` for the next wait of a poller.
     pub(super) fn queue(&mut self, poller: FileId, key: Key, arrival: Readiness) {
         self.files.queue(poller, key, arrival, &mut self.schedule);
     }
@@ -119,13 +119,13 @@ impl Core {
     pub(super) fn collect(
         &mut self,
         poller: FileId,
-        ready: &[(Key, Readiness)],
+        ready: Vec<Candidate>,
         batch: Batch,
         events: &mut Vec<PollerEvent>,
     ) {
         let Some(list) = self.files.list_mut(poller) else { return };
         let random = self.schedule.random();
-        if list.collect(ready.iter().copied(), batch, random, events) {
+        if list.collect(ready, batch, random, events) {
             self.queue_of(poller).into_iter().for_each(|queue| {
                 self.schedule.wake_one(queue);
             });

@@ -25,10 +25,27 @@ pub(super) type Key = (RawFd, FileId);
 #[derive(Default)]
 pub(crate) struct InterestList {
     items: BTreeMap<Key, Item>,
-    /// What the next wait looks at: those with a round, in any order.
-    ready: Vec<Key>,
+    /// The registrations that the next wait examines: those with a round, in any order.
+    ready: Vec<Candidate>,
     /// How many waits have returned events.
     round: u64,
+}
+
+/// A registration that a wait examines. Only during the wait it has a round, and what is true of its file.
+pub(super) struct Candidate {
+    key: Key,
+    round: u64,
+    readiness: Readiness,
+}
+
+impl Candidate {
+    pub(super) const fn file(&self) -> FileId {
+        self.key.1
+    }
+
+    pub(super) const fn set_readiness(&mut self, readiness: Readiness) {
+        self.readiness = readiness;
+    }
 }
 
 /// How many events a wait returns.
@@ -100,7 +117,7 @@ impl InterestList {
     pub(super) fn forget(&mut self, key: Key) -> bool {
         let Some(item) = self.items.remove(&key) else { return false };
         if item.queued_in.is_some() {
-            self.ready.retain(|ready| *ready != key);
+            self.ready.retain(|candidate| candidate.key != key);
         }
         true
     }
@@ -111,20 +128,21 @@ impl InterestList {
         let is_asked = item.is_armed && !item.reported(arrival).is_empty();
         if is_asked && item.queued_in.is_none() {
             item.queued_in = Some(self.round);
-            self.ready.push(key);
+            self.ready.push(Candidate { key, round: 0, readiness: Readiness::NONE });
         }
         is_asked
     }
 
-    /// Lets one wait report `readiness`, though it is not true.
+    /// Makes one wait report `readiness`, though it is not true.
     pub(super) fn report_once(&mut self, key: Key, readiness: Readiness) {
         if let Some(item) = self.items.get_mut(&key) {
             item.spurious |= readiness;
         }
     }
 
-    /// What the next wait looks at: [`collect`](Self::collect) takes it back, with what is true of each.
-    pub(super) fn take_ready(&mut self) -> Vec<Key> {
+    /// Takes the registrations that the next wait examines: [`collect`](Self::collect) takes them back, with the
+    /// readiness of each.
+    pub(super) fn take_ready(&mut self) -> Vec<Candidate> {
         mem::take(&mut self.ready)
     }
 
@@ -132,47 +150,49 @@ impl InterestList {
     /// Returns whether more are ready.
     pub(super) fn collect(
         &mut self,
-        ready: impl Iterator<Item = (Key, Readiness)>,
+        mut candidates: Vec<Candidate>,
         batch: Batch,
         random: &mut Random,
         events: &mut Vec<Event>,
     ) -> bool {
-        let mut candidates = Vec::new();
-        for (key, now) in ready {
-            let Some(item) = self.items.get_mut(&key) else { continue };
-            let readiness = item.reported(now | item.spurious);
+        candidates.retain_mut(|candidate| {
+            let Some(item) = self.items.get_mut(&candidate.key) else { return false };
+            candidate.readiness = item.reported(candidate.readiness | item.spurious);
             match item.queued_in {
-                Some(round) if !readiness.is_empty() => candidates.push((round, key, readiness)),
+                Some(round) if !candidate.readiness.is_empty() => {
+                    candidate.round = round;
+                    true
+                }
                 // It came and went before a wait looked.
-                _ => item.queued_in = None,
+                _ => {
+                    item.queued_in = None;
+                    false
+                }
             }
-        }
-        if candidates.is_empty() {
-            return false;
-        }
+        });
         let count = candidates.len();
         if count > 1 {
             // In a fixed order first: it is shuffled by the seed and by nothing else.
-            candidates.sort_unstable_by_key(|(_, key, _)| *key);
-            candidates.sort_by_cached_key(|(round, ..)| (*round, random.next()));
+            candidates.sort_unstable_by_key(|candidate| candidate.key);
+            candidates.sort_by_cached_key(|candidate| (candidate.round, random.next()));
         }
         let size = match batch.size {
             Some(size) => size,
-            None if count == 1 => 1,
+            None if count <= 1 => 1,
             None => random.index(count) + 1,
         };
-        let size = size.min(batch.max_events);
-        self.round += 1;
-        for (place, (_, key, readiness)) in candidates.into_iter().enumerate() {
-            if place < size {
-                let Some(item) = self.items.get_mut(&key) else { continue };
-                events.push(item.report(readiness, self.round));
-                if item.queued_in.is_none() {
-                    continue;
-                }
+        let mut left = size.min(batch.max_events);
+        self.round += u64::from(count > 0);
+        candidates.retain(|candidate| {
+            if left == 0 {
+                return true;
             }
-            self.ready.push(key);
-        }
+            left -= 1;
+            let Some(item) = self.items.get_mut(&candidate.key) else { return false };
+            events.push(item.report(candidate.readiness, self.round));
+            item.queued_in.is_some()
+        });
+        self.ready = candidates;
         !self.ready.is_empty()
     }
 }
@@ -187,7 +207,7 @@ impl Item {
         reported
     }
 
-    /// Makes the event, and decides by the mode whether the next wait looks again.
+    /// Makes the event, and decides by the mode whether the next wait examines it again.
     fn report(&mut self, readiness: Readiness, round: u64) -> Event {
         self.spurious = Readiness::NONE;
         self.queued_in = (self.object.mode() == Mode::Level).then_some(round);

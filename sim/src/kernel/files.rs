@@ -153,8 +153,8 @@ impl Files {
         }
     }
 
-    /// Lets those know that wait for a file what came: the threads that it blocks, and the pollers whose
-    /// registration asks for it.
+    /// Reports an arrival at a file to those who wait: the threads that it blocks, and the pollers whose registration
+    /// asks for it.
     pub(super) fn notify(
         &mut self,
         id: FileId,
@@ -191,8 +191,7 @@ impl Files {
         }
     }
 
-    /// Lets the next wait look at a registration that asks for `arrival`. Returns whether a thread was
-    /// woken that waits for it.
+    /// Queues a registration that asks for `arrival` for the next wait. Returns whether that woke a thread.
     pub(super) fn queue(
         &mut self,
         poller: FileId,

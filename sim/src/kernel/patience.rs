@@ -7,7 +7,7 @@ use super::ids::FileId;
 
 #[derive(Default)]
 pub(super) struct Patience {
-    /// For ever, if none.
+    /// Without a limit, if none.
     limit: Option<Duration>,
     /// When something was last taken from a file, or came to one that was empty.
     touched: HashMap<FileId, Duration>,

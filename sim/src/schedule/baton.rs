@@ -49,13 +49,13 @@ impl Baton {
     }
 }
 
-/// As often does a thread yield before it parks.
+/// A thread yields at most this often before it parks.
 const YIELDS: u32 = 4;
 
 /// Other programs want the core if a thread that yields gets it back only after so long.
 const LONGEST_YIELD: Duration = Duration::from_micros(100);
 
-/// For as many times what such a yield took, the thread parks at once.
+/// For this many times what such a yield took, the thread parks at once.
 const PARKS_FOR: u32 = 16;
 
 /// A thread parks at first: a world that runs alone is over by then.

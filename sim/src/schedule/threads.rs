@@ -67,7 +67,7 @@ pub(super) struct Threads {
     runnable: Vec<ThreadId>,
     queues: Vec<Vec<ThreadId>>,
     running: ThreadId,
-    /// How often a thread was chosen or made a call: the watchdog looks at it.
+    /// How often a thread was chosen or made a call, for the watchdog.
     steps: u64,
 }
 

@@ -30,7 +30,7 @@ impl Gate {
         (machine, *queue)
     }
 
-    /// Lets all threads go on that wait.
+    /// Wakes all threads that wait.
     pub(super) fn wake_all(&self) {
         if let Some((machine, queue)) = self.get() {
             machine.kernel().schedule_mut().wake_all(queue);

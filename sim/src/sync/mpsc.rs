@@ -80,7 +80,7 @@ impl<T> Shared<T> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets those go on that wait for a value or for room.
+    /// Wakes the threads that wait for a value or for room.
     fn wake_all(&self) {
         self.machine.kernel().schedule_mut().wake_all(self.waiting);
     }

@@ -88,7 +88,7 @@ impl<T: ?Sized> Mutex<T> {
         }
     }
 
-    /// What it holds: nobody else can, who would have to be waited for.
+    /// The value: a `&mut` borrow means that no thread holds the lock.
     ///
     /// # Errors
     ///
@@ -141,7 +141,7 @@ impl<T: ?Sized> DerefMut for MutexGuard<'_, T> {
 impl<T: ?Sized> Drop for MutexGuard<'_, T> {
     fn drop(&mut self) {
         drop(self.value.take());
-        // The end of a world is no fault of those who hold a lock then.
+        // A thread that holds a lock at the end of its world has not failed.
         if thread::panicking()
             && Machine::current_if_any().is_some_and(|machine| machine.is_ending())
         {

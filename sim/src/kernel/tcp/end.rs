@@ -193,7 +193,7 @@ impl End {
         self.last_arrival
     }
 
-    /// Lets nothing arrive before.
+    /// Nothing arrives before this time.
     pub(super) const fn set_last_arrival(&mut self, time: Duration) {
         self.last_arrival = time;
     }
