@@ -25,9 +25,9 @@ const FAIR_SHARE: usize = 16;
 fn serve(address: &str, log: &Log) -> io::Result<()> {
     let mut poller = OsPoller::new()?;
     let registry = poller.registry().clone();
-    let mut listener = Listener::new(&registry, TcpListener::bind(address)?, EventObject::server)?;
     let signals = shared::signals(&[SIGINT, SIGTERM])?;
     let signals = Registered::new(&registry, signals, EventObject::new)?;
+    let mut listener = Listener::new(&registry, TcpListener::bind(address)?, EventObject::server)?;
     log.listening(listener.local_addr()?)?;
 
     let mut clients = Connections::new(&registry);

@@ -25,12 +25,12 @@ const GRACE: Duration = Duration::from_secs(3);
 fn serve(address: &str, log: &Log) -> io::Result<()> {
     let mut poller = OsPoller::new()?;
     let registry = poller.registry().clone();
-    let listener = Listener::new(&registry, TcpListener::bind(address)?, EventObject::server)?;
     let terminate = Registered::new(&registry, shared::signals(&[SIGINT, SIGTERM])?, |fd| {
         EventObject::new(fd).with_mode(Mode::Oneshot)
     })?;
     let hang_up = Registered::new(&registry, shared::signals(&[SIGHUP])?, EventObject::new)?;
     let grace = Registered::new(&registry, Timer::new()?, EventObject::new)?;
+    let listener = Listener::new(&registry, TcpListener::bind(address)?, EventObject::server)?;
     log.listening(listener.local_addr()?)?;
 
     // None once the server is to end.

@@ -28,11 +28,11 @@ use socket2::{Domain, SockRef, Socket, Type};
 fn serve(arguments: &Arguments, log: &Log) -> io::Result<()> {
     let upstream: Vec<_> = arguments.upstream.to_socket_addrs()?.collect();
     let spare = Some(socket_to(*upstream.first().ok_or(ErrorKind::NotFound)?)?);
-    let socket = TcpListener::bind(&arguments.listen)?;
     let mut poller = OsPoller::new()?;
     let registry = poller.registry().clone();
     let signals = shared::signals(&[SIGINT, SIGTERM])?;
     let signals = Registered::new(&registry, signals, EventObject::new)?;
+    let socket = TcpListener::bind(&arguments.listen)?;
     let listener = Listener::new(&registry, socket, EventObject::server)?;
     log.listening(listener.local_addr()?)?;
 

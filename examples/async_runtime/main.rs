@@ -25,8 +25,8 @@ use socket::Async;
 
 fn serve(address: &str, log: &Log) -> io::Result<()> {
     let runtime = Runtime::new()?;
-    let listener = Async::new(&runtime, TcpListener::bind(address)?)?;
     let signals = Async::new(&runtime, shared::signals(&[SIGINT, SIGTERM])?)?;
+    let listener = Async::new(&runtime, TcpListener::bind(address)?)?;
     let address = listener.get_ref().local_addr()?;
     let news = Channel::new();
     // To read the input blocks, so a thread of its own does.

@@ -36,6 +36,8 @@ mod guide;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod http_server;
 #[cfg(any(target_os = "linux", target_os = "android"))]
+mod pool;
+#[cfg(any(target_os = "linux", target_os = "android"))]
 mod proxy;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod quick_start;

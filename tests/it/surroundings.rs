@@ -19,11 +19,12 @@ use crate::subprocess::{Closing, output};
 use crate::supervise::{children_of, is_gone};
 
 /// The servers, each with its arguments after the address where it listens.
-const SERVERS: [(&str, &[&str]); 5] = [
+const SERVERS: [(&str, &[&str]); 6] = [
     ("async_runtime", &[]),
     ("echo_server", &[]),
     ("graceful_shutdown", &[]),
     ("http_server", &[]),
+    ("pool", &[]),
     ("proxy", &["127.0.0.1:1"]),
 ];
 
@@ -289,7 +290,7 @@ fn a_program_that_can_have_no_thread_is_refused_before_it_listens() {
 /// From the fewest on: it is refused with the reason, or it serves.
 #[test]
 fn with_few_descriptors_a_program_is_refused_or_serves() {
-    for (name, args) in programs("127.0.0.1:0").into_iter().take(5) {
+    for (name, args) in programs("127.0.0.1:0").into_iter().take(6) {
         let mut has_served = false;
         for limit in 3..24 {
             let limited = format!("ulimit -n {limit}; exec \"$0\" \"$@\"");
@@ -321,7 +322,7 @@ fn with_few_descriptors_a_program_is_refused_or_serves() {
 fn every_connection_that_stays_is_kept_alive_or_has_a_limit() {
     let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
     let to_upstream = upstream.local_addr().unwrap().to_string();
-    for name in ["async_runtime", "echo_server", "graceful_shutdown", "proxy"] {
+    for name in ["async_runtime", "echo_server", "graceful_shutdown", "pool", "proxy"] {
         let args =
             if name == "proxy" { &["127.0.0.1:0", &*to_upstream][..] } else { &["127.0.0.1:0"] };
         let (_typing, input) = UnixStream::pair().unwrap();

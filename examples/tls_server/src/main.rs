@@ -34,10 +34,10 @@ fn serve(arguments: &Arguments, log: &Log) -> io::Result<()> {
     let config = self_signed(arguments)?;
     let mut poller = OsPoller::new()?;
     let registry = poller.registry().clone();
-    let socket = TcpListener::bind(&arguments.address)?;
-    let mut listener = Listener::new(&registry, socket, EventObject::server)?;
     let signals = shared::signals(&[SIGINT, SIGTERM])?;
     let signals = Registered::new(&registry, signals, EventObject::new)?;
+    let socket = TcpListener::bind(&arguments.address)?;
+    let mut listener = Listener::new(&registry, socket, EventObject::server)?;
     log.listening(listener.local_addr()?)?;
 
     let mut clients = Connections::new(&registry);
