@@ -172,6 +172,7 @@ macro_rules! conformance {
             modelled::a_poller_that_spins_uses_the_processor,
             modelled::a_failed_modify_is_never_reported_and_undoes_nothing,
             modelled::a_dropped_filter_is_noted_without_an_allocation,
+            modelled::a_level_that_became_a_oneshot_lets_waits_sleep,
             modelled::a_oneshot_that_lost_a_filter_is_reported_once_after_modify,
             modelled::a_poll_finds_what_is_ready_behind_false_alarms,
             modelled::a_re_arming_that_fails_takes_the_longer_way,

@@ -152,6 +152,24 @@ pub(crate) fn a_re_arming_that_fails_takes_the_longer_way<P: Share + AsFd>() {
     }
 }
 
+/// C4, C7: the filters of a level can be enabled as well, and would go on as a level, which no wait reports.
+pub(crate) fn a_level_that_became_a_oneshot_lets_waits_sleep<P: Share>() {
+    let (near, mut far) = pair();
+    far.write_all(b"x").unwrap();
+    let level = EventObject::client(near.as_raw_fd()).with_interest(Interest::BOTH);
+    let oneshot = level.with_mode(Mode::Oneshot);
+    let verbs: [fn(&P, EventObject) -> io::Result<()>; 2] = [P::add, P::modify];
+    for verb in verbs {
+        let mut poller = P::new().unwrap();
+        poller.add(oneshot).unwrap();
+        verb(&poller, level).unwrap();
+        poller.modify(oneshot).unwrap();
+        poller.expect_one();
+        let (calls, _) = kevent::calls(|| assert_eq!(poller.wait(20).unwrap(), []));
+        assert!(calls < 5, "{calls} calls");
+    }
+}
+
 /// C4, C12, C18: one of its two knotes is deleted, as only code that calls kevent(2) on the poller's descriptor
 /// can do. `modify` arms the other one, finds out, and adds both.
 pub(crate) fn a_oneshot_that_lost_a_filter_is_reported_once_after_modify<P: Share + AsFd>() {
