@@ -122,7 +122,7 @@ macro_rules! conformance {
     ($poller:ty) => {
         conformance!(simulated: $poller);
         conformance! { @each $poller;
-            closing::the_last_output_of_a_child_is_read_by_who_watches_for_both,
+            closing::the_last_output_of_a_child_is_read_by_a_loop_that_watches_for_both,
             identity::a_poller_watches_another_poller,
             load::thousands_ready_at_once_are_all_reported,
             mode::no_arrival_of_a_stream_is_lost,

@@ -44,6 +44,20 @@ impl Kernel {
         self != Self::Epoll
     }
 
+    /// How early a timer may go off. NetBSD before 10 cuts off what is no whole tick (`mstohz`).
+    pub(crate) fn timers_are_early_by(self) -> Duration {
+        Duration::from_millis(if self == Self::NetBsd { 13 } else { 0 })
+    }
+
+    /// Whether there is a filter for out-of-band data.
+    pub(crate) fn has_priority(self) -> bool {
+        !matches!(self, Self::FreeBsd | Self::NetBsd)
+    }
+}
+
+/// What only the models of kqueue, and the cases over them, have to know.
+#[allow(dead_code, reason = "they run on Linux")]
+impl Kernel {
     /// Whether the filter for writing to a pipe hangs on the other end, and goes with it: `pipe_kqfilter`.
     pub(crate) fn hangs_writes_on_peers(self) -> bool {
         matches!(self, Self::FreeBsd | Self::NetBsd)
@@ -57,15 +71,5 @@ impl Kernel {
     /// Whether a timer counts ticks in an `int`: `tstohz`, `tvtohz_high`.
     pub(crate) fn counts_timers_in_ticks(self) -> bool {
         matches!(self, Self::NetBsd | Self::OpenBsd | Self::DragonFly)
-    }
-
-    /// How early a timer may go off. NetBSD before 10 cuts off what is no whole tick (`mstohz`).
-    pub(crate) fn timers_are_early_by(self) -> Duration {
-        Duration::from_millis(if self == Self::NetBsd { 13 } else { 0 })
-    }
-
-    /// Whether there is a filter for out-of-band data.
-    pub(crate) fn has_priority(self) -> bool {
-        !matches!(self, Self::FreeBsd | Self::NetBsd)
     }
 }

@@ -52,7 +52,7 @@ fn a_wait_beside_a_modification_reports_what_was_modified_last() {
 
 /// C4, C12, C18: it is re-armed, its knotes stay.
 #[test]
-fn of_two_waits_beside_a_re_arming_one_reports_it() {
+fn of_two_waits_during_a_re_arming_one_reports_it() {
     loom::model(|| {
         let mut poller = KqueuePoller::new().unwrap();
         let mut other = poller.try_clone().unwrap();
@@ -71,7 +71,7 @@ fn of_two_waits_beside_a_re_arming_one_reports_it() {
 
 /// C4, C9, C12: another interest, for which its knotes are replaced.
 #[test]
-fn a_wait_beside_a_modification_of_the_interest_reports_what_was_modified_last() {
+fn a_wait_during_a_change_of_the_interest_reports_what_was_modified_last() {
     loom::model(|| {
         let mut poller = KqueuePoller::new().unwrap();
         let registry = poller.registry().clone();

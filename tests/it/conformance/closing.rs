@@ -227,7 +227,7 @@ pub(crate) fn a_pipe_without_a_writer_is_read_closed<P: Poller>() {
 }
 
 /// C6, C9: also by a loop that watches everything for both.
-pub(crate) fn the_last_output_of_a_child_is_read_by_who_watches_for_both<P: Poller>() {
+pub(crate) fn the_last_output_of_a_child_is_read_by_a_loop_that_watches_for_both<P: Poller>() {
     let cases = MODES
         .into_iter()
         .flat_map(|mode| [None, Some(Mode::Level), Some(Mode::Oneshot)].map(|first| (mode, first)));
