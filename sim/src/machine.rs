@@ -310,9 +310,8 @@ impl Machine {
                 }
                 Action::Timeout(thread) => kernel.schedule_mut().wake(thread),
                 Action::Event(event) => {
-                    let was_ending = kernel.schedule().is_ending();
                     kernel.happen(event, due);
-                    if kernel.schedule().is_ending() && !was_ending {
+                    if kernel.schedule().is_ending() {
                         break;
                     }
                 }
@@ -345,7 +344,9 @@ impl Machine {
         let before = CURRENT.replace(Some((self.clone(), None)));
         let outcome = panics::catch(plan);
         CURRENT.set(before);
-        self.fail_with(&mut self.kernel(), "a plan", outcome);
+        if let Err(caught) = outcome {
+            self.fail_with(&mut self.kernel(), "a plan", caught);
+        }
     }
 }
 
@@ -389,8 +390,10 @@ impl Machine {
 
     fn end_of_thread(&self, id: ThreadId, outcome: Result<(), Caught>) {
         let mut kernel = self.kernel();
-        let who = format!("thread `{}`", kernel.schedule().progress().1);
-        self.fail_with(&mut kernel, &who, outcome);
+        if let Err(caught) = outcome {
+            let who = format!("thread `{}`", kernel.schedule().progress().1);
+            self.fail_with(&mut kernel, &who, caught);
+        }
         kernel.schedule_mut().end_thread(id);
         let (mut kernel, next) = self.next_thread(kernel);
         let schedule = kernel.schedule_mut();
@@ -405,12 +408,14 @@ impl Machine {
         let before = CURRENT.replace(Some((self.clone(), Some(MAIN))));
         let baton = Baton::of_this_thread();
         self.kernel().schedule_mut().add_thread("main".to_owned(), baton);
-        let outcome = panics::catch(body);
+        // The error is shown before the lock is taken: that may be code of a user.
+        let outcome = panics::catch(|| body().map_err(|error| error.to_string()));
         let mut kernel = self.kernel();
-        if let Ok(Err(error)) = &outcome {
-            kernel.schedule_mut().fail(format!("it returned an error: {error}"));
+        match outcome {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => kernel.schedule_mut().fail(format!("it returned an error: {error}")),
+            Err(caught) => self.fail_with(&mut kernel, "it", caught),
         }
-        self.fail_with(&mut kernel, "it", outcome.map(drop));
         let schedule = kernel.schedule_mut();
         schedule.end();
         schedule.end_thread(MAIN);
@@ -429,9 +434,9 @@ impl Machine {
         Run { failure, elapsed, trace, backtrace }
     }
 
-    /// Fails the run if a thread or a plan has panicked.
-    fn fail_with<T>(&self, kernel: &mut Kernel, who: &str, outcome: Result<T, Caught>) {
-        if let Err(Caught::Panicked(Panic { message, backtrace })) = outcome {
+    /// Fails the run, unless a thread was ended by the end of the world.
+    fn fail_with(&self, kernel: &mut Kernel, who: &str, caught: Caught) {
+        if let Caught::Panicked(Panic { message, backtrace }) = caught {
             if !kernel.schedule().is_ending() {
                 *self.backtrace() = backtrace;
             }
