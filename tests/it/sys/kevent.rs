@@ -18,10 +18,10 @@
 //! Left out are the filters that pollio does not use, low-water marks, `NOTE_FF…`, what a duplicate
 //! of a kqueue's descriptor does, how many bytes are ready (`data` is 1), how a process ended, and
 //! the end that a socket's own shutdown is to EVFILT_WRITE. A kqueue that was closed frees what it
-//! has next to its descriptor when the next one is created; readers have nothing there. Left out too: a
-//! kqueue of FreeBSD and NetBSD looks readable while knotes are queued that are no longer ready
-//! (`filt_kqueue`, `kqueue_poll`); macOS's terminals that are revoked; NetBSD's timers in ticks, and
-//! that its EV_ENABLE reports only what is new.
+//! has next to its descriptor when the next one is created; readers have nothing there before they are
+//! reported. Left out too: a kqueue that looks readable because of what came and went before anybody
+//! waited; macOS's terminals that are revoked; NetBSD's timers in ticks, and that its EV_ENABLE reports
+//! only what is new.
 #![allow(
     clippy::missing_const_for_thread_local,
     reason = "they are, and where the system has none of its own, clippy does not see it"
@@ -342,6 +342,9 @@ struct Kqueue {
     last_id: u64,
     /// See [`fail_next`].
     failing: Option<(Flags, Errno)>,
+    /// Readable while a level is queued that was reported, and of which nobody has looked whether it still
+    /// holds. It is not made before the first one.
+    queued: Option<File>,
 }
 
 struct Knote {
@@ -397,6 +400,7 @@ impl Kqueue {
             ids: HashMap::new(),
             last_id: 0,
             failing: None,
+            queued: None,
         }
     }
 
@@ -439,6 +443,7 @@ impl Kqueue {
             None if change.has(EV_ADD) => self.attach(kq, change, named),
             None => Err(Errno::ENOENT.into()),
             Some(id) if change.has(EV_DELETE) => {
+                self.take_off_the_queue();
                 if self.knotes[&id].is_enabled {
                     self.queues.disarm(kq, &self.knotes[&id]);
                 }
@@ -580,6 +585,7 @@ impl Kqueue {
     /// Reports what is active, as far as there is room: all that can be read before all that can be
     /// written, however many descriptors there are.
     fn collect(&mut self, kq: BorrowedFd<'_>, events: &mut [Kevent]) -> io::Result<usize> {
+        self.take_off_the_queue();
         self.look_for_full_datagram_sockets();
         let mut active = self.more_edges(events.len());
         active.retain(|(id, _)| self.is_there(*id));
@@ -597,7 +603,32 @@ impl Kqueue {
         for (event, (id, bits)) in events.iter_mut().zip(&active) {
             *event = self.report(kq, *id, *bits);
         }
+        let is_level = |event: &Kevent| event.flags & (EV_CLEAR | EV_DISPATCH | EV_ONESHOT) == 0;
+        if events[..active.len()].iter().any(is_level) {
+            self.put_back_on_the_queue(kq)?;
+        }
         Ok(active.len())
+    }
+
+    /// A level that was reported is queued again, so that the kqueue is readable: `filt_kqueue`,
+    /// `kqueue_poll`.
+    fn put_back_on_the_queue(&mut self, kq: BorrowedFd<'_>) -> io::Result<()> {
+        if !matches!(self.kernel, Kernel::Apple | Kernel::FreeBsd | Kernel::NetBsd) {
+            return Ok(());
+        }
+        let queued = match &mut self.queued {
+            Some(queued) => queued,
+            none => {
+                let queued = none.insert(eventfd(false)?);
+                epoll::add(kq, queued.as_raw_fd(), epoll::EPOLLIN, QUEUED_ID)?;
+                queued
+            }
+        };
+        queued.write_all(&1_u64.to_ne_bytes())
+    }
+
+    fn take_off_the_queue(&mut self) {
+        self.queued.as_mut().map(expirations);
     }
 
     /// Notes which of them cannot be written, where a read of the peer is no news.
@@ -830,6 +861,9 @@ struct Queues {
     kernel: Kernel,
     others: BTreeMap<Filter, OwnedFd>,
 }
+
+/// No filter's, and no knote's.
+const QUEUED_ID: u64 = 0;
 
 /// Ids of knotes are above those that the kqueue's epoll instance has for the other ones.
 const FIRST_ID: u64 = 1 << 16;

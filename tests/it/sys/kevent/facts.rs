@@ -456,6 +456,34 @@ fn data_behind_out_of_band_data_is_out_of_band_again_on_apple() {
     assert!(kq.one().fflags() & NOTE_OOB != 0);
 }
 
+/// `filt_kqueue` and `kqueue_poll` count what is queued, and a level that was reported is queued again. Apple, FreeBSD
+/// and NetBSD ran it.
+#[test]
+fn a_kqueue_is_readable_after_a_level_until_it_is_waited_on_again() {
+    for kernel in ALL {
+        let (inner, mut near, _far) = ready_on(kernel);
+        let outer = Kq::on(kernel);
+        outer.change(read(inner.owned(), EV_ADD));
+        let stays = matches!(kernel, Apple | FreeBsd | NetBsd);
+        for is_deleted in [false, true] {
+            inner.change(read(&near, EV_ADD));
+            if is_deleted {
+                inner.change(read(&near, EV_DELETE));
+                assert!(!inner.is_readable(), "{kernel:?}");
+                continue;
+            }
+            inner.one();
+            drain(&mut near);
+            assert_eq!(inner.is_readable(), stays, "{kernel:?}");
+            assert_eq!(outer.pending().len(), usize::from(stays), "{kernel:?}");
+            assert_eq!(inner.pending(), [], "{kernel:?}");
+            assert!(!inner.is_readable(), "{kernel:?}");
+            outer.pending();
+            assert_eq!(outer.pending(), [], "{kernel:?}");
+        }
+    }
+}
+
 /// `kqueue_kqfilter`, and what stands for it.
 #[test]
 fn a_kqueue_cannot_be_written_and_each_says_so_in_its_way() {
