@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 use crate::object::EventKind;
 use crate::readiness::Readiness;
 
-/// What a wait returns: a descriptor that is ready, and for what.
+/// What a wait returns: a descriptor that is ready, and for what; or [a waker](Self::is_wake) that was woken.
 ///
 /// `fd`, `kind` and `token` are those of the last `add` or `modify`.
 ///
@@ -43,6 +43,7 @@ pub struct Event {
     /// The descriptor's role in the program.
     pub kind: EventKind,
     readiness: Readiness,
+    is_wake: bool,
 }
 
 /// Where the docs don't show it:
@@ -66,7 +67,22 @@ impl Event {
     /// An event, for a backend of your own.
     #[must_use]
     pub const fn new(fd: RawFd, kind: EventKind, token: u32, readiness: Readiness) -> Self {
-        Self { fd, token, kind, readiness }
+        Self { fd, token, kind, readiness, is_wake: false }
+    }
+
+    /// The event of a [`Waker`](crate::Waker), for a backend of your own. `fd` is the poller's own descriptor, if
+    /// it has one, or negative: nothing that is registered can have it.
+    #[must_use]
+    pub const fn wake(fd: RawFd, token: u32) -> Self {
+        let (kind, readiness) = (EventKind::Client, Readiness::READABLE);
+        Self { fd, token, kind, readiness, is_wake: true }
+    }
+
+    /// A [`Waker`](crate::Waker) was woken, or a [`channel`](crate::channel()) has values: the one with this
+    /// `token`. No descriptor is ready; `fd` is that of the poller.
+    #[must_use]
+    pub const fn is_wake(&self) -> bool {
+        self.is_wake
     }
 
     /// A read would not block: it returns data, a connection, the end, or the error.

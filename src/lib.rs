@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 
 mod bits;
+mod channel;
+mod chunks;
 mod connections;
 mod event;
 mod foreign;
@@ -16,9 +18,10 @@ mod source;
 mod spin;
 mod sys;
 mod wait;
+mod waker;
+mod wakers;
 
-use std::os::fd;
-
+pub use channel::{Receiver, Sender, SyncSender, TryIter, channel, sync_channel};
 pub use connections::{Connections, Key};
 pub use event::Event;
 pub use foreign::{ForeignSource, Source};
@@ -29,9 +32,9 @@ pub use poller::Poller;
 pub use readiness::Readiness;
 pub use registered::Registered;
 pub use registry::{Backend, Registry};
-pub use source::{
-    ChildExit, Receiver, Sender, SyncSender, Timer, TryIter, Waker, channel, sync_channel,
-};
+pub use source::{ChildExit, Timer};
+pub use waker::Waker;
+pub use wakers::Wakeups;
 
 #[doc = include_str!("guide.md")]
 pub mod guide {}

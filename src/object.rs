@@ -45,7 +45,7 @@ const _: () = assert!(size_of::<EventObject>() <= 16);
 pub enum EventKind {
     /// A listening socket.
     Server,
-    /// A connection, or anything else: a waker, a signal pipe. `fd` or `token` tells them apart.
+    /// A connection, or anything else: a timer, a signal pipe. `fd` or `token` tells them apart.
     Client,
 }
 

@@ -2,8 +2,10 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::hint;
 use std::io;
 use std::marker::PhantomData;
+use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -11,8 +13,8 @@ use std::time::Duration;
 
 use crate::selector::OsSelector;
 use crate::spin::Spin;
-use crate::wait::wait_until;
-use crate::{Backend, Event, EventKind, Poller, Readiness, Registry};
+use crate::wait::{Wait, wait_until};
+use crate::{Backend, Event, EventKind, Poller, Readiness, Registry, Wakeups};
 
 /// The poller of the operating system: over
 /// [epoll(7)](https://man7.org/linux/man-pages/man7/epoll.7.html) on Linux and Android, over
@@ -47,6 +49,9 @@ pub struct OsPoller {
     max_events: usize,
     registry: Registry,
     spin: Option<Spin>,
+    wakeups: Wakeups,
+    /// The last wait had no room for a waker that was woken.
+    wakes_first: bool,
     /// ```
     /// # fn is_send<T: Send>() {}
     /// is_send::<pollio::OsPoller>();
@@ -63,6 +68,16 @@ pub(crate) const MAX_CAPACITY: usize = 1 << 20;
 
 /// What the buffer has where no wait has written.
 const NO_EVENT: Event = Event::new(-1, EventKind::Client, 0, Readiness::NONE);
+
+/// What one call of the kernel found.
+#[derive(Clone, Copy)]
+pub(crate) enum Found {
+    /// So many events. Zero: nothing was ready when the call ended, which may be early if the kernel cannot wait
+    /// for so long.
+    Events(usize),
+    /// The call ended early without an event to report: by [`Backend::wake`], or by an oddity of the kernel.
+    WakeUp,
+}
 
 /// All that differs between kernels.
 pub(crate) trait Selector: AsFd + Sized {
@@ -81,11 +96,10 @@ pub(crate) trait Selector: AsFd + Sized {
     /// Makes room for the kernel to write `capacity` events, which is no less than there was.
     fn reserve(&mut self, capacity: usize) -> io::Result<()>;
 
-    /// Calls the kernel once, and returns how many `events` it wrote, of which there are no more than
-    /// were reserved. Zero: nothing was ready when the call ended, which may be early.
+    /// Calls the kernel once, for as many `events` as there are: at least one, and no more than were reserved.
     ///
-    /// `Interrupted`: the call ended before its time, by a signal or without an event to report.
-    fn wait(&mut self, events: &mut [Event], timeout: Option<Duration>) -> io::Result<usize>;
+    /// `Interrupted` if a signal ended it: then the kernel has not looked for events.
+    fn wait(&mut self, events: &mut [Event], timeout: Option<Duration>) -> io::Result<Found>;
 
     /// Whether the last wait used all that was reserved, so that more may be ready than it returned.
     fn is_full(&self) -> bool;
@@ -144,6 +158,7 @@ impl OsPoller {
     /// `OutOfMemory` if there is no memory for the buffer.
     pub fn try_clone(&self) -> io::Result<Self> {
         let (selector, registry) = (self.selector.share(), self.registry.clone());
+        self.wakeups.share();
         Self::of(selector, registry, self.events.len(), self.max_events)
     }
 
@@ -153,6 +168,7 @@ impl OsPoller {
         capacity: usize,
         max_events: usize,
     ) -> io::Result<Self> {
+        let wakeups = Wakeups::new(&registry);
         let mut poller = Self {
             selector,
             events: Vec::new(),
@@ -160,6 +176,8 @@ impl OsPoller {
             max_events,
             registry,
             spin: None,
+            wakeups,
+            wakes_first: false,
             not_sync: PhantomData,
         };
         poller.reserve(capacity)?;
@@ -246,21 +264,119 @@ impl Poller for OsPoller {
     }
 
     fn wait_timeout(&mut self, timeout: Option<Duration>) -> io::Result<&[Event]> {
-        if self.selector.is_full() && self.events.len() < self.max_events {
+        if (self.selector.is_full() || self.wakes_first) && self.events.len() < self.max_events {
             self.grow();
         }
         self.returned = 0;
-        let Self { selector, events, spin, .. } = self;
-        let room = self.max_events.min(events.len());
-        let events = &mut events[..room];
-        self.returned = wait_until(timeout, spin, |time_left| selector.wait(events, time_left))?;
+        let room = self.max_events.min(self.events.len());
+        let mut attempt = Attempt {
+            selector: &mut self.selector,
+            events: &mut self.events[..room],
+            wakeups: &mut self.wakeups,
+            wakes_first: &mut self.wakes_first,
+        };
+        self.returned = wait_until(timeout, &mut self.spin, &mut attempt)?;
         debug_assert!(self.returned <= room, "the kernel wrote more than there is room");
         Ok(self.events())
     }
 }
 
+/// What each try of a wait needs: one call of the kernel.
+struct Attempt<'a> {
+    selector: &'a mut OsSelector,
+    events: &'a mut [Event],
+    wakeups: &'a mut Wakeups,
+    wakes_first: &'a mut bool,
+}
+
+/// How often a spin looks for a wake before each poll, which takes as long as all of these.
+const LOOKS: usize = 16;
+
+impl Wait for Attempt<'_> {
+    #[inline]
+    fn ask(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
+        if self.wakeups.is_used() {
+            return self.ask_with_wakeups(timeout);
+        }
+        let found = self.selector.wait(self.events, timeout)?;
+        // The first waker was created meanwhile: the kernel's wake-up may have come to this thread.
+        if self.wakeups.is_used() { self.add_wakes(found) } else { count(found) }
+    }
+
+    fn pause(&mut self) {
+        let mut looks = if self.wakeups.is_used() { LOOKS } else { 0 };
+        while looks > 0 && !self.wakeups.is_woken() {
+            hint::spin_loop();
+            looks -= 1;
+        }
+    }
+}
+
+impl Attempt<'_> {
+    #[inline(never)]
+    fn ask_with_wakeups(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
+        if mem::take(self.wakes_first) {
+            let count = self.take_wakes(0);
+            if count > 0 {
+                return self.ask_after_wakes(count);
+            }
+        }
+        let Self { selector, events, wakeups, .. } = self;
+        let found = wakeups.block(timeout, |timeout| selector.wait(events, timeout))?;
+        self.add_wakes(found)
+    }
+
+    /// The wait before had no room for wakes, so this one began with `count` of them: they do not starve.
+    #[cold]
+    fn ask_after_wakes(&mut self, count: usize) -> io::Result<usize> {
+        let rest = &mut self.events[count..];
+        if rest.is_empty() {
+            return Ok(count);
+        }
+        // Then no more wakes: a waker that was woken since would be in the slice twice.
+        match self.selector.wait(rest, Some(Duration::ZERO)) {
+            Ok(Found::Events(more)) => Ok(count + more),
+            Ok(Found::WakeUp) => Ok(count),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(count),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Puts the wakes behind what the kernel found.
+    fn add_wakes(&mut self, found: Found) -> io::Result<usize> {
+        let events = match found {
+            Found::Events(events) => events,
+            Found::WakeUp => 0,
+        };
+        let total = self.take_wakes(events);
+        *self.wakes_first = total == self.events.len() && self.wakeups.is_woken();
+        if total > 0 { Ok(total) } else { count(found) }
+    }
+
+    /// Puts wakes behind the first `count` events, and returns how many there are then.
+    fn take_wakes(&mut self, mut count: usize) -> usize {
+        let fd = self.selector.as_fd().as_raw_fd();
+        let events = &mut *self.events;
+        self.wakeups.take(events.len() - count, |token| {
+            events[count] = Event::wake(fd, token);
+            count += 1;
+        });
+        count
+    }
+}
+
+/// How many events a call of the kernel found.
+fn count(found: Found) -> io::Result<usize> {
+    match found {
+        Found::Events(count) => Ok(count),
+        Found::WakeUp => Err(io::ErrorKind::Interrupted.into()),
+    }
+}
+
+/// Whatever takes the descriptor may wait until it is readable, and a wake makes it so from now on.
 impl AsFd for OsPoller {
     fn as_fd(&self) -> BorrowedFd<'_> {
+        self.wakeups.watch();
         self.selector.as_fd()
     }
 }
@@ -274,7 +390,7 @@ impl AsRawFd for OsPoller {
 impl fmt::Debug for OsPoller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OsPoller")
-            .field("fd", &self.as_raw_fd())
+            .field("fd", &self.selector.as_fd().as_raw_fd())
             .field("events", &self.events())
             .finish_non_exhaustive()
     }

@@ -60,20 +60,26 @@ use crate::registry::Registry;
 ///   registered is `AlreadyExists` on epoll; kqueue replaces the registration. All other errors are the
 ///   kernel's own, as [`Registry::add`] lists them; [kernels](crate::kernels) differ in some.
 /// - **C11** pollio never closes a registered descriptor. Its own are close-on-exec, and are closed when
-///   the poller, its other handles and every clone of its registry are dropped.
+///   the poller, its other handles, every clone of its registry and all its wakers and channels are dropped.
 /// - **C12** A wait that is already blocked sees a registration that another thread makes.
 ///
 /// **What it costs**
 ///
-/// - **C13** A wait does not allocate once its buffer has grown, nor do `add`, `modify` and `delete`.
-///   (On kqueue, the first registrations allocate a table of four bytes for each number.)
+/// - **C13** A wait does not allocate once its buffer has grown, nor do `add`, `modify`, `delete` and
+///   `wake`. (On kqueue, the first registrations allocate a table of four bytes for each number.)
 /// - **C14** On epoll each wait, `add`, `modify` and `delete` is one system call, for any number of events.
-///   (A signal that interrupts a wait costs it another.)
+///   A wait that finds wakes is one as well: a poll. (A signal that interrupts a wait costs it another, and
+///   so does a wake-up whose wakes another handle has returned.) A `wake` is none while no thread is blocked
+///   in a wait, else one for all wakes until a wait returns them. The first waker of a poller
+///   [costs more](crate::guide#what-a-wake-costs), and so does a poller that
+///   [another loop watches](crate::guide#a-poller-inside-another-loop).
 ///
 /// **Around it**
 ///
-/// - **C15** [`Waker::wake`](crate::Waker::wake) is never lost and never blocks. All wakes before the
-///   poller reports them are one event, and one system call.
+/// - **C15** [`Waker::wake`](crate::Waker::wake) is never lost and never blocks. The wait that is blocked, or
+///   else the next one, returns it as an event. All wakes of a waker before a wait returns are one event.
+///   There is nothing to clear. If more wakers were woken than there is room for, the next waits return the
+///   rest.
 /// - **C16** A program that deletes a descriptor before it closes it behaves the same everywhere. See
 ///   [below](#closing) for one that does not. (On Apple systems, a terminal that was
 ///   [revoked](crate::kernels#apple-systems) cannot be registered again.)
@@ -85,9 +91,9 @@ use crate::registry::Registry;
 /// - **C18** [`OsPoller::try_clone`](crate::OsPoller::try_clone) creates another handle on the same
 ///   registrations, so that several threads wait on one poller. A oneshot goes to exactly one of them. An
 ///   edge usually goes to one; while that one still reads, new data goes to another. A level goes to each
-///   thread that waits while the condition lasts. A [`Waker`](crate::Waker) that is registered as an edge
-///   or a oneshot ends one wait; as a level that nobody clears, it ends every wait, on
-///   [NetBSD](crate::kernels#netbsd) some.
+///   thread that waits while the condition lasts, on [NetBSD](crate::kernels#netbsd) to some. A wake goes to
+///   exactly one: if one handle is blocked in a wait while another is busy with its events, the blocked one
+///   returns it.
 ///
 /// # Closing
 ///
@@ -128,15 +134,18 @@ use crate::registry::Registry;
 ///
 /// - On epoll, parent and child share the registrations. Adding, modifying or deleting affects both, and the
 ///   parent receives events for descriptors that only the child has open. An edge or a oneshot that the child
-///   takes is not reported to the parent. A [`Waker`](crate::Waker) does not work between the two.
+///   takes is not reported to the parent. A [`Waker`](crate::Waker) or a [`channel`](crate::channel()) does
+///   not work between the two: a wake in the child reaches no wait of the parent.
 ///   - Dropping a [`Registered`](crate::Registered) in the child deletes the registration of the parent, which
 ///     gets no error, and no event from then on.
-///   - Dropping the last sender of a [`channel`](crate::channel()) in the child, or a `try_iter` before its
-///     end, ends a wait of the parent.
+///   - A `wake` in the child, or dropping the last sender of a channel there, can wake up a wait of the
+///     parent, which goes on without an event.
 ///   - Dropping anything else of pollio in the child changes nothing for the parent.
 /// - On kqueue the child has no poller, no [`Timer`](crate::Timer) and no [`ChildExit`](crate::ChildExit):
 ///   dropping what looks like one closes a number that may belong to something else by then, such as a file or
-///   a new poller. Dropping a `Registered` deletes from whatever has the number of its poller.
+///   a new poller. Dropping a `Registered` deletes from whatever has the number of its poller. A `wake`, or
+///   dropping the last sender of a channel, can make a call on that number, which fails unless it is a
+///   kqueue.
 ///
 /// # Where kernels differ
 ///
@@ -163,7 +172,8 @@ pub trait Poller {
     ///
     /// The events are in a buffer that the poller owns and reuses. They are in the kernel's order, with
     /// each descriptor at most once. (On [kqueue](crate::kernels#epoll-and-kqueue), a registration that another
-    /// thread replaces during the wait can be reported twice: as it was, and as it is.)
+    /// thread replaces during the wait can be reported twice: as it was, and as it is.) Wakes come after them, unless
+    /// the last wait had no room for some: these come first.
     ///
     /// A zero timeout polls. One beyond what the clock can count, such as [`Duration::MAX`], waits
     /// indefinitely.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::object::EventObject;
+use crate::wakers::Wakers;
 
 /// A handle that registers descriptors with the poller that it came from.
 ///
@@ -36,18 +37,24 @@ pub struct Registry {
     backend: Arc<dyn Backend>,
     /// Shared by all tables of connections on one poller, so that no event of one finds an entry of another.
     next_token: Arc<AtomicU32>,
+    wakers: Arc<Wakers>,
 }
 
 impl Registry {
     /// Creates the handle that a backend returns; see [`Backend`].
     #[must_use]
     pub fn new(backend: Arc<dyn Backend>) -> Self {
-        Self { backend, next_token: Arc::default() }
+        let wakers = Arc::new(Wakers::new(Arc::clone(&backend)));
+        Self { backend, wakers, next_token: Arc::default() }
     }
 
     /// A token that no other call returns, until it has wrapped around.
     pub(crate) fn next_token(&self) -> u32 {
         self.next_token.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn wakers(&self) -> &Arc<Wakers> {
+        &self.wakers
     }
 
     /// Registers `object.fd` with the interest, mode, kind and token of `object`.
@@ -127,10 +134,10 @@ impl fmt::Debug for Registry {
     }
 }
 
-/// What registers behind a [`Registry`]: the three verbs of a kernel.
+/// What stands behind a [`Registry`]: the three verbs of a kernel, and how to wake it.
 ///
 /// A poller of your own, over io_uring or a network stack in user space, implements this trait
-/// and [`Poller`](crate::Poller), which has the contract to keep.
+/// and [`Poller`](crate::Poller), which has the contract to keep. Its waits use [`Wakeups`](crate::Wakeups).
 pub trait Backend: Send + Sync {
     /// Registers a descriptor; see [`Registry::add`].
     ///
@@ -152,4 +159,16 @@ pub trait Backend: Send + Sync {
     ///
     /// See [`Registry::delete`].
     fn delete(&self, fd: RawFd) -> io::Result<()>;
+
+    /// Wakes one thread that is blocked in a wait, or else the next one that blocks: its
+    /// [`block`](crate::Wakeups::block) ends, without an event of this. Several calls before that may count as one.
+    ///
+    /// It is called by [`Waker::wake`](crate::Waker::wake), and only if a thread sleeps, or if the poller
+    /// itself is watched; for the first time when the first waker is created. If the poller itself can be
+    /// watched, this makes it ready. Do not create a waker within it.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's own: see [`Waker::new`](crate::Waker::new).
+    fn wake(&self) -> io::Result<()>;
 }

@@ -20,11 +20,15 @@ mod process;
 pub(crate) use system::*;
 
 // What threads share is named here, so that `tests/loom/` can put loom's in its place.
-pub(crate) use std::sync::atomic::AtomicBool;
-pub(crate) use std::sync::{Arc, mpsc};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32};
+pub(crate) use std::sync::{Mutex, mpsc};
 
 use std::ffi::c_int;
 use std::io;
+
+/// Between a store and a load of other places, both `SeqCst`. Loom, which takes that for `AcqRel`, has a fence here.
+#[inline]
+pub(crate) fn fence_for_loom() {}
 
 /// What a system call returned, or the error that it left in `errno`.
 fn result(returned: c_int) -> io::Result<c_int> {

@@ -9,28 +9,38 @@ use crate::spin::{Next, Spin};
 /// they take a microsecond or two: by so much a spin, or a timeout that ends in one, can be late.
 const POLLS: usize = 8;
 
-/// Calls `ask` with the remaining time until it returns events or `timeout` elapses; returns how many.
+/// What a wait is made of.
+pub(crate) trait Wait {
+    /// Asks for events, and blocks until there are some, for up to `timeout`; returns how many.
+    ///
+    /// It may end early: with zero events if the kernel cannot wait for so long, with `Interrupted` if a signal
+    /// or a wake-up without an event ended it.
+    fn ask(&mut self, timeout: Option<Duration>) -> io::Result<usize>;
+
+    /// Called before each poll of a spin: looks for events that take no call of the kernel, for about as long as a
+    /// poll takes, or until there is one.
+    fn pause(&mut self);
+}
+
+/// Asks with the remaining time until there are events or `timeout` elapses; returns how many.
 /// Polls before it blocks, for as long as `spin` allows.
 ///
 /// An empty result is true when the wait ends: after an interruption or a spin that outlasted `timeout`, it
 /// polls once more.
-///
-/// `ask` may end early: with zero events if the kernel cannot wait for so long, with `Interrupted` if a signal
-/// or a wake-up without an event ended it.
 #[inline]
 pub(crate) fn wait_until(
     timeout: Option<Duration>,
     spin: &mut Option<Spin>,
-    mut ask: impl FnMut(Option<Duration>) -> io::Result<usize>,
+    wait: &mut impl Wait,
 ) -> io::Result<usize> {
     // The commonest wait, and its first answer, go straight through.
     if timeout.is_none() && spin.is_none() {
-        let answer = ask(None);
+        let answer = wait.ask(None);
         if !is_empty(&answer) {
             return answer;
         }
     }
-    spin_or_sleep_until(timeout, spin, ask)
+    spin_or_sleep_until(timeout, spin, wait)
 }
 
 // Out of line: its register spills stay off the fast path.
@@ -38,24 +48,24 @@ pub(crate) fn wait_until(
 fn spin_or_sleep_until(
     timeout: Option<Duration>,
     spin: &mut Option<Spin>,
-    ask: impl FnMut(Option<Duration>) -> io::Result<usize>,
+    wait: &mut impl Wait,
 ) -> io::Result<usize> {
     match spin {
-        Some(spin) if timeout != Some(Duration::ZERO) => spin_until(timeout, spin, ask),
-        _ => sleep_until(timeout, ask),
+        Some(spin) if timeout != Some(Duration::ZERO) => spin_until(timeout, spin, wait),
+        _ => sleep_until(timeout, wait),
     }
 }
 
 fn spin_until(
     timeout: Option<Duration>,
     spin: &mut Spin,
-    mut ask: impl FnMut(Option<Duration>) -> io::Result<usize>,
+    wait: &mut impl Wait,
 ) -> io::Result<usize> {
     let (window, is_probe) = match spin.next_wait() {
-        Next::Sleep => return sleep_until(timeout, ask),
+        Next::Sleep => return sleep_until(timeout, wait),
         Next::TimedSleep => {
             let start = Instant::now();
-            let answer = sleep_until(timeout, ask);
+            let answer = sleep_until(timeout, wait);
             if has_events(&answer) {
                 spin.slept(start.elapsed());
             }
@@ -66,14 +76,15 @@ fn spin_until(
     };
     let window = timeout.map_or(window, |timeout| timeout.min(window));
     // Pending events were neither caught nor missed, and need no clock.
-    let answer = ask(Some(Duration::ZERO));
+    let answer = wait.ask(Some(Duration::ZERO));
     if !is_empty(&answer) {
         return answer;
     }
     let start = Instant::now();
     let (mut polls, mut spun) = (0, Duration::ZERO);
     while spun < window {
-        let answer = ask(Some(Duration::ZERO));
+        wait.pause();
+        let answer = wait.ask(Some(Duration::ZERO));
         if !is_empty(&answer) {
             spin.caught(if polls < POLLS && !is_probe { spun } else { start.elapsed() });
             return answer;
@@ -85,17 +96,14 @@ fn spin_until(
     }
     // With no time left, this polls: something may have come while the clock was read, or while this thread
     // was stopped.
-    let answer = sleep_until(timeout.map(|timeout| timeout.saturating_sub(spun)), ask);
+    let answer = sleep_until(timeout.map(|timeout| timeout.saturating_sub(spun)), wait);
     let slept = if has_events(&answer) { start.elapsed() - spun } else { Duration::ZERO };
     spin.missed(spun, slept);
     answer
 }
 
 #[inline]
-fn sleep_until(
-    timeout: Option<Duration>,
-    mut ask: impl FnMut(Option<Duration>) -> io::Result<usize>,
-) -> io::Result<usize> {
+fn sleep_until(timeout: Option<Duration>, wait: &mut impl Wait) -> io::Result<usize> {
     // No deadline for `None` and zero; one that overflows the clock is infinite.
     let deadline = match timeout {
         None | Some(Duration::ZERO) => None,
@@ -103,7 +111,7 @@ fn sleep_until(
     };
     let mut time_left = timeout;
     loop {
-        let answer = ask(time_left);
+        let answer = wait.ask(time_left);
         if !is_empty(&answer) {
             return answer;
         }
@@ -136,6 +144,17 @@ fn has_events(answer: &io::Result<usize>) -> bool {
 mod tests {
     use super::*;
 
+    /// A wait that asks its closure.
+    struct Closure<F>(F);
+
+    impl<F: FnMut(Option<Duration>) -> io::Result<usize>> Wait for Closure<F> {
+        fn ask(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
+            (self.0)(timeout)
+        }
+
+        fn pause(&mut self) {}
+    }
+
     const NANOSECOND: Duration = Duration::from_nanos(1);
 
     /// Asks with `timeout`, gets `answers` one after the other, and returns what was asked.
@@ -144,10 +163,14 @@ mod tests {
         answers: &[fn() -> io::Result<usize>],
     ) -> Vec<Option<Duration>> {
         let mut asked = Vec::new();
-        let last = wait_until(timeout, &mut None, |time_left| {
-            asked.push(time_left);
-            answers[asked.len() - 1]()
-        });
+        let last = wait_until(
+            timeout,
+            &mut None,
+            &mut Closure(|time_left| {
+                asked.push(time_left);
+                answers[asked.len() - 1]()
+            }),
+        );
         assert_eq!(asked.len(), answers.len());
         assert_eq!(last.ok(), answers[answers.len() - 1]().ok());
         asked
@@ -184,7 +207,7 @@ mod tests {
 
     #[test]
     fn the_deadline_ends_the_wait() {
-        assert_eq!(wait_until(Some(NANOSECOND), &mut None, |_| Ok(0)).unwrap(), 0);
+        assert_eq!(wait_until(Some(NANOSECOND), &mut None, &mut Closure(|_| Ok(0))).unwrap(), 0);
     }
 
     #[test]
@@ -204,13 +227,17 @@ mod tests {
         let timeout = Duration::from_millis(1);
         let start = Instant::now();
         let mut is_late = false;
-        let reported = wait_until(Some(timeout), &mut spin, |time_left| {
-            assert_eq!(time_left, Some(Duration::ZERO));
-            // A stop of the process that begins after the last poll in time.
-            let polled_late = is_late;
-            is_late = start.elapsed() >= timeout;
-            Ok(usize::from(polled_late))
-        });
+        let reported = wait_until(
+            Some(timeout),
+            &mut spin,
+            &mut Closure(|time_left| {
+                assert_eq!(time_left, Some(Duration::ZERO));
+                // A stop of the process that begins after the last poll in time.
+                let polled_late = is_late;
+                is_late = start.elapsed() >= timeout;
+                Ok(usize::from(polled_late))
+            }),
+        );
         assert_eq!(reported.unwrap(), 1);
     }
 
@@ -218,15 +245,19 @@ mod tests {
     fn a_spin_never_sleeps_and_ends_with_the_first_event() {
         let mut spin = Spin::up_to(Duration::MAX);
         let mut asked = 0;
-        let reported = wait_until(None, &mut spin, |time_left| {
-            assert_eq!(time_left, Some(Duration::ZERO));
-            asked += 1;
-            match asked {
-                1..5 => Ok(0),
-                5 => interrupted(),
-                _ => Ok(2),
-            }
-        });
+        let reported = wait_until(
+            None,
+            &mut spin,
+            &mut Closure(|time_left| {
+                assert_eq!(time_left, Some(Duration::ZERO));
+                asked += 1;
+                match asked {
+                    1..5 => Ok(0),
+                    5 => interrupted(),
+                    _ => Ok(2),
+                }
+            }),
+        );
         assert_eq!((reported.unwrap(), asked), (2, 6));
     }
 
@@ -236,15 +267,21 @@ mod tests {
         for timeout in [None, Some(hour)] {
             let mut spin = Spin::up_to(limit);
             let start = Instant::now();
-            let reported = wait_until(timeout, &mut spin, |time_left| match time_left {
-                Some(Duration::ZERO) => Ok(0),
-                time_left => {
-                    assert!(start.elapsed() >= limit);
-                    assert_eq!(time_left.is_none(), timeout.is_none());
-                    assert!(time_left.is_none_or(|left| left <= hour - limit && left > hour / 2));
-                    Ok(1)
-                }
-            });
+            let reported = wait_until(
+                timeout,
+                &mut spin,
+                &mut Closure(|time_left| match time_left {
+                    Some(Duration::ZERO) => Ok(0),
+                    time_left => {
+                        assert!(start.elapsed() >= limit);
+                        assert_eq!(time_left.is_none(), timeout.is_none());
+                        assert!(
+                            time_left.is_none_or(|left| left <= hour - limit && left > hour / 2)
+                        );
+                        Ok(1)
+                    }
+                }),
+            );
             assert_eq!(reported.unwrap(), 1);
             assert_eq!(spin.unwrap().next_wait(), Next::TimedSleep);
         }
@@ -254,10 +291,14 @@ mod tests {
     fn a_timeout_within_the_limit_is_spun_to_its_end() {
         let timeout = Duration::from_micros(100);
         let start = Instant::now();
-        let reported = wait_until(Some(timeout), &mut Spin::up_to(Duration::MAX), |time_left| {
-            assert_eq!(time_left, Some(Duration::ZERO));
-            Ok(0)
-        });
+        let reported = wait_until(
+            Some(timeout),
+            &mut Spin::up_to(Duration::MAX),
+            &mut Closure(|time_left| {
+                assert_eq!(time_left, Some(Duration::ZERO));
+                Ok(0)
+            }),
+        );
         assert_eq!(reported.unwrap(), 0);
         assert!(start.elapsed() >= timeout);
     }
@@ -267,10 +308,14 @@ mod tests {
         let mut spin = Spin::up_to(Duration::from_secs(1));
         let mut asked = 0;
         for _ in 0..10 {
-            let reported = wait_until(Some(Duration::ZERO), &mut spin, |_| {
-                asked += 1;
-                Ok(0)
-            });
+            let reported = wait_until(
+                Some(Duration::ZERO),
+                &mut spin,
+                &mut Closure(|_| {
+                    asked += 1;
+                    Ok(0)
+                }),
+            );
             assert_eq!(reported.unwrap(), 0);
         }
         assert_eq!(asked, 10);

@@ -13,56 +13,65 @@ use indicatif::ProgressBar;
 use socket2::Socket;
 
 use crate::method::{Cell, Outcome, Row, Spread};
-use crate::peer::{Asked, BASE, Mode, Peer, TimesOut, Wakes, all};
+use crate::peer::{Asked, BASE, Mode, Peer, TimesOut, US_SPINNING, Wakes, all};
+use crate::receiver::RECEIVERS;
 use crate::sockets::{Pairs, idle};
-use crate::workload::Plan;
 use crate::workload::ready_events::{Batches, handle_without};
+use crate::workload::{Plan, send};
 
 pub(crate) const COUNTS: &str = "System calls of an operation by strace, and its instructions in \
     user space by valgrind, which has no `epoll_pwait2`. A waker is woken and waited for by one \
-    thread; of an event, the write and the read that make it are not counted.";
+    thread; of an event, the write and the read that make it are not counted. Messages are those of send, with \
+    quiet sockets: a thousand that one thread sends and then receives; and one after the other, each sent by \
+    another thread 2 ms after the last was received.";
 
-/// Something that is done so many times, by whom.
-type Operation = fn(usize) -> io::Result<()>;
+/// Something that is done so many times.
+type Operation = dyn Fn(usize) -> io::Result<()>;
 
-/// The operations of a peer; where it has none, a row has no entry.
-struct Counted {
-    peer: &'static str,
-    operations: [Operation; OPERATIONS.len()],
-}
-
-const OPERATIONS: [&str; 6] = [
+const OPERATIONS: [&str; 8] = [
     "an event, edge, 1 at once",
     "an event, edge, 256 at once",
     "add and delete",
     "modify",
     "wake, and the wait for it",
     "a wait of 500 µs that times out",
+    "a message to a loop that is awake",
+    "a message to a loop that sleeps",
 ];
+
+/// The first of the operations that are messages, which have peers of their own.
+const MESSAGES: usize = 6;
 
 /// How many of the first operations are events, of which each needs a write and a read.
 const EVENTS: usize = 2;
 
-fn peers() -> [Counted; 4] {
-    fn counted<P: Wakes + TimesOut>() -> Counted {
-        Counted {
-            peer: P::NAME,
-            operations: [
-                events::<P, 1>,
-                events::<P, 256>,
-                add_and_delete::<P>,
-                modify::<P>,
-                wake::<P>,
-                time_out::<P>,
-            ],
-        }
+/// Who is counted in an operation, and what each of them does.
+fn peers(operation: usize) -> Vec<(&'static str, Box<Operation>)> {
+    fn of<P: Wakes + TimesOut>(operation: usize) -> (&'static str, Box<Operation>) {
+        let operations: [fn(usize) -> io::Result<()>; MESSAGES] = [
+            events::<P, 1>,
+            events::<P, 256>,
+            add_and_delete::<P>,
+            modify::<P>,
+            wake::<P>,
+            time_out::<P>,
+        ];
+        (P::NAME, Box::new(operations[operation]))
     }
-    [
-        counted::<all::Bare>(),
-        counted::<all::Pollio<0>>(),
-        counted::<all::Mio>(),
-        counted::<all::Polling>(),
-    ]
+    if operation < MESSAGES {
+        return vec![
+            of::<all::Bare>(operation),
+            of::<all::Pollio<0>>(operation),
+            of::<all::Mio>(operation),
+            of::<all::Polling>(operation),
+        ];
+    }
+    let send = if operation == MESSAGES { send::while_awake } else { send::while_asleep };
+    // One that spins polls for as long as the sender takes.
+    let receivers = RECEIVERS.into_iter().filter(|(peer, _)| *peer != US_SPINNING);
+    receivers
+        .map(|(peer, receive)| (peer, Box::new(move |times| send(receive, times)) as _))
+        .collect()
 }
 
 /// What [`run_operation`] takes for only the write and the read of an event.
@@ -74,8 +83,9 @@ pub(crate) fn run_operation(peer: &str, operation: usize, times: usize) -> io::R
         let active = if operation == 0 { 1 } else { 256 };
         return handle_without(&Pairs::new(256)?, active, times);
     }
-    let counted = peers().into_iter().find(|counted| counted.peer == peer);
-    counted.ok_or(ErrorKind::NotFound)?.operations[operation](times)
+    let (_, run) =
+        peers(operation).into_iter().find(|(name, _)| *name == peer).ok_or(ErrorKind::NotFound)?;
+    run(times)
 }
 
 /// How many cases there are: the quick plan leaves the instructions out.
@@ -90,7 +100,7 @@ pub(crate) fn run(plan: Plan, progress: &ProgressBar) -> io::Result<Vec<Row>> {
             progress.set_message(format!("counts: {metric}, {name}"));
             let around = if operation < EVENTS { each(count, NOBODY, operation)? } else { 0.0 };
             let mut cells = Vec::new();
-            for peer in peers().map(|counted| counted.peer) {
+            for (peer, _) in peers(operation) {
                 cells.push((peer, each(count, peer, operation)? - around));
             }
             progress.inc(1);
@@ -118,8 +128,12 @@ type Count = fn(&str, usize, usize) -> io::Result<u64>;
 /// What the operation costs, each time.
 #[expect(clippy::cast_precision_loss, reason = "figures of a bench have few digits")]
 fn each(count: Count, peer: &str, operation: usize) -> io::Result<f64> {
-    // All of a batch are reported at once.
-    let (times, events) = if operation == 1 { (10, 10 * 256) } else { (100, 100) };
+    let (times, events) = match operation {
+        // All of a batch are reported at once.
+        1 => (10, 10 * 256),
+        MESSAGES => (1_000, 1_000),
+        _ => (100, 100),
+    };
     let once = count(peer, operation, times)?;
     let twice = count(peer, operation, 2 * times)?;
     Ok(twice.saturating_sub(once) as f64 / events as f64)
@@ -130,7 +144,9 @@ fn system_calls(peer: &str, operation: usize, times: usize) -> io::Result<u64> {
     let mut strace = Command::new("strace");
     strace.args(["-f", "-qq", "-o"]).arg(&path);
     below(&mut strace, peer, operation, times)?;
-    let calls = fs::read_to_string(&path)?.lines().count();
+    // A call that another thread interrupts has a line for its end as well.
+    let output = fs::read_to_string(&path)?;
+    let calls = output.lines().filter(|line| !line.contains(" resumed>")).count();
     fs::remove_file(&path)?;
     Ok(calls as u64)
 }

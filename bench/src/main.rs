@@ -4,6 +4,7 @@ mod counts;
 mod machine;
 mod method;
 mod peer;
+mod receiver;
 mod report;
 mod server;
 mod sockets;
@@ -27,7 +28,7 @@ Compares pollio with the bare system calls and with its peers, on this machine.
 cargo run --release -p pollio-bench -- [OPTIONS]
     --quick         few rounds of few cases: under a minute, in the place of ten
     --only NAMES    these workloads, with commas between:
-                    ready_events, many_idle, add_delete, modify, look_up, wake, share, spin, timeout, idle,
+                    ready_events, many_idle, add_delete, modify, look_up, wake, send, share, spin, timeout, idle,
                     memory, echo, counts
     --out FOLDER    where results.json, results.md and the plots go; target/bench otherwise
 

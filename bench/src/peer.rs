@@ -111,15 +111,19 @@ pub(crate) struct Entrant<Run: ?Sized> {
 /// The peer that all others are compared with.
 pub(crate) const BASE: &str = bare::Bare::<false>::NAME;
 
+/// The same, polling until there is something.
+pub(crate) const BASE_SPINNING: &str = bare::Bare::<true>::NAME;
+
 /// Us, without spinning: what instructions and system calls are compared for.
 pub(crate) const US: &str = pollio::Pollio::<0>::NAME;
 
 /// Us, spinning.
 pub(crate) const US_SPINNING: &str = pollio::Pollio::<{ pollio::SPIN_US }>::NAME;
 
-/// The versions of the peers, and of the runtimes that serve with them.
+/// The versions of the peers, and of the runtimes and queues that go with them.
 pub(crate) fn versions() -> Vec<(String, String)> {
-    const PEERS: [&str; 5] = ["pollio", "mio", "polling", "tokio", "async-io"];
+    const PEERS: [&str; 7] =
+        ["pollio", "mio", "polling", "tokio", "async-io", "crossbeam-channel", "async-channel"];
     let mut versions = Vec::new();
     for package in include_str!("../../Cargo.lock").split("[[package]]") {
         let value = |key: &str| {

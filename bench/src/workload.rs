@@ -7,6 +7,7 @@ pub(crate) mod many_idle;
 pub(crate) mod memory;
 pub(crate) mod ready_events;
 pub(crate) mod registering;
+pub(crate) mod send;
 pub(crate) mod share;
 pub(crate) mod spin;
 pub(crate) mod timeout;
@@ -49,7 +50,7 @@ pub(crate) struct Workload {
     pub(crate) run: fn(Plan, &ProgressBar) -> io::Result<Vec<Row>>,
 }
 
-pub(crate) const ALL: [Workload; 12] = [
+pub(crate) const ALL: [Workload; 13] = [
     Workload {
         name: "ready_events",
         counts: ready_events::COUNTS,
@@ -70,7 +71,8 @@ pub(crate) const ALL: [Workload; 12] = [
         run: registering::modify,
     },
     Workload { name: "look_up", counts: look_up::COUNTS, cases: [1, 3], run: look_up::run },
-    Workload { name: "wake", counts: wake::COUNTS, cases: [4, 4], run: wake::run },
+    Workload { name: "wake", counts: wake::COUNTS, cases: [6, 6], run: wake::run },
+    Workload { name: "send", counts: send::COUNTS, cases: [2, 2], run: send::run },
     Workload { name: "share", counts: share::COUNTS, cases: [2, 6], run: share::run },
     Workload { name: "spin", counts: spin::COUNTS, cases: [3, 3], run: spin::run },
     Workload { name: "timeout", counts: timeout::COUNTS, cases: [3, 3], run: timeout::run },

@@ -5,14 +5,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 use std::{io, mem, pin::Pin, rc::Rc};
 
-use pollio::{EventObject, OsPoller, Poller};
+use pollio::{OsPoller, Poller};
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 
@@ -48,8 +48,8 @@ impl Wake for TaskWaker {
 
 impl Runtime {
     pub(crate) fn new() -> io::Result<Rc<Self>> {
-        let (poller, way_in) = (OsPoller::new()?, pollio::Waker::new()?);
-        poller.add(EventObject::new(way_in.as_raw_fd()))?;
+        let poller = OsPoller::new()?;
+        let way_in = pollio::Waker::new(poller.registry(), 0)?;
         let (numbers, home) = (Mutex::default(), thread::current().id());
         Ok(Rc::new(Self {
             poller: RefCell::new(poller),
@@ -107,9 +107,6 @@ impl Runtime {
         let timeout = if is_idle { timeout } else { Some(Duration::ZERO) };
         let mut blocked = self.blocked.borrow_mut();
         for event in self.poller.borrow_mut().wait_timeout(timeout)? {
-            if event.fd == self.woken.way_in.as_raw_fd() {
-                self.woken.way_in.clear()?;
-            }
             // Woken without need, by a stale event, a task tries and is blocked again.
             if let Some([reader, writer]) = blocked.get_mut(&event.fd) {
                 let reader = reader.take_if(|_| event.is_readable());

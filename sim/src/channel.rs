@@ -1,250 +1,227 @@
-//! Values from other threads, as a descriptor.
+//! The crate's channels between simulated threads, of which a full one blocks only the simulated one.
 
-use std::cell::Cell;
 use std::fmt;
 use std::io;
-use std::iter::FusedIterator;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{SendError, TryRecvError, TrySendError};
 
-use crate::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use crate::sync::{Arc, mpsc};
-use crate::waker::Waker;
+use pollio::Registry;
 
-/// Creates an unbounded channel, whose receiver you register like any other source.
-///
-/// The receiver is readable from the first [`send`](Sender::send) until
-/// [`try_iter`](Receiver::try_iter) has taken everything, and once more when the last sender is dropped. The
-/// first send makes one system call; further sends make none until the receiver has emptied the queue.
+use crate::machine::Machine;
+use crate::schedule::{QueueId, Reason};
+
+/// See [`pollio::channel`]. Each send and each receive is a call of the world that runs here.
 ///
 /// # Errors
 ///
-/// See [`Waker::new`].
-pub fn channel<T>() -> io::Result<(Sender<T>, Receiver<T>)> {
-    let (queue, values) = mpsc::channel();
-    let (waker, receiver) = ends(values)?;
-    Ok((Sender { queue, waker }, receiver))
+/// See [`pollio::channel`].
+pub fn channel<T>(registry: &Registry, token: u32) -> io::Result<(Sender<T>, Receiver<T>)> {
+    let (sender, receiver) = pollio::channel(registry, token)?;
+    let shared = Shared::new(token);
+    let receiver = Receiver { receiver, end: ReceiverEnd(shared.clone()) };
+    Ok((Sender { sender, shared }, receiver))
 }
 
-/// Creates a channel that holds up to `bound` values; otherwise like [`channel`]. While it is full,
-/// [`try_send`](SyncSender::try_send) returns the value, and [`send`](SyncSender::send) blocks.
+/// See [`pollio::sync_channel`]. Each send and each receive is a call of the world that runs here.
 ///
 /// # Errors
 ///
-/// `InvalidInput` for a bound of zero: such a channel passes a value only to a thread that blocks to receive
-/// it, and this receiver never blocks. Otherwise see [`Waker::new`].
-pub fn sync_channel<T>(bound: usize) -> io::Result<(SyncSender<T>, Receiver<T>)> {
-    if bound == 0 {
-        let why = "a channel for zero values would always be full";
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+/// See [`pollio::sync_channel`].
+pub fn sync_channel<T>(
+    registry: &Registry,
+    token: u32,
+    bound: usize,
+) -> io::Result<(SyncSender<T>, Receiver<T>)> {
+    let (sender, receiver) = pollio::sync_channel(registry, token, bound)?;
+    let shared = Shared::new(token);
+    let receiver = Receiver { receiver, end: ReceiverEnd(shared.clone()) };
+    Ok((SyncSender { sender, shared }, receiver))
+}
+
+/// What both ends of a channel share.
+struct Shared {
+    machine: Machine,
+    token: u32,
+    /// The threads that found the channel full.
+    waiting: QueueId,
+    /// How often the receiver took a value, or was dropped.
+    changes: AtomicU64,
+}
+
+impl Shared {
+    fn new(token: u32) -> Arc<Self> {
+        let machine = Machine::current();
+        let waiting = machine.kernel().schedule_mut().add_queue();
+        Arc::new(Self { machine, token, waiting, changes: AtomicU64::new(0) })
     }
-    let (queue, values) = mpsc::sync_channel(bound);
-    let (waker, receiver) = ends(values)?;
-    Ok((SyncSender { queue, waker }, receiver))
-}
 
-fn ends<T>(queue: mpsc::Receiver<T>) -> io::Result<(Arc<WakeOnDrop>, Receiver<T>)> {
-    let waker = Arc::new(Waker::new()?);
-    let for_senders = Arc::new(WakeOnDrop(Arc::clone(&waker)));
-    Ok((for_senders, Receiver { queue, waker, is_disconnected: Cell::new(false) }))
-}
+    /// Begins a call.
+    fn enter(&self, what: &str) {
+        let text = || format!("{what} a channel, token {}", self.token);
+        self.machine.enter().schedule_mut().note_call(text);
+    }
 
-/// The senders' half of the waker, which wakes when the last of them is dropped.
-struct WakeOnDrop(Arc<Waker>);
+    /// The receiver took a value, or was dropped.
+    fn change(&self) {
+        self.changes.fetch_add(1, Relaxed);
+        self.machine.kernel().schedule_mut().wake_all(self.waiting);
+    }
 
-impl WakeOnDrop {
-    /// Called after the queue has the value, or is disconnected.
-    fn wake(&self) {
-        // Fails only if other code closed the descriptor, which then wakes nobody any more.
-        let _ = self.0.wake();
+    /// Blocks until there were more changes than `seen`. Returns false if the world ends first.
+    fn wait_for_change(&self, seen: u64) -> bool {
+        let has_changed = |_: &mut _| (self.changes.load(Relaxed) > seen).then_some(());
+        let (kernel, reason) =
+            (self.machine.kernel(), Reason::Thread("sends to a full channel", self.waiting));
+        self.machine.block(kernel, reason, None, has_changed).1.is_some()
     }
 }
 
-impl Drop for WakeOnDrop {
-    fn drop(&mut self) {
-        self.wake();
-    }
-}
-
-/// The sending half of a [`channel`]. Clone it for more threads.
+/// See [`pollio::Sender`].
 pub struct Sender<T> {
-    // In this order: each sender leaves the queue before it leaves the waker, so that the wake-up of the
-    // last one finds the queue disconnected.
-    queue: mpsc::Sender<T>,
-    waker: Arc<WakeOnDrop>,
+    sender: pollio::Sender<T>,
+    shared: Arc<Shared>,
 }
 
 impl<T> Sender<T> {
-    /// Sends `value`, and makes the receiver readable. It never blocks.
+    /// See [`pollio::Sender::send`].
     ///
     /// # Errors
     ///
     /// The receiver was dropped: gives `value` back.
     pub fn send(&self, value: T) -> Result<(), SendError<T>> {
-        self.queue.send(value)?;
-        self.waker.wake();
-        Ok(())
+        self.shared.enter("send to");
+        self.sender.send(value)
     }
 }
 
-/// The sending half of a [`sync_channel`]. Clone it for more threads.
+/// See [`pollio::SyncSender`].
 pub struct SyncSender<T> {
-    // In the order of `Sender`.
-    queue: mpsc::SyncSender<T>,
-    waker: Arc<WakeOnDrop>,
+    sender: pollio::SyncSender<T>,
+    shared: Arc<Shared>,
 }
 
 impl<T> SyncSender<T> {
-    /// Sends `value` if there is room for it, and makes the receiver readable. It never blocks.
+    /// See [`pollio::SyncSender::try_send`].
     ///
     /// # Errors
     ///
     /// `Full`, or `Disconnected` if the receiver was dropped: both give `value` back.
     pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
-        self.queue.try_send(value)?;
-        self.waker.wake();
-        Ok(())
+        self.shared.enter("send to");
+        self.sender.try_send(value)
     }
 
-    /// Sends `value`, and makes the receiver readable. It blocks while the channel is full, so the
-    /// receiver's thread must not call it.
+    /// See [`pollio::SyncSender::send`].
     ///
     /// # Errors
     ///
     /// The receiver was dropped: gives `value` back.
-    pub fn send(&self, value: T) -> Result<(), SendError<T>> {
-        self.queue.send(value)?;
-        self.waker.wake();
-        Ok(())
+    pub fn send(&self, mut value: T) -> Result<(), SendError<T>> {
+        loop {
+            let seen = self.shared.changes.load(Relaxed);
+            value = match self.try_send(value) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Disconnected(value)) => return Err(SendError(value)),
+                Err(TrySendError::Full(value)) => value,
+            };
+            if !self.shared.wait_for_change(seen) {
+                return Err(SendError(value));
+            }
+        }
     }
 }
 
-/// The receiving half of a [`channel`] or a [`sync_channel`]: a source that is readable while there are
-/// values to take, and once more when the last sender is dropped.
-///
-/// Its descriptor stays open until the senders are dropped as well. So delete it before you drop it, as
-/// [`Registered`](pollio::Registered) does. Like the standard library's receiver, it is `Send`, not `Sync`.
+/// See [`pollio::Receiver`].
 pub struct Receiver<T> {
-    queue: mpsc::Receiver<T>,
-    waker: Arc<Waker>,
-    is_disconnected: Cell<bool>,
+    // In this order: a sender that is blocked finds out that there is no receiver any more.
+    receiver: pollio::Receiver<T>,
+    end: ReceiverEnd,
+}
+
+/// The receiver's half of what both ends share.
+struct ReceiverEnd(Arc<Shared>);
+
+impl Drop for ReceiverEnd {
+    fn drop(&mut self) {
+        self.0.change();
+    }
 }
 
 impl<T> Receiver<T> {
-    /// Takes the values that were sent, without blocking, until none is left.
+    /// See [`pollio::Receiver::try_recv`].
     ///
-    /// It works the same in every [`Mode`](pollio::Mode). You can stop at any time: if the iterator is dropped
-    /// before its end, the receiver becomes readable again, as a new arrival, and what is left is reported. A
-    /// oneshot needs its `modify`, as always. An event can come for values that were already taken.
+    /// # Errors
     ///
-    /// While others send faster than you take, the iterator does not end: use [`take`](Iterator::take) to serve
-    /// other descriptors in between.
-    pub fn try_iter(&self) -> TryIter<'_, T> {
-        TryIter { receiver: self, is_cleared: false, is_done: false }
+    /// See [`pollio::Receiver::try_recv`].
+    pub fn try_recv(&self) -> Result<T, TryRecvError> {
+        let shared = &self.end.0;
+        shared.enter("receive from");
+        let received = self.receiver.try_recv();
+        if received.is_ok() {
+            shared.change();
+        }
+        received
     }
 
-    /// Whether all senders are dropped and all values taken. A [`try_iter`](Self::try_iter) finds this out when
-    /// it is iterated to its end.
+    /// See [`pollio::Receiver::try_iter`].
+    pub fn try_iter(&self) -> TryIter<'_, T> {
+        TryIter { receiver: self }
+    }
+
+    /// See [`pollio::Receiver::is_disconnected`].
     #[must_use]
     pub fn is_disconnected(&self) -> bool {
-        self.is_disconnected.get()
+        self.receiver.is_disconnected()
     }
 }
 
-impl<T> AsFd for Receiver<T> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.waker.as_fd()
-    }
-}
-
-impl<T> AsRawFd for Receiver<T> {
-    fn as_raw_fd(&self) -> RawFd {
-        self.as_fd().as_raw_fd()
-    }
-}
-
-/// The values that were sent; see [`Receiver::try_iter`].
+/// See [`pollio::TryIter`].
 #[must_use = "values are taken by iterating"]
 pub struct TryIter<'a, T> {
     receiver: &'a Receiver<T>,
-    is_cleared: bool,
-    is_done: bool,
 }
 
 impl<T> Iterator for TryIter<'_, T> {
     type Item = T;
 
     fn next(&mut self) -> Option<T> {
-        let Receiver { queue, waker, is_disconnected } = self.receiver;
-        while !self.is_done {
-            match queue.try_recv() {
-                Ok(value) => return Some(value),
-                // Not before the queue is empty, so that who sends in the meantime makes no system call. And
-                // then once more: what was sent before the clear has its wake-up cleared with it.
-                Err(_) if !self.is_cleared => {
-                    // Fails only if other code closed the descriptor.
-                    let _ = waker.clear();
-                    self.is_cleared = true;
-                }
-                Err(why) => {
-                    is_disconnected.set(why == TryRecvError::Disconnected);
-                    self.is_done = true;
-                }
-            }
-        }
-        None
-    }
-}
-
-impl<T> FusedIterator for TryIter<'_, T> {}
-
-impl<T> Drop for TryIter<'_, T> {
-    fn drop(&mut self) {
-        if !self.is_done {
-            // A wake-up may still be pending, which an edge or a oneshot has reported.
-            self.receiver.waker.rearm();
-            let _ = self.receiver.waker.wake();
-        }
+        self.receiver.try_recv().ok()
     }
 }
 
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Self {
-        Self { queue: self.queue.clone(), waker: Arc::clone(&self.waker) }
+        Self { sender: self.sender.clone(), shared: self.shared.clone() }
     }
 }
 
 impl<T> Clone for SyncSender<T> {
     fn clone(&self) -> Self {
-        Self { queue: self.queue.clone(), waker: Arc::clone(&self.waker) }
+        Self { sender: self.sender.clone(), shared: self.shared.clone() }
     }
 }
 
 impl<T> fmt::Debug for Sender<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sender").finish_non_exhaustive()
+        self.sender.fmt(f)
     }
 }
 
 impl<T> fmt::Debug for SyncSender<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SyncSender").finish_non_exhaustive()
+        self.sender.fmt(f)
     }
 }
 
 impl<T> fmt::Debug for Receiver<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Receiver").field("waker", &self.waker).finish_non_exhaustive()
+        self.receiver.fmt(f)
     }
 }
 
 impl<T> fmt::Debug for TryIter<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TryIter").finish_non_exhaustive()
-    }
-}
-
-impl<T> pollio::ForeignSource for Receiver<T> {
-    fn foreign_fd(&self) -> RawFd {
-        self.as_raw_fd()
     }
 }

@@ -185,8 +185,10 @@ impl Kernel {
             Some(Kind::Timer(timer)) => {
                 timer.next().into_iter().for_each(|when| self.schedule_mut().cancel(when));
             }
-            Some(Kind::Poller(_)) => self.descriptors.remove_poller(),
-            Some(Kind::Scripted(_) | Kind::Waker(_)) | None => {}
+            Some(Kind::Poller(list)) => {
+                self.descriptors.remove_of_poller(1 + usize::from(list.has_wakers()));
+            }
+            Some(Kind::Scripted(_)) | None => {}
         }
     }
 
@@ -215,8 +217,6 @@ impl Kernel {
             Some(Kind::Tcp(socket)) => self.tcp.readiness(*socket),
             Some(Kind::Unix(end)) => self.pairs.readiness(*end),
             Some(Kind::Timer(timer)) if timer.is_readable() => Readiness::READABLE,
-            Some(Kind::Waker(true)) => Readiness::READABLE | Readiness::WRITABLE,
-            Some(Kind::Waker(false)) => Readiness::WRITABLE,
             Some(Kind::Timer(_) | Kind::Poller(_)) | None => Readiness::NONE,
         }
     }
@@ -346,7 +346,7 @@ impl Kernel {
     }
 }
 
-/// Timers, wakers and signals.
+/// Timers and signals.
 impl Kernel {
     pub(crate) fn open_timer(&mut self) -> io::Result<RawFd> {
         self.check_limit(1)?;
@@ -387,27 +387,6 @@ impl Kernel {
         }
     }
 
-    pub(crate) fn open_waker(&mut self) -> io::Result<RawFd> {
-        self.check_limit(1)?;
-        Ok(self.open_kind(Kind::Waker(false)))
-    }
-
-    pub(crate) fn wake(&mut self, id: FileId) {
-        if let Some(Kind::Waker(is_woken)) = self.kind_mut(id) {
-            *is_woken = true;
-        }
-        self.core.notify(id, Readiness::READABLE);
-    }
-
-    pub(crate) fn clear_waker(&mut self, id: FileId) {
-        if let Some(Kind::Waker(is_woken)) = self.kind_mut(id) {
-            if std::mem::replace(is_woken, false) {
-                // There is room in its counter, as `eventfd_read` reports.
-                self.core.notify(id, Readiness::WRITABLE);
-            }
-        }
-    }
-
     /// Writes to this descriptor when a signal is raised.
     pub(crate) fn add_signal(&mut self, signal: i32, fd: RawFd) {
         self.signals.push((signal, fd));
@@ -427,7 +406,7 @@ impl Kernel {
 /// Pollers.
 impl Kernel {
     pub(crate) fn add_poller(&mut self) -> FileId {
-        self.descriptors.add_poller();
+        self.descriptors.add_of_poller();
         self.core.add_file(Kind::Poller(Default::default()))
     }
 
@@ -468,8 +447,39 @@ impl Kernel {
         self.core.queue(poller, key, readiness);
     }
 
+    /// Wakes one thread that waits for a poller, or else its next wait. Returns whether it was woken before: the first
+    /// time, it takes a descriptor.
+    ///
+    /// # Errors
+    ///
+    /// `EMFILE`, the first time.
+    pub(crate) fn wake(&mut self, poller: FileId) -> io::Result<bool> {
+        let had_wakers = self.core.list_mut(poller)?.has_wakers();
+        if !had_wakers {
+            self.check_limit(1)?;
+            self.descriptors.add_of_poller();
+        }
+        self.core.wake(poller)?;
+        Ok(had_wakers)
+    }
+
+    /// Looks for what ends a wait: an error that a test scripted, at most `max_events` events, or, without any, a
+    /// wake-up.
+    pub(crate) fn poll(
+        &mut self,
+        poller: FileId,
+        max_events: usize,
+        events: &mut Vec<PollerEvent>,
+    ) -> Option<io::Result<()>> {
+        let is_woken = match self.collect(poller, max_events, events) {
+            Ok(()) => self.core.list_mut(poller).is_ok_and(epoll::InterestList::take_wake_up),
+            Err(error) => return Some(Err(error)),
+        };
+        (is_woken || !events.is_empty()).then_some(Ok(()))
+    }
+
     /// Makes the events of a wait, at most `max_events`.
-    pub(crate) fn collect(
+    fn collect(
         &mut self,
         poller: FileId,
         max_events: usize,
@@ -593,7 +603,6 @@ impl Kernel {
             Some(Kind::Tcp(socket)) => self.tcp.label(*socket),
             Some(Kind::Unix(_)) => format!("pair {number}"),
             Some(Kind::Timer(_)) => format!("timer {number}"),
-            Some(Kind::Waker(_)) => format!("waker {number}"),
             _ => format!("descriptor {number}"),
         }
     }
@@ -604,11 +613,11 @@ impl Kernel {
             Some(Kind::Tcp(socket)) => self.tcp.describe(*socket),
             Some(Kind::Unix(end)) => format!("pair{}", self.pairs.describe(*end)),
             Some(Kind::Timer(_)) => "a timer".into(),
-            Some(Kind::Waker(_)) => "a waker".into(),
             Some(Kind::Scripted(_)) => "a scripted descriptor".into(),
             Some(Kind::Poller(list)) => {
-                let watched: Vec<_> =
-                    list.registered().map(|(_, file)| self.describe(file)).collect();
+                let watched = list.registered().map(|(_, file)| self.describe(file));
+                let wakers = list.has_wakers().then(|| "wakers".into());
+                let watched: Vec<_> = watched.chain(wakers).collect();
                 match watched.len() {
                     0 => "a poller with nothing registered".into(),
                     _ => format!("a poller of\n    {}", watched.join("\n    ")),

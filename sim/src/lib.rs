@@ -18,7 +18,6 @@ pub mod sync;
 pub mod thread;
 pub mod time;
 mod timer;
-mod waker;
 mod world;
 
 pub use channel::{Receiver, Sender, SyncSender, TryIter, channel, sync_channel};
@@ -26,5 +25,4 @@ pub use check::check;
 pub use conditions::Conditions;
 pub use poller::SimPoller;
 pub use timer::Timer;
-pub use waker::Waker;
 pub use world::{Outcome, World};

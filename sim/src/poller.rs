@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pollio::{Backend, Event, EventObject, Poller, Registry};
+use pollio::{Backend, Event, EventObject, Poller, Registry, Wakeups};
 
 use crate::kernel::{FileId, Kernel};
 use crate::machine::Machine;
@@ -103,11 +103,12 @@ use crate::world::World;
 /// ## What they do not
 ///
 /// There are no bytes: the test says what a read or a write of the program leaves behind, by
-/// [`clear_ready`](World::clear_ready). A [`Waker`](crate::Waker) is a number like all others. A wait
-/// may allocate.
+/// [`clear_ready`](World::clear_ready). A plan or the loop itself can wake a [`Waker`](pollio::Waker), and
+/// send through a [`channel`](pollio::channel()): here those of `pollio` itself. A wait may allocate.
 pub struct SimPoller {
     list: Arc<List>,
     registry: Registry,
+    wakeups: Wakeups,
     /// What the last wait returned.
     events: Vec<Event>,
     /// How many events a wait may return.
@@ -135,12 +136,17 @@ impl SimPoller {
 
     fn of(world: World) -> Self {
         let file = world.machine().kernel().add_poller();
-        Self::on(Arc::new(List { world, file }))
+        let list = Arc::new(List { world, file });
+        let registry = Registry::new(list.clone());
+        let poller = Self::on(list, registry, usize::MAX);
+        // Each wake that marks a waker is then a call, after which other threads may run first.
+        poller.wakeups.watch();
+        poller
     }
 
-    fn on(list: Arc<List>) -> Self {
-        let registry = Registry::new(list.clone());
-        Self { registry, list, events: Vec::new(), max_events: usize::MAX }
+    fn on(list: Arc<List>, registry: Registry, max_events: usize) -> Self {
+        let wakeups = Wakeups::new(&registry);
+        Self { list, registry, wakeups, events: Vec::new(), max_events }
     }
 
     /// Another handle on the same registrations, for another thread: clause
@@ -150,7 +156,7 @@ impl SimPoller {
     ///
     /// It never fails: the signature is that of the real one.
     pub fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self { max_events: self.max_events, ..Self::on(self.list.clone()) })
+        Ok(Self::on(self.list.clone(), self.registry.clone(), self.max_events))
     }
 
     /// Bounds how many events each later wait returns. `usize::MAX` removes the bound, and is the default; 0
@@ -174,35 +180,6 @@ impl SimPoller {
     pub fn world(&self) -> &World {
         &self.list.world
     }
-
-    /// A wait in a world without threads: nobody else is there to wait for.
-    fn wait_alone(&mut self, timeout: Option<Duration>) -> io::Result<&[Event]> {
-        let machine = self.list.machine();
-        // What overflows the clock is without a timeout.
-        let now = machine.now();
-        let is_reachable = |time: &Duration| self.list.world.now().checked_add(*time).is_some();
-        let deadline = timeout.filter(is_reachable).map(|time| now + time);
-        let mut happened = 0;
-        loop {
-            let (mut kernel, result) = machine.run_due(machine.kernel());
-            let seed = kernel.schedule().seed();
-            happened += result.map_err(|why| deadlock(&why, seed))?;
-            kernel.collect(self.list.file, self.max_events, &mut self.events)?;
-            if !self.events.is_empty() || deadline.is_some_and(|time| time <= kernel.now()) {
-                return Ok(&self.events);
-            }
-            let schedule = kernel.schedule_mut();
-            let Some(next) = schedule.next_time().into_iter().chain(deadline).min() else {
-                let why = "this wait has no timeout, and the world has no plan that could end it";
-                return Err(deadlock(why, seed));
-            };
-            if deadline.is_none() && happened >= MAX_PLANS {
-                let why = format!("this wait has no timeout, and {MAX_PLANS} plans did not end it");
-                return Err(deadlock(&why, seed));
-            }
-            schedule.set_now(next);
-        }
-    }
 }
 
 /// At most this many plans may happen in a wait without a timeout.
@@ -224,40 +201,61 @@ impl Poller for SimPoller {
     }
 
     fn wait_timeout(&mut self, timeout: Option<Duration>) -> io::Result<&[Event]> {
-        self.events.clear();
-        let machine = self.list.machine();
-        if machine.current_thread().is_none() {
-            return self.wait_alone(timeout);
-        }
-        let mut kernel = machine.enter();
-        let deadline = timeout.and_then(|time| kernel.now().checked_add(time));
-        let file = self.list.file;
-        kernel.draw_spurious_event(file);
-        let (max_events, events) = (self.max_events, &mut self.events);
-        let collect = |kernel: &mut Kernel| match kernel.collect(file, max_events, events) {
-            Ok(()) => (!events.is_empty()).then_some(Ok(())),
-            Err(error) => Some(Err(error)),
+        let Self { list, wakeups, events, .. } = self;
+        let (machine, max_events) = (list.machine(), self.max_events);
+        events.clear();
+        let is_thread = machine.current_thread().is_some();
+        let deadline = if is_thread { list.enter(timeout) } else { list.deadline(timeout) };
+        let answer = loop {
+            // Under a bound, the seed may have a wake come first: neither starves the other.
+            let is_first = wakeups.is_woken() && machine.kernel().schedule_mut().random().one_in(2);
+            let room = max_events - usize::from(is_first);
+            let answer = wakeups.block(timeout, |timeout| {
+                // A deadline of zero is over: it polls.
+                let deadline = if timeout == Some(Duration::ZERO) { timeout } else { deadline };
+                if is_thread {
+                    list.wait(deadline, room, events)
+                } else {
+                    list.wait_alone(deadline, room, events)
+                }
+            });
+            if let Some(Err(_)) = answer {
+                break answer;
+            }
+            wakeups.take(max_events - events.len(), |token| {
+                let place = machine.kernel().schedule_mut().random().index(events.len() + 1);
+                events.insert(place, Event::wake(NO_DESCRIPTOR, token));
+            });
+            // Else it was woken up for nothing.
+            if answer.is_none() || !events.is_empty() {
+                break answer;
+            }
         };
-        let reason = Reason::File("waits for events of", kernel.queue_of(file)?);
-        let (mut kernel, answer) = machine.block(kernel, reason, deadline, collect);
-        if kernel.schedule().is_traced() {
+        let mut kernel = machine.kernel();
+        if is_thread && kernel.schedule().is_traced() {
             let text = match &answer {
                 Some(Err(error)) => format!("wait: {error}"),
-                _ => format!("wait returns {}", show(&self.events, &kernel)),
+                _ => format!("wait returns {}", show(events, &kernel)),
             };
             kernel.schedule_mut().note_call(|| text);
         }
         drop(kernel);
         answer.unwrap_or(Ok(()))?;
-        Ok(&self.events)
+        Ok(events)
     }
 }
+
+/// The event of a waker has it, as this poller has no number.
+const NO_DESCRIPTOR: RawFd = -1;
 
 fn show(events: &[Event], kernel: &Kernel) -> String {
     if events.is_empty() {
         return "no event".into();
     }
-    let show = |event: &Event| format!("{} {:?}", kernel.label(event.fd), event.readiness());
+    let show = |event: &Event| match event {
+        Event { token, .. } if event.is_wake() => format!("a wake, token {token}"),
+        Event { fd, .. } => format!("{} {:?}", kernel.label(*fd), event.readiness()),
+    };
     events.iter().map(show).collect::<Vec<_>>().join(", ")
 }
 
@@ -276,6 +274,68 @@ struct List {
 impl List {
     const fn machine(&self) -> &Machine {
         self.world.machine()
+    }
+
+    /// Begins a wait of a thread, and returns when it ends.
+    fn enter(&self, timeout: Option<Duration>) -> Option<Duration> {
+        let mut kernel = self.machine().enter();
+        kernel.draw_spurious_event(self.file);
+        timeout.and_then(|time| kernel.now().checked_add(time))
+    }
+
+    /// Waits once, in a thread. Returns `None` at the deadline, and collects no events if it was woken up.
+    fn wait(
+        &self,
+        deadline: Option<Duration>,
+        max_events: usize,
+        events: &mut Vec<Event>,
+    ) -> Option<io::Result<()>> {
+        let kernel = self.machine().kernel();
+        let queue = match kernel.queue_of(self.file) {
+            Ok(queue) => queue,
+            Err(error) => return Some(Err(error)),
+        };
+        let reason = Reason::File("waits for events of", queue);
+        let poll = |kernel: &mut Kernel| kernel.poll(self.file, max_events, events);
+        self.machine().block(kernel, reason, deadline, poll).1
+    }
+
+    /// When a wait ends that begins now. What overflows the clock is without a timeout.
+    fn deadline(&self, timeout: Option<Duration>) -> Option<Duration> {
+        let is_reachable = |time: &Duration| self.world.now().checked_add(*time).is_some();
+        timeout.filter(is_reachable).map(|time| self.machine().now() + time)
+    }
+
+    /// As [`wait`](Self::wait), in a world without threads: nobody else is there to wait for.
+    fn wait_alone(
+        &self,
+        deadline: Option<Duration>,
+        max_events: usize,
+        events: &mut Vec<Event>,
+    ) -> Option<io::Result<()>> {
+        let (machine, mut happened) = (self.machine(), 0);
+        loop {
+            let (mut kernel, result) = machine.run_due(machine.kernel());
+            let seed = kernel.schedule().seed();
+            match result {
+                Ok(count) => happened += count,
+                Err(why) => return Some(Err(deadlock(&why, seed))),
+            }
+            let answer = kernel.poll(self.file, max_events, events);
+            if answer.is_some() || deadline.is_some_and(|time| time <= kernel.now()) {
+                return answer;
+            }
+            let schedule = kernel.schedule_mut();
+            let Some(next) = schedule.next_time().into_iter().chain(deadline).min() else {
+                let why = "this wait has no timeout, and the world has no plan that could end it";
+                return Some(Err(deadlock(why, seed)));
+            };
+            if deadline.is_none() && happened >= MAX_PLANS {
+                let why = format!("this wait has no timeout, and {MAX_PLANS} plans did not end it");
+                return Some(Err(deadlock(&why, seed)));
+            }
+            schedule.set_now(next);
+        }
     }
 
     /// Makes a call that registers.
@@ -310,6 +370,23 @@ impl Backend for List {
     fn delete(&self, fd: RawFd) -> io::Result<()> {
         // A source that is dropped deletes, and nothing may block then.
         self.machine().kernel().delete(self.file, fd)
+    }
+
+    fn wake(&self) -> io::Result<()> {
+        let mut kernel = self.machine().kernel();
+        let had_wakers = kernel.wake(self.file)?;
+        let text = || if had_wakers { "wake" } else { "first waker" }.into();
+        if self.machine().current_thread().is_some() {
+            kernel.schedule_mut().note_call(text);
+        } else {
+            kernel.schedule_mut().note(text);
+        }
+        drop(kernel);
+        // The first time, a waker is being created, under a lock that another thread could ask for.
+        if had_wakers {
+            drop(self.machine().enter());
+        }
+        Ok(())
     }
 }
 

@@ -215,7 +215,7 @@ impl World {
         self.kernel().set_descriptor_limit(limit);
     }
 
-    /// How many descriptors are open: sockets, wakers, timers and pollers.
+    /// How many descriptors are open: sockets, timers and pollers, and one for the wakers of each poller.
     #[must_use]
     pub fn descriptors(&self) -> usize {
         self.kernel().descriptor_count()

@@ -1,13 +1,14 @@
 //! Readiness through [epoll(7)](https://man7.org/linux/man-pages/man7/epoll.7.html).
 
 use std::ffi::c_int;
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::Arc;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::os_poller::Selector;
-use crate::sys::epoll;
+use crate::os_poller::{Found, Selector};
+use crate::sys::{epoll, eventfd};
 use crate::{Backend, Event, EventKind, EventObject, Interest, Mode, Readiness};
 
 /// An epoll instance, and what the kernel writes for it.
@@ -28,7 +29,10 @@ impl Selector for EpollSelector {
 
     fn create() -> io::Result<Self> {
         Ok(Self {
-            interest_list: Arc::new(InterestList(epoll::create()?)),
+            interest_list: Arc::new(InterestList {
+                epoll: epoll::create()?,
+                eventfd: OnceLock::new(),
+            }),
             kernel_events: Vec::new(),
             written: 0,
             has_nanoseconds: true,
@@ -55,12 +59,17 @@ impl Selector for EpollSelector {
     }
 
     #[inline]
-    fn wait(&mut self, events: &mut [Event], timeout: Option<Duration>) -> io::Result<usize> {
+    fn wait(&mut self, events: &mut [Event], timeout: Option<Duration>) -> io::Result<Found> {
+        // Interrupted, or refused: nothing is written.
+        self.written = 0;
         self.written = self.kernel_wait(events.len(), timeout)?;
-        for (event, kernel_event) in events.iter_mut().zip(&self.kernel_events[..self.written]) {
-            *event = event_from(kernel_event);
+        let mut count = 0;
+        for kernel_event in &self.kernel_events[..self.written] {
+            events[count] = event_from(kernel_event);
+            count += usize::from(!is_wake(kernel_event));
         }
-        Ok(self.written)
+        let is_wake_up = count < self.written && count == 0;
+        Ok(if is_wake_up { Found::WakeUp } else { Found::Events(count) })
     }
 
     fn is_full(&self) -> bool {
@@ -72,7 +81,7 @@ impl EpollSelector {
     /// Waits once for up to `room` events, as exactly as the kernel can.
     #[inline]
     fn kernel_wait(&mut self, room: usize, timeout: Option<Duration>) -> io::Result<usize> {
-        let epoll = self.interest_list.0.as_fd();
+        let epoll = self.interest_list.epoll.as_fd();
         let kernel_events = &mut self.kernel_events[..room];
         if let Some(timeout) = timeout.filter(|time| self.has_nanoseconds && !is_whole_ms(*time)) {
             match epoll::pwait2(epoll, kernel_events, timeout) {
@@ -90,25 +99,54 @@ impl EpollSelector {
 
 impl AsFd for EpollSelector {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.interest_list.0.as_fd()
+        self.interest_list.epoll.as_fd()
     }
 }
 
-/// The epoll instance, shared by the poller and its registries.
-struct InterestList(OwnedFd);
+/// The epoll instance, shared by the poller's handles and its registries.
+struct InterestList {
+    epoll: OwnedFd,
+    /// What wakes a wait, once there is a waker. It is edge-triggered and never read: each write is an arrival,
+    /// for one wait.
+    eventfd: OnceLock<File>,
+}
 
 impl Backend for InterestList {
     fn add(&self, object: EventObject) -> io::Result<()> {
-        epoll::add(self.0.as_fd(), object.fd, epoll_bits(object), user_data(object))
+        epoll::add(self.epoll.as_fd(), object.fd, epoll_bits(object), user_data(object))
     }
 
     fn modify(&self, object: EventObject) -> io::Result<()> {
-        epoll::modify(self.0.as_fd(), object.fd, epoll_bits(object), user_data(object))
+        epoll::modify(self.epoll.as_fd(), object.fd, epoll_bits(object), user_data(object))
     }
 
     fn delete(&self, fd: RawFd) -> io::Result<()> {
-        epoll::delete(self.0.as_fd(), fd)
+        epoll::delete(self.epoll.as_fd(), fd)
     }
+
+    fn wake(&self) -> io::Result<()> {
+        let eventfd = match self.eventfd.get() {
+            Some(eventfd) => eventfd,
+            None => {
+                let eventfd = eventfd::create()?;
+                let bits = epoll::EPOLLIN | epoll::EPOLLET;
+                epoll::add(self.epoll.as_fd(), eventfd.as_raw_fd(), bits, WAKE)?;
+                self.eventfd.get_or_init(|| eventfd)
+            }
+        };
+        eventfd::add_one(eventfd)
+    }
+}
+
+/// The user data of the eventfd. No registration has it: that of `RawFd::MAX` would, which is above the number of
+/// every descriptor (`sysctl_nr_open_max` in the kernel's fs/file.c).
+const WAKE: u64 = u64::MAX;
+
+/// Whether the eventfd was written to.
+fn is_wake(kernel_event: &epoll::Event) -> bool {
+    // Taken out by value: the fields of a packed struct cannot be borrowed.
+    let data = kernel_event.u64;
+    data == WAKE
 }
 
 /// Set in the user data of a server. The bit is free, since no kernel registers a negative descriptor.

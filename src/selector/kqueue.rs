@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::os_poller::Selector;
+use crate::os_poller::{Found, Selector};
 use crate::sys::kevent::{self, Kevent};
 use crate::{Backend, Event};
 use encoding::{event_from, has_several_filters, is_false_alarm, registered_interest};
@@ -20,6 +20,8 @@ mod knotes;
 mod numbers;
 #[path = "kqueue/places.rs"]
 mod places;
+#[path = "kqueue/trigger.rs"]
+mod trigger;
 
 /// A kqueue, and what the kernel writes for it.
 pub(crate) struct KqueueSelector {
@@ -60,18 +62,17 @@ impl Selector for KqueueSelector {
         Ok(())
     }
 
-    fn wait(&mut self, events: &mut [Event], timeout: Option<Duration>) -> io::Result<usize> {
+    fn wait(&mut self, events: &mut [Event], timeout: Option<Duration>) -> io::Result<Found> {
         let timeout = timeout.map(|timeout| timeout.min(MAX_WAIT));
         let mut calls = 0_u32;
         let mut passed = None;
         loop {
             let count = self.collect(events, timeout)?;
             if count > 0 || self.written == 0 {
-                return Ok(count);
+                return Ok(Found::Events(count));
             }
-            // Woken up for nothing, before its time.
             if timeout != Some(Duration::ZERO) {
-                return Err(io::ErrorKind::Interrupted.into());
+                return Ok(Found::WakeUp);
             }
             // A full batch without an event may hide what is ready. What reports a level goes back to the end
             // of the kernel's queue: once one comes again, all that was before it was looked at. Another
@@ -79,7 +80,7 @@ impl Selector for KqueueSelector {
             let is_passed = |kevent: &Kevent| Some((kevent.ident(), kevent.filter())) == passed;
             let batch = &self.kevents[..self.written];
             if self.written < events.len() || batch.iter().any(is_passed) {
-                return Ok(0);
+                return Ok(Found::Events(0));
             }
             calls += 1;
             if calls.is_power_of_two() {

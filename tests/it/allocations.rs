@@ -135,12 +135,22 @@ fn connections_that_come_and_go_allocate_nothing() {
 /// C13, C15
 #[test]
 fn waking_allocates_nothing() {
-    let waker = Waker::new().unwrap();
+    let mut poller = OsPoller::new().unwrap();
+    let wakers = [1, 2, 3].map(|token| Waker::new(poller.registry(), token).unwrap());
+    assert_eq!(poller.wait(1).unwrap(), []);
     let wakes = measure(|| {
         for _ in 0..10 {
-            waker.wake().unwrap();
-            waker.clear().unwrap();
+            wakers.iter().for_each(|waker| waker.wake().unwrap());
+            wakers.clone().iter().for_each(|waker| waker.wake().unwrap());
+            assert_eq!(poller.wait(-1).unwrap().len(), 3);
         }
     });
     assert_eq!(wakes.count_total, 0);
+    // A place is used again.
+    let comes_and_goes = measure(|| {
+        for token in 0..100 {
+            drop(Waker::new(poller.registry(), token).unwrap());
+        }
+    });
+    assert_eq!(comes_and_goes.count_total, 100, "each waker's own");
 }

@@ -3,6 +3,7 @@
 //!
 //! A regression is first a case here, then a fix.
 
+pub(crate) mod channel;
 pub(crate) mod closing;
 pub(crate) mod connections;
 pub(crate) mod errors;
@@ -18,6 +19,7 @@ pub(crate) mod registered;
 pub(crate) mod sharing;
 pub(crate) mod thread;
 pub(crate) mod waiting;
+pub(crate) mod waking;
 
 /// Makes a test of each case, over one backend; or of those that need neither real time nor a
 /// poller that is a descriptor; or of those about several handles; or of those about kqueue; or of
@@ -145,6 +147,40 @@ macro_rules! conformance {
             waiting::a_stop_and_continue_does_not_change_a_timeout,
             waiting::what_arrives_during_a_handler_is_reported_past_the_deadline,
             waiting::what_arrives_during_a_stop_is_reported_past_the_deadline,
+            waking::a_wake_before_the_wait_is_reported_once,
+            waking::a_wake_is_an_event_of_no_registered_descriptor,
+            waking::a_wake_ends_a_blocked_wait,
+            waking::a_waker_that_is_created_during_a_wait_ends_it,
+            waking::a_wake_is_reported_next_to_ready_descriptors,
+            waking::several_wakers_are_told_apart,
+            waking::the_wake_of_a_dropped_waker_is_reported,
+            waking::thousands_of_wakers_come_and_go,
+            waking::a_wake_of_a_dropped_poller_is_harmless,
+            waking::wakes_change_no_timeout,
+            waking::no_wake_of_many_threads_is_lost,
+            waking::no_wake_is_lost_under_signals,
+            waking::a_wake_makes_a_watched_poller_readable,
+            waking::a_poller_that_is_watched_late_is_readable,
+            waking::an_os_poller_sees_the_wake_of_a_watched_poller,
+            channel::what_is_sent_is_reported_once_in_its_order,
+            channel::what_is_left_is_reported_by_each_wait,
+            channel::an_event_that_nobody_acts_on_is_returned_again,
+            channel::a_watched_poller_is_readable_while_values_are_left,
+            channel::only_channels_with_values_are_reported,
+            channel::what_is_sent_while_it_is_taken_is_not_lost,
+            channel::a_panic_while_values_are_taken_loses_none_of_the_others,
+            channel::values_can_be_taken_without_an_event,
+            channel::the_last_senders_drop_is_reported,
+            channel::the_last_drop_ends_a_blocked_wait,
+            channel::without_a_receiver_a_value_comes_back,
+            channel::a_full_channel_gives_the_value_back,
+            channel::a_bound_that_cannot_be_had_is_refused,
+            channel::a_sender_blocks_while_there_is_no_room,
+            channel::no_value_of_many_threads_is_lost,
+            channel::no_value_of_many_threads_that_wait_for_room_is_lost,
+            channel::each_value_ends_a_blocked_wait,
+            channel::the_last_drop_of_many_threads_is_reported,
+            channel::the_ends_are_as_shareable_as_those_of_std,
             waiting::ten_thousand_signals_a_second_change_no_timeout,
             waiting::ten_thousand_signals_a_second_lose_no_event,
         }
@@ -164,6 +200,13 @@ macro_rules! conformance {
             load::a_bound_can_change_and_be_removed,
             load::a_new_handle_has_the_bound_of_its_origin,
             waiting::what_arrives_during_a_handler_is_reported_past_a_spin,
+            waking::a_bound_loses_neither_wakes_nor_events,
+            waking::a_waker_is_in_a_slice_once,
+            channel::a_handle_that_is_dropped_leaves_its_channel_to_another,
+            waking::a_wake_goes_to_exactly_one_handle,
+            waking::a_wake_goes_to_the_handle_that_sleeps,
+            waking::no_wake_of_many_threads_to_many_handles_is_lost,
+            waking::a_full_wait_passes_a_wake_on,
         }
     };
     (modelled: $poller:ty) => {

@@ -3,13 +3,13 @@
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use pollio::{EventObject, Interest, Mode, OsPoller, Poller, Registered, Timer, Waker};
+use pollio::{EventObject, Interest, Mode, OsPoller, Poller, Registered, Timer};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::conformance::conformance;
@@ -257,20 +257,6 @@ fn an_absurd_capacity_is_no_panic() {
     poller.add(EventObject::client(near.as_raw_fd())).unwrap();
     far.write_all(b"x").unwrap();
     poller.expect_one();
-}
-
-/// C15: the counter is full, so that one more would block.
-#[test]
-fn a_wake_of_a_full_eventfd_does_not_block() {
-    let waker = Waker::new().unwrap();
-    let mut counter = File::from(waker.as_fd().try_clone_to_owned().unwrap());
-    counter.write_all(&(u64::MAX - 1).to_ne_bytes()).unwrap();
-    waker.wake().unwrap();
-    let mut poller = OsPoller::new().unwrap();
-    poller.add(EventObject::client(waker.as_raw_fd())).unwrap();
-    poller.expect_one();
-    waker.clear().unwrap();
-    poller.expect_none();
 }
 
 /// C8: of many waits, one at least ends before whole milliseconds could have.

@@ -11,6 +11,7 @@ use std::net::UdpSocket;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::Command;
+use std::sync::mpsc::TryRecvError;
 use std::thread;
 use std::time::Duration;
 
@@ -106,7 +107,7 @@ fn a_system_without_room_is_the_error_of_whatever_opens_a_descriptor() {
         type Make<'a> = &'a (dyn Fn() -> io::Result<()> + Sync);
         let opens: [(libc::c_long, Make<'_>); 4] = [
             (libc::SYS_epoll_create1, &|| OsPoller::new().map(drop)),
-            (libc::SYS_eventfd2, &|| Waker::new().map(drop)),
+            (libc::SYS_eventfd2, &|| Waker::new(OsPoller::new()?.registry(), 1).map(drop)),
             (libc::SYS_timerfd_create, &|| Timer::new().map(drop)),
             (libc::SYS_pidfd_open, &|| ChildExit::new(&process).map(drop)),
         ];
@@ -173,8 +174,8 @@ fn too_many_registrations_are_enospc() {
         let _fewer = FewerWatches::new(LIMIT);
         setresuid(Uid::from_raw(3_141_592_653), Uid::effective(), Uid::effective()).unwrap();
 
-        let wakers: Vec<_> = (0..1_000).map(|_| Waker::new().unwrap()).collect();
-        let objects = || wakers.iter().map(|waker| EventObject::client(waker.as_raw_fd()));
+        let timers: Vec<_> = (0..1_000).map(|_| Timer::new().unwrap()).collect();
+        let objects = || timers.iter().map(|timer| EventObject::new(timer.as_raw_fd()));
         let mut full = Vec::new();
         for _ in 0..LIMIT / 1_000 {
             let poller = OsPoller::new().unwrap();
@@ -182,13 +183,13 @@ fn too_many_registrations_are_enospc() {
             full.push(poller);
         }
 
-        let [first, second] = [0, 1].map(|index| EventObject::client(wakers[index].as_raw_fd()));
+        let [first, second] = [0, 1].map(|index| EventObject::new(timers[index].as_raw_fd()));
         let mut poller = OsPoller::new().unwrap();
         let no_room = poller.add(first).unwrap_err();
         assert_eq!(no_room.raw_os_error(), Some(Errno::ENOSPC as i32));
         assert_eq!(poller.delete(first.fd).unwrap_err().kind(), ErrorKind::NotFound);
         full[0].modify(first.with_token(1)).unwrap();
-        wakers[0].wake().unwrap();
+        timers[0].set(Duration::ZERO).unwrap();
         assert_eq!(full[0].expect_one().token, 1);
         poller.expect_none();
 
@@ -451,20 +452,24 @@ fn a_forked_child_that_drops_a_registered_deletes_it_for_both() {
     });
 }
 
+/// C15: it has a copy of the marks, and wakes nobody.
 #[test]
-fn a_forked_child_that_drops_the_last_sender_ends_a_wait_of_its_parent() {
+fn a_forked_child_neither_wakes_its_parent_nor_ends_its_channel() {
     in_subprocess!(|| {
-        let (sender, receiver) = pollio::channel::<()>().unwrap();
         let mut poller = OsPoller::new().unwrap();
-        poller.add(EventObject::client(receiver.as_raw_fd())).unwrap();
+        let waker = Waker::new(poller.registry(), 1).unwrap();
+        let (sender, receiver) = pollio::channel::<()>(poller.registry(), 2).unwrap();
         let mut sender = Some(sender);
         expect_to_end_well(forked(|| {
             drop(sender.take());
-            true
+            waker.wake().is_ok()
         }));
-        poller.expect_one();
-        assert_eq!(receiver.try_iter().next(), None);
-        assert!(!receiver.is_disconnected());
+        poller.expect_none();
+        waker.wake().unwrap();
+        assert_eq!(poller.expect_one().token, 1);
+        drop(sender);
+        assert_eq!(poller.expect_one().token, 2);
+        assert_eq!(receiver.try_recv(), Err(TryRecvError::Disconnected));
     });
 }
 
@@ -485,45 +490,6 @@ fn a_closed_descriptor_is_reported_while_a_forked_child_has_it() {
         open_gate.write_all(b"x").unwrap();
         expect_to_end_well(child);
         poller.expect_none();
-    });
-}
-
-/// C15: it has a copy of the mark that the waker is woken, and the same eventfd.
-#[test]
-fn a_forked_child_wakes_its_parent_once_at_the_most() {
-    in_subprocess!(|| {
-        let (mut gate, mut open_gate) = gate();
-        let waker = Waker::new().unwrap();
-        let mut poller = OsPoller::new().unwrap();
-        poller.add(EventObject::client(waker.as_raw_fd())).unwrap();
-        let child =
-            forked(|| waker.wake().is_ok() && gate.read(&mut [0]).is_ok() && waker.wake().is_ok());
-        poller.expect_one();
-        waker.clear().unwrap();
-        open_gate.write_all(b"x").unwrap();
-        expect_to_end_well(child);
-        poller.expect_none();
-
-        waker.wake().unwrap();
-        poller.expect_one();
-    });
-}
-
-/// C15
-#[test]
-fn a_forked_child_that_clears_silences_the_waker_of_its_parent() {
-    in_subprocess!(|| {
-        let waker = Waker::new().unwrap();
-        let mut poller = OsPoller::new().unwrap();
-        poller.add(EventObject::client(waker.as_raw_fd())).unwrap();
-        waker.wake().unwrap();
-        expect_to_end_well(forked(|| waker.clear().is_ok()));
-        waker.wake().unwrap();
-        poller.expect_none();
-
-        waker.clear().unwrap();
-        waker.wake().unwrap();
-        poller.expect_one();
     });
 }
 

@@ -7,40 +7,76 @@ use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use pollio::{
     Backend, Event, EventObject, ForeignSource, Interest, Poller, Readiness, Registered, Registry,
-    Source,
+    Source, Waker, Wakeups, channel,
 };
 
 use crate::descriptors::pair;
 
-/// Reports every registered descriptor with the interest that it has.
+/// Reports every registered descriptor with the interest that it has, and waits while there is none.
 pub(crate) struct AlwaysReady {
     list: Arc<List>,
     registry: Registry,
+    wakeups: Wakeups,
     events: Vec<Event>,
 }
 
 #[derive(Default)]
-struct List(Mutex<BTreeMap<RawFd, EventObject>>);
+struct List {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    objects: BTreeMap<RawFd, EventObject>,
+    is_kicked: bool,
+}
+
+impl List {
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let changed = change(&mut self.state.lock().unwrap());
+        self.changed.notify_all();
+        changed
+    }
+}
 
 impl Backend for List {
     fn add(&self, object: EventObject) -> io::Result<()> {
-        self.0.lock().unwrap().insert(object.fd, object);
+        self.change(|state| state.objects.insert(object.fd, object));
         Ok(())
     }
 
     fn modify(&self, object: EventObject) -> io::Result<()> {
-        let mut list = self.0.lock().unwrap();
-        *list.get_mut(&object.fd).ok_or(ErrorKind::NotFound)? = object;
-        Ok(())
+        self.change(|state| {
+            *state.objects.get_mut(&object.fd).ok_or(ErrorKind::NotFound)? = object;
+            Ok(())
+        })
     }
 
     fn delete(&self, fd: RawFd) -> io::Result<()> {
-        self.0.lock().unwrap().remove(&fd).map(drop).ok_or(ErrorKind::NotFound.into())
+        self.change(|state| state.objects.remove(&fd)).map(drop).ok_or(ErrorKind::NotFound.into())
+    }
+
+    fn wake(&self) -> io::Result<()> {
+        self.change(|state| state.is_kicked = true);
+        Ok(())
+    }
+}
+
+impl List {
+    fn block(&self, timeout: Option<Duration>) -> Vec<EventObject> {
+        let is_quiet = |state: &mut State| state.objects.is_empty() && !state.is_kicked;
+        let state = self.state.lock().unwrap();
+        let timeout = timeout.unwrap_or(Duration::MAX);
+        let (mut state, _) = self.changed.wait_timeout_while(state, timeout, is_quiet).unwrap();
+        state.is_kicked = false;
+        state.objects.values().copied().collect()
     }
 }
 
@@ -48,15 +84,16 @@ impl Poller for AlwaysReady {
     fn new() -> io::Result<Self> {
         let list = Arc::new(List::default());
         let registry = Registry::new(list.clone());
-        Ok(Self { list, registry, events: Vec::new() })
+        let wakeups = Wakeups::new(&registry);
+        Ok(Self { list, registry, wakeups, events: Vec::new() })
     }
 
     fn registry(&self) -> &Registry {
         &self.registry
     }
 
-    fn wait_timeout(&mut self, _timeout: Option<Duration>) -> io::Result<&[Event]> {
-        let answer = |object: &EventObject| {
+    fn wait_timeout(&mut self, timeout: Option<Duration>) -> io::Result<&[Event]> {
+        let answer = |object: EventObject| {
             let mut readiness = Readiness::NONE;
             if object.interest().contains(Interest::READABLE) {
                 readiness |= Readiness::READABLE;
@@ -66,9 +103,40 @@ impl Poller for AlwaysReady {
             }
             Event::new(object.fd, object.kind, object.token, readiness)
         };
-        self.events = self.list.0.lock().unwrap().values().map(answer).collect();
-        Ok(&self.events)
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        loop {
+            let time_left = deadline.map(|deadline| deadline - Instant::now().min(deadline));
+            let ready = self.wakeups.block(time_left, |timeout| self.list.block(timeout));
+            self.events = ready.into_iter().map(answer).collect();
+            self.wakeups.take(usize::MAX, |token| self.events.push(Event::wake(-1, token)));
+            if !self.events.is_empty() || time_left == Some(Duration::ZERO) {
+                return Ok(&self.events);
+            }
+        }
     }
+}
+
+/// C15: by the marks of the crate, and a backend that can be woken.
+#[test]
+fn a_backend_from_elsewhere_has_wakers_and_channels() {
+    let mut poller = AlwaysReady::new().unwrap();
+    let waker = Waker::new(poller.registry(), 5).unwrap();
+    assert_eq!(poller.wait(0).unwrap(), []);
+    waker.wake().unwrap();
+    assert_eq!(poller.wait(-1).unwrap(), [Event::wake(-1, 5)]);
+    let (sender, receiver) = channel(poller.registry(), 6).unwrap();
+    thread::scope(|scope| {
+        for (token, send) in [(5, false), (6, true)] {
+            let (sender, waker) = (&sender, &waker);
+            scope.spawn(move || {
+                thread::sleep(Duration::from_millis(20));
+                if send { sender.send('a').unwrap() } else { waker.wake().unwrap() }
+            });
+            assert_eq!(poller.wait(-1).unwrap(), [Event::wake(-1, token)]);
+        }
+    });
+    assert_eq!(receiver.try_iter().collect::<Vec<_>>(), ['a']);
+    assert_eq!(poller.wait(20).unwrap(), []);
 }
 
 #[test]
@@ -109,7 +177,7 @@ fn a_backend_from_elsewhere_takes_registered_sources() {
         )
     );
     drop(near);
-    assert!(poller.wait(-1).unwrap().is_empty());
+    assert!(poller.wait(0).unwrap().is_empty());
 }
 
 /// As its source is.
@@ -122,6 +190,7 @@ fn what_a_loop_holds_is_unwind_safe() {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     is_unwind_safe::<crate::os_poller::OsPoller>();
     is_unwind_safe::<Registry>();
+    is_unwind_safe::<Waker>();
     is_unwind_safe::<Registered<TcpStream>>();
 }
 
@@ -147,9 +216,9 @@ impl ForeignSource for Stream {
 fn a_source_from_elsewhere_is_registered_through_any_pointer() {
     fn register<T: Source<By>, By: ?Sized>(poller: &mut AlwaysReady, source: T, fd: RawFd) {
         let source = Registered::new(poller.registry(), source, EventObject::client).unwrap();
-        assert_eq!((source.as_raw_fd(), poller.wait(-1).unwrap()[0].fd), (fd, fd));
+        assert_eq!((source.as_raw_fd(), poller.wait(0).unwrap()[0].fd), (fd, fd));
         drop(source);
-        assert!(poller.wait(-1).unwrap().is_empty());
+        assert!(poller.wait(0).unwrap().is_empty());
     }
     let poller = &mut AlwaysReady::new().unwrap();
     let mut stream = Stream(1 << 20);
@@ -167,7 +236,7 @@ fn a_source_from_elsewhere_is_registered_through_any_pointer() {
     let mut second = AlwaysReady::new().unwrap();
     register(&mut second, &registered, 10);
     drop(registered);
-    assert!(poller.wait(-1).unwrap().is_empty());
+    assert!(poller.wait(0).unwrap().is_empty());
 }
 
 /// What a program writes over either needs no hint.

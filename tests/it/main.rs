@@ -61,6 +61,9 @@ mod system_calls;
 
 // The kqueue backend over a model, and what it finds around it in its own crate.
 #[cfg(any(target_os = "linux", target_os = "android"))]
+#[path = "../../src/chunks.rs"]
+mod chunks;
+#[cfg(any(target_os = "linux", target_os = "android"))]
 mod kqueue_model;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 #[path = "../../src/os_poller.rs"]
@@ -77,4 +80,6 @@ mod sys;
 #[path = "../../src/wait.rs"]
 mod wait;
 #[cfg(any(target_os = "linux", target_os = "android"))]
-use pollio::{Backend, Event, EventKind, EventObject, Interest, Mode, Poller, Readiness, Registry};
+use pollio::{
+    Backend, Event, EventKind, EventObject, Interest, Mode, Poller, Readiness, Registry, Wakeups,
+};

@@ -13,14 +13,13 @@ mod watched;
 use std::env;
 use std::fmt;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
 use nix::unistd::alarm;
-use pollio::{EventObject, OsPoller, Poller, Waker};
+use pollio::{OsPoller, Poller, Waker};
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, RngAlgorithm, RngSeed, TestCaseError, TestError, TestRunner};
 
@@ -159,8 +158,7 @@ fn run_threads<P: Poller>(number: u64, kernel: Kernel, with_capacity: WithCapaci
         let mut poller = with_capacity(capacity).unwrap();
         let ledger = Arc::new(Ledger::new(poller.registry().clone()));
         let running = AtomicUsize::new(2);
-        let the_end = Waker::new().unwrap();
-        poller.add(EventObject::client(the_end.as_raw_fd())).unwrap();
+        let the_end = Waker::new(poller.registry(), 0).unwrap();
         // They last as long as the threads: who closes a number without a delete gives it to others.
         let fixture = |sequence: &Sequence, token| {
             Fixture::beside_others(kernel, ledger.clone(), &sequence.slots, token)
@@ -184,7 +182,7 @@ fn run_threads<P: Poller>(number: u64, kernel: Kernel, with_capacity: WithCapaci
                 if events.is_empty() {
                     ledger.fail("nothing is reported any more, not even the end".to_owned());
                 }
-                for event in events.iter().filter(|event| event.fd != the_end.as_raw_fd()) {
+                for event in events.iter().filter(|event| !event.is_wake()) {
                     if let Err(error) = ledger.report(now, event) {
                         ledger.fail(error);
                     }

@@ -16,28 +16,19 @@ mod descriptor;
 #[allow(unsafe_code, reason = "the crate's own call")]
 #[path = "../../src/sys/process.rs"]
 mod process;
-pub(crate) use bsd::{ChildFd, TimerFd, WakerFd};
+pub(crate) use bsd::{ChildFd, TimerFd};
 pub(crate) use descriptor::check_is_open;
-use std::os::fd;
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32};
-pub(crate) use std::sync::{Arc, Mutex, MutexGuard, mpsc};
+pub(crate) use std::sync::atomic::AtomicU32;
+pub(crate) use std::sync::{Mutex, MutexGuard};
 
-#[allow(unreachable_pub, reason = "public in its crate, not in these tests")]
-#[path = "../../src/source/channel.rs"]
-mod channel;
 #[allow(unreachable_pub, reason = "public in its crate, not in these tests")]
 #[path = "../../src/source/child_exit.rs"]
 mod child_exit;
 #[allow(unreachable_pub, reason = "public in its crate, not in these tests")]
 #[path = "../../src/source/timer.rs"]
 mod timer;
-#[allow(unreachable_pub, reason = "public in its crate, not in these tests")]
-#[path = "../../src/source/waker.rs"]
-mod waker;
-pub(crate) use channel::{Receiver, Sender, SyncSender, channel, sync_channel};
 pub(crate) use child_exit::ChildExit;
 pub(crate) use timer::Timer;
-pub(crate) use waker::Waker;
 
 use std::ffi::c_int;
 use std::io;

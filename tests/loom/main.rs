@@ -1,20 +1,23 @@
 //! What threads share, in every order that they can run in: the crate's own files, with the `sys`
 //! of this program below them, checked by loom. A program of its own, because `crate` is its root.
 //!
-//! These are shared: the mark of a [`Waker`](waker::Waker), the queue of a
-//! [`channel`](channel::channel) with it, and on kqueue the turn that
-//! registrations take and the claim to report a oneshot; and the guide's table of registrations. A `Registry` over epoll is a descriptor that
+//! These are shared: the [`Wakers`](wakers::Wakers) of a poller, the queue of a [`channel`](channel::channel) with one
+//! of them, and on kqueue the turn that registrations take and the claim to report a oneshot; and the guide's table of
+//! registrations. A `Registry` over epoll is a descriptor that
 //! never changes, and the kernel does each verb at once; a poller is not `Sync`.
 #![cfg(target_os = "linux")]
 
-#[path = "../../src/source/channel.rs"]
+#[path = "../../src/channel.rs"]
 #[allow(unreachable_pub, reason = "public in its crate, not in these tests")]
 mod channel;
+#[path = "../../src/chunks.rs"]
+mod chunks;
 mod claiming;
 #[path = "../../src/os_poller.rs"]
 #[allow(unreachable_pub, dead_code, reason = "public in its crate, and only half of it is used")]
 mod os_poller;
 mod registering;
+mod registry;
 mod selector;
 mod sending;
 #[path = "../../src/spin.rs"]
@@ -23,18 +26,22 @@ mod sys;
 mod table;
 #[path = "../../src/wait.rs"]
 mod wait;
-#[path = "../../src/source/waker.rs"]
+#[path = "../../src/waker.rs"]
 #[allow(
     unreachable_pub,
     dead_code,
     reason = "public in its crate, and only half of it is asked for"
 )]
 mod waker;
+#[path = "../../src/wakers.rs"]
+#[allow(
+    unreachable_pub,
+    dead_code,
+    reason = "public in its crate, and only half of it is asked for"
+)]
+mod wakers;
 mod waking;
 
-use std::os::fd;
-
-use sys::{Arc, mpsc};
-use waker::Waker;
-
-use pollio::{Backend, Event, EventKind, EventObject, Interest, Mode, Poller, Readiness, Registry};
+use pollio::{
+    Backend, Event, EventKind, EventObject, Interest, Mode, Poller, Readiness, Registry, Wakeups,
+};

@@ -2,35 +2,22 @@
 
 use std::sync::mpsc::TrySendError;
 
-use loom::sync::Arc;
-use loom::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use loom::thread;
 
 use crate::channel::{Receiver, channel, sync_channel};
-use crate::sys;
+use crate::waking::{Handle, model};
 
-/// What a poller reports of a receiver.
+/// A receiver whose values are taken when its event is returned.
 struct Watched {
+    handle: Handle,
     receiver: Receiver<u8>,
-    readable: Arc<AtomicBool>,
-    /// Edge-triggered: to report an arrival takes it.
-    is_edge: bool,
     taken: Vec<u8>,
 }
 
 impl Watched {
-    fn new(receiver: Receiver<u8>, is_edge: bool) -> Self {
-        Self { receiver, readable: sys::last_made(), is_edge, taken: Vec::new() }
-    }
-
-    /// Takes up to `most` values, if the poller reports the receiver.
+    /// Polls, and takes up to `most` values if the channel is reported.
     fn look(&mut self, most: usize) {
-        let is_reported = if self.is_edge {
-            self.readable.swap(false, Relaxed)
-        } else {
-            self.readable.load(Relaxed)
-        };
-        if is_reported {
+        if !self.handle.poll().is_empty() {
             self.taken.extend(self.receiver.try_iter().take(most));
         }
     }
@@ -45,12 +32,12 @@ impl Watched {
     }
 }
 
-/// A thread sends twice, while the receiver takes all, or one value at a time. That several threads may wake
-/// is proved of the waker, in `waking`.
-fn send_twice(is_edge: bool, most: usize) {
-    loom::model(move || {
-        let (sender, receiver) = channel().unwrap();
-        let mut watched = Watched::new(receiver, is_edge);
+/// A thread sends twice, while the receiver takes all, or one value at a time.
+fn send_twice(most: usize) {
+    model(3, move || {
+        let handle = Handle::new();
+        let (sender, receiver) = channel(&handle.registry, 1).unwrap();
+        let mut watched = Watched { handle, receiver, taken: Vec::new() };
         let thread = thread::spawn(move || {
             sender.send(1).unwrap();
             sender.send(2).unwrap();
@@ -72,63 +59,51 @@ fn send_twice(is_edge: bool, most: usize) {
 }
 
 #[test]
-fn no_value_is_lost_to_a_level() {
-    send_twice(false, usize::MAX);
+fn no_value_is_lost() {
+    send_twice(usize::MAX);
 }
 
 #[test]
-fn no_value_is_lost_to_an_edge() {
-    send_twice(true, usize::MAX);
-}
-
-#[test]
-fn no_value_is_lost_to_a_level_that_stops_in_the_middle() {
-    send_twice(false, 1);
-}
-
-#[test]
-fn no_value_is_lost_to_an_edge_that_stops_in_the_middle() {
-    send_twice(true, 1);
+fn no_value_is_lost_to_a_loop_that_takes_one_at_a_time() {
+    send_twice(1);
 }
 
 /// Whichever sender is the last, and however the receiver looks while they end.
 #[test]
 fn the_last_drop_is_reported() {
-    for is_edge in [false, true] {
-        loom::model(move || {
-            let (sender, receiver) = channel().unwrap();
-            let mut watched = Watched::new(receiver, is_edge);
-            let other = sender.clone();
-            let thread = thread::spawn(move || drop(other));
-            watched.look(usize::MAX);
-            drop(sender);
-            watched.look(usize::MAX);
-            thread.join().unwrap();
-            assert_eq!(watched.rest(), []);
-            assert!(watched.receiver.is_disconnected());
-        });
-    }
+    model(3, || {
+        let handle = Handle::new();
+        let (sender, receiver) = channel(&handle.registry, 1).unwrap();
+        let mut watched = Watched { handle, receiver, taken: Vec::new() };
+        let other = sender.clone();
+        let thread = thread::spawn(move || drop(other));
+        watched.look(usize::MAX);
+        drop(sender);
+        watched.look(usize::MAX);
+        thread.join().unwrap();
+        assert_eq!(watched.rest(), []);
+        assert!(watched.receiver.is_disconnected());
+    });
 }
 
 /// What a full channel refuses, it has made room for by the time that it reports nothing more.
 #[test]
 fn a_full_channel_is_reported() {
-    for is_edge in [false, true] {
-        loom::model(move || {
-            let (sender, receiver) = sync_channel(1).unwrap();
-            let mut watched = Watched::new(receiver, is_edge);
-            let thread = thread::spawn(move || {
-                sender.send(1).unwrap();
-                match sender.try_send(2) {
-                    Ok(()) => vec![1, 2],
-                    Err(TrySendError::Full(2)) => vec![1],
-                    Err(error) => panic!("{error}"),
-                }
-            });
-            watched.look(usize::MAX);
-            let sent = thread.join().unwrap();
-            assert_eq!(watched.rest(), sent);
-            assert!(watched.receiver.is_disconnected());
+    model(3, || {
+        let handle = Handle::new();
+        let (sender, receiver) = sync_channel(&handle.registry, 1, 1).unwrap();
+        let mut watched = Watched { handle, receiver, taken: Vec::new() };
+        let thread = thread::spawn(move || {
+            sender.send(1).unwrap();
+            match sender.try_send(2) {
+                Ok(()) => vec![1, 2],
+                Err(TrySendError::Full(2)) => vec![1],
+                Err(error) => panic!("{error}"),
+            }
         });
-    }
+        watched.look(usize::MAX);
+        let sent = thread.join().unwrap();
+        assert_eq!(watched.rest(), sent);
+        assert!(watched.receiver.is_disconnected());
+    });
 }

@@ -121,6 +121,14 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         "async_runtime",
+        "a wake from another thread comes before what it is for",
+        "self.1.numbers.lock().unwrap().push(self.0);",
+        "if thread::current().id() != self.1.home { let _ = self.1.way_in.wake(); }\n        \
+         self.1.numbers.lock().unwrap().push(self.0);\n        \
+         if true { return; }",
+    ),
+    mutant(
+        "async_runtime",
         "who waits for room is not woken",
         "writer.take_if(|_| event.is_writable())",
         "writer.take_if(|_| false)",

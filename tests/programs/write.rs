@@ -181,7 +181,9 @@ fn simulated(program: &Program, text: &str) -> String {
             for item in items.split(',').map(str::trim).filter(|item| !item.is_empty()) {
                 let path = match item {
                     "OsPoller" => "pollio_sim::SimPoller as OsPoller".into(),
-                    "Timer" | "Waker" => format!("pollio_sim::{item}"),
+                    "Timer" | "channel" | "sync_channel" | "Sender" | "SyncSender" | "Receiver" => {
+                        format!("pollio_sim::{item}")
+                    }
                     _ => format!("pollio::{item}"),
                 };
                 let _ = writeln!(simulated, "{indent}use {path};");
@@ -204,7 +206,6 @@ const REPLACEMENTS: &[(&str, &str)] = &[
     ("std::sync", "pollio_sim::sync"),
     ("socket2::", "pollio_sim::socket2::"),
     ("signal_hook::", "pollio_sim::signal_hook::"),
-    ("pollio::Waker", "pollio_sim::Waker"),
     ("io::stdout()", "io::sink()"),
     ("io::stderr()", "io::sink()"),
     // Its unit tests are run where it is.

@@ -40,7 +40,10 @@ impl Peer for Mio {
     fn wait(&mut self, mut reported: impl FnMut(RawFd)) -> io::Result<()> {
         self.poll.poll(&mut self.events, None)?;
         for event in &self.events {
-            reported(RawFd::try_from(event.token().0).expect("a descriptor went in"));
+            // That of the waker is none.
+            if let Ok(fd) = RawFd::try_from(event.token().0) {
+                reported(fd);
+            }
         }
         Ok(())
     }

@@ -1,8 +1,7 @@
 //! pollio as it is here, with and without spinning.
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
-use std::sync::Arc;
+use std::os::fd::RawFd;
 use std::time::Duration;
 
 use pollio::{EventObject, Interest, OsPoller, Poller, Waker};
@@ -10,10 +9,7 @@ use pollio::{EventObject, Interest, OsPoller, Poller, Waker};
 use super::{Asked, Mode, Peer, Shares, TimesOut, Wakes};
 
 /// Spins for up to so many microseconds.
-pub(crate) struct Pollio<const SPIN_US: u64> {
-    poller: OsPoller,
-    waker: Option<Arc<Waker>>,
-}
+pub(crate) struct Pollio<const SPIN_US: u64>(OsPoller);
 
 /// What the guide recommends.
 pub(crate) const SPIN_US: u64 = 50;
@@ -24,7 +20,7 @@ impl<const SPIN: u64> Peer for Pollio<SPIN> {
     fn new() -> io::Result<Self> {
         let mut poller = OsPoller::new()?;
         poller.set_spin(Duration::from_micros(SPIN));
-        Ok(Self { poller, waker: None })
+        Ok(Self(poller))
     }
 
     fn lacks(_: Asked) -> Option<&'static str> {
@@ -32,19 +28,19 @@ impl<const SPIN: u64> Peer for Pollio<SPIN> {
     }
 
     fn add(&mut self, fd: RawFd, asked: Asked) -> io::Result<()> {
-        self.poller.add(object(fd, asked))
+        self.0.add(object(fd, asked))
     }
 
     fn modify(&mut self, fd: RawFd, asked: Asked) -> io::Result<()> {
-        self.poller.modify(object(fd, asked))
+        self.0.modify(object(fd, asked))
     }
 
     fn delete(&mut self, fd: RawFd) -> io::Result<()> {
-        self.poller.delete(fd)
+        self.0.delete(fd)
     }
 
     fn wait(&mut self, mut reported: impl FnMut(RawFd)) -> io::Result<()> {
-        for event in self.poller.wait(-1)? {
+        for event in self.0.wait(-1)? {
             reported(event.fd);
         }
         Ok(())
@@ -52,40 +48,35 @@ impl<const SPIN: u64> Peer for Pollio<SPIN> {
 }
 
 impl<const SPIN: u64> Wakes for Pollio<SPIN> {
-    type Waker = Arc<Waker>;
+    type Waker = Waker;
 
-    fn with_waker() -> io::Result<(Self, Arc<Waker>)> {
-        let waker = Arc::new(Waker::new()?);
-        let pollio = Self { waker: Some(Arc::clone(&waker)), ..Self::new()? };
-        let object = EventObject::client(waker.as_raw_fd());
-        pollio.poller.add(object.with_mode(pollio::Mode::Edge))?;
+    fn with_waker() -> io::Result<(Self, Waker)> {
+        let pollio = Self::new()?;
+        let waker = Waker::new(pollio.0.registry(), 0)?;
         Ok((pollio, waker))
     }
 
-    fn wake(waker: &Arc<Waker>) -> io::Result<()> {
+    fn wake(waker: &Waker) -> io::Result<()> {
         waker.wake()
     }
 
     fn wait_for_wake(&mut self) -> io::Result<()> {
-        self.poller.wait(-1)?;
-        if let Some(waker) = &self.waker {
-            waker.rearm();
-        }
+        self.0.wait(-1)?;
         Ok(())
     }
 }
 
 impl<const SPIN: u64> Shares for Pollio<SPIN> {
     fn share(&self) -> io::Result<Self> {
-        let mut poller = self.poller.try_clone()?;
+        let mut poller = self.0.try_clone()?;
         poller.set_spin(Duration::from_micros(SPIN));
-        Ok(Self { poller, waker: None })
+        Ok(Self(poller))
     }
 }
 
 impl<const SPIN: u64> TimesOut for Pollio<SPIN> {
     fn wait_for(&mut self, timeout: Duration) -> io::Result<()> {
-        self.poller.wait_timeout(Some(timeout))?;
+        self.0.wait_timeout(Some(timeout))?;
         Ok(())
     }
 }

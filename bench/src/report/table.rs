@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use super::{NOISY, Report};
 use crate::counts;
-use crate::method::{Outcome, Row, Spread};
-use crate::peer::{BASE, US, US_SPINNING};
+use crate::method::{NO_POLLER, Outcome, Row, Spread};
+use crate::peer::{BASE, BASE_SPINNING, US, US_SPINNING};
 use crate::workload::ALL;
 
 /// Percentiles that the plots show, and tables do not.
@@ -131,7 +131,7 @@ fn losses(text: &mut String, rows: &[Row]) -> std::fmt::Result {
             .cells
             .iter()
             .map(|cell| cell.peer)
-            .filter(|peer| ![US, US_SPINNING, BASE, crate::method::NO_POLLER].contains(peer));
+            .filter(|peer| ![US, US_SPINNING, BASE, BASE_SPINNING, NO_POLLER].contains(peer));
         let better = others.filter(|peer| {
             row.ratio(peer).is_some_and(|theirs| {
                 if row.metric.ends_with("/s") {

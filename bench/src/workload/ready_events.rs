@@ -74,8 +74,17 @@ pub(crate) struct Batches<P> {
 
 impl<P: Peer> Batches<P> {
     pub(crate) fn new(pairs: &Pairs, mode: Mode, active: usize) -> io::Result<Self> {
+        Self::over(P::new()?, pairs, mode, active)
+    }
+
+    /// The same, with a poller that has something else registered.
+    pub(crate) fn over(
+        mut poller: P,
+        pairs: &Pairs,
+        mode: Mode,
+        active: usize,
+    ) -> io::Result<Self> {
         let asked = Asked::in_mode(mode);
-        let mut poller = P::new()?;
         pairs.near().try_for_each(|fd| poller.add(fd, asked))?;
         let (_, far) = pairs.spread(active);
         Ok(Self { poller, asked, far, reported: Vec::new() })

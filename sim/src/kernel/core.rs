@@ -132,6 +132,15 @@ impl Core {
         }
     }
 
+    /// Lets one thread go on that waits for a poller, or else its next wait.
+    pub(super) fn wake(&mut self, poller: FileId) -> io::Result<()> {
+        self.list_mut(poller)?.set_woken();
+        self.queue_of(poller).into_iter().for_each(|queue| {
+            self.schedule.wake_one(queue);
+        });
+        Ok(())
+    }
+
     /// What a poller watches.
     pub(super) fn list_mut(&mut self, poller: FileId) -> io::Result<&mut InterestList> {
         self.files.list_mut(poller).ok_or_else(|| errno(libc::EBADF))

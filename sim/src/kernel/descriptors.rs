@@ -16,8 +16,9 @@ pub(super) struct Descriptors {
     /// Numbers that were given out and closed: the lowest is used again.
     free: BTreeSet<RawFd>,
     given_out: RawFd,
-    /// A real process has a descriptor for each poller. Here no call asks for its number.
-    pollers: usize,
+    /// A real process has a descriptor for each poller, and one more for its wakers. Here no call asks for their
+    /// numbers.
+    of_pollers: usize,
     /// How many may be open; any number, if none.
     limit: Option<usize>,
 }
@@ -28,7 +29,7 @@ impl Descriptors {
     }
 
     pub(super) fn count(&self) -> usize {
-        self.open.len() + self.pollers
+        self.open.len() + self.of_pollers
     }
 
     pub(super) const fn set_limit(&mut self, limit: usize) {
@@ -43,12 +44,13 @@ impl Descriptors {
         }
     }
 
-    pub(super) const fn add_poller(&mut self) {
-        self.pollers += 1;
+    /// Another one of a poller.
+    pub(super) const fn add_of_poller(&mut self) {
+        self.of_pollers += 1;
     }
 
-    pub(super) const fn remove_poller(&mut self) {
-        self.pollers -= 1;
+    pub(super) const fn remove_of_poller(&mut self, count: usize) {
+        self.of_pollers -= count;
     }
 
     /// The lowest number that is free.

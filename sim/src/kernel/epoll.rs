@@ -29,6 +29,8 @@ pub(crate) struct InterestList {
     ready: Vec<Candidate>,
     /// How many waits have returned events.
     round: u64,
+    /// Its eventfd, once it has a waker: whether it was written to, and has woken up no wait since.
+    eventfd: Option<bool>,
 }
 
 /// A registration that a wait examines. Only during the wait it has a round, and what is true of its file.
@@ -70,6 +72,21 @@ struct Item {
 impl InterestList {
     pub(super) fn object(&self, key: Key) -> Option<EventObject> {
         self.items.get(&key).map(|item| item.object)
+    }
+
+    /// Whether it has, or had, a waker.
+    pub(super) const fn has_wakers(&self) -> bool {
+        self.eventfd.is_some()
+    }
+
+    /// As a write to its eventfd, which is created by the first one.
+    pub(super) const fn set_woken(&mut self) {
+        self.eventfd = Some(true);
+    }
+
+    /// Whether a wait is woken up: one for each wake.
+    pub(super) fn take_wake_up(&mut self) -> bool {
+        self.eventfd.as_mut().is_some_and(mem::take)
     }
 
     pub(super) fn registered(&self) -> impl Iterator<Item = Key> {

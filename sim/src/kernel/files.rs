@@ -30,8 +30,6 @@ pub(crate) enum Kind {
     /// One end of a pair.
     Unix(EndId),
     Timer(Timer),
-    /// Readable once it is woken.
-    Waker(bool),
     Poller(InterestList),
 }
 

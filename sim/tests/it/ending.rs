@@ -1,16 +1,15 @@
 //! How a world ends whose threads still run, and what happens in a plan.
 
 use std::io;
-use std::os::fd::AsRawFd;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use pollio::{EventObject, Poller};
+use pollio::{Poller, Waker};
 use pollio_sim::os::unix::net::UnixStream;
 use pollio_sim::sync::{Arc, Condvar, Mutex, mpsc};
 use pollio_sim::time::Instant;
-use pollio_sim::{SimPoller, Waker, World, thread};
+use pollio_sim::{self as sim, SimPoller, World, thread};
 
 use super::world::{failure, run};
 
@@ -185,24 +184,44 @@ fn a_plan_that_never_came_holds_nothing() {
     assert_eq!(Arc::strong_count(&holder), 1);
 }
 
+#[test]
+fn a_sender_that_waits_for_room_ends_with_its_world() {
+    let returned = Arc::new(AtomicUsize::new(0));
+    ends(|world| {
+        let returned = returned.clone();
+        world.spawn("sender", move || {
+            let poller = SimPoller::new().unwrap();
+            let (sender, _receiver) = sim::sync_channel(poller.registry(), 0, 1).unwrap();
+            sender.send(0).unwrap();
+            // While it unwinds, nothing may block.
+            let _last = OnDrop(|| {
+                assert!(sender.send(2).is_err());
+                returned.fetch_add(1, Ordering::Relaxed);
+            });
+            let _ = sender.send(1);
+            panic!("there is no room");
+        });
+    });
+    assert_eq!(returned.load(Ordering::Relaxed), 50);
+}
+
 /// It happens while threads wait, in none of them.
 #[test]
 fn a_plan_makes_calls() {
     for seed in 0..100 {
         run(seed, |world| {
-            let waker = Arc::new(Waker::new()?);
+            let mut poller = SimPoller::new()?;
+            let waker = Waker::new(poller.registry(), 0)?;
             let (sender, receiver) = mpsc::channel();
-            let (total, wakes) = (Arc::new(Mutex::new(1)), waker.clone());
+            let total = Arc::new(Mutex::new(1));
             let adds = total.clone();
             world.schedule(SECOND, move |_| {
-                wakes.wake().unwrap();
+                waker.wake().unwrap();
                 sender.send(Instant::now()).unwrap();
                 *adds.lock().unwrap() += 1;
             });
             world.spawn("other", || thread::sleep(SECOND));
             let begin = Instant::now();
-            let mut poller = SimPoller::new()?;
-            poller.add(EventObject::client(waker.as_raw_fd()))?;
             assert_eq!(poller.wait(-1)?.len(), 1);
             assert_eq!(receiver.recv().unwrap(), begin + SECOND);
             assert_eq!(*total.lock().unwrap(), 2);

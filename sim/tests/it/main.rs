@@ -4,6 +4,7 @@ mod ending;
 mod reporting;
 mod scripted;
 mod sync;
+mod wakes;
 mod world;
 
 // The rules are those of Linux.

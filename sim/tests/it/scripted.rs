@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pollio::{Event, EventObject, Interest, Mode, Poller, Readiness, Registered};
+use pollio::{Event, EventObject, Interest, Mode, Poller, Readiness, Registered, Waker};
 use pollio_sim::{SimPoller, World};
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -369,6 +369,35 @@ fn a_bound_holds_for_each_wait_of_a_handle_and_of_its_clones() {
     world.fail_wait(ErrorKind::Other.into());
     poller.wait(0).unwrap_err();
     assert_eq!(poller.events(), []);
+}
+
+/// C9: under a bound, neither wakes nor what is always ready starve the other.
+#[test]
+fn a_bound_holds_for_wakes_too() {
+    for seed in 0..20 {
+        let (mut poller, world) = watching(seed, 3);
+        (0..3).for_each(|fd| world.set_ready(fd, Readiness::READABLE));
+        let wakers: Vec<_> =
+            (10..20).map(|token| Waker::new(poller.registry(), token).unwrap()).collect();
+        for bound in [1, 2, 5] {
+            poller.set_max_events(bound);
+            wakers.iter().for_each(|waker| waker.wake().unwrap());
+            let mut missing: BTreeSet<_> = (10..20).collect();
+            let (mut waits, mut others) = (0, 0);
+            while !missing.is_empty() {
+                let events = poller.wait(-1).unwrap();
+                assert!((1..=bound).contains(&events.len()), "{events:?}");
+                for event in events {
+                    assert_eq!(event.is_wake(), event.fd < 0);
+                    assert!(!event.is_wake() || missing.remove(&event.token), "twice: {event:?}");
+                    others += usize::from(!event.is_wake());
+                }
+                waits += 1;
+                assert!(waits < 1_000, "{missing:?} starve");
+            }
+            assert!(others > 0);
+        }
+    }
 }
 
 /// C9

@@ -8,14 +8,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SendError, TrySendError};
 use std::time::Duration;
 
-use pollio::{EventObject, Mode, Poller, Registered, Registry};
+use pollio::{EventObject, Mode, Poller, Registered, Registry, Waker};
 use pollio_sim::net::{SocketAddr, TcpListener, TcpStream};
 use pollio_sim::os::fd::AsFd;
 use pollio_sim::os::unix::net::UnixStream;
 use pollio_sim::socket2::{Domain, Type};
 use pollio_sim::sync::Arc;
 use pollio_sim::time::Instant;
-use pollio_sim::{self as sim, Conditions, SimPoller, Timer, Waker, World, thread};
+use pollio_sim::{self as sim, Conditions, SimPoller, Timer, World, thread};
 
 const SECOND: Duration = Duration::from_secs(1);
 const ADDRESS: &str = "10.0.0.1:7";
@@ -214,9 +214,8 @@ fn a_timer_counts_the_periods_that_a_plan_lets_pass() {
 fn a_timer_and_a_waker_end_a_wait() {
     for seed in 0..100 {
         run(seed, |world| {
-            let (waker, timer) = (Arc::new(Waker::new()?), Timer::new()?);
             let mut poller = SimPoller::new()?;
-            poller.add(EventObject::client(waker.as_raw_fd()).with_token(1))?;
+            let (waker, timer) = (Waker::new(poller.registry(), 1)?, Timer::new()?);
             poller.add(EventObject::new(timer.as_raw_fd()).with_token(2))?;
             timer.set_interval(SECOND)?;
             let begin = Instant::now();
@@ -224,28 +223,29 @@ fn a_timer_and_a_waker_end_a_wait() {
             assert!(begin.elapsed() >= SECOND - Duration::from_millis(11));
             assert!(timer.clear()? >= 1);
             timer.disarm()?;
-            let other = waker.clone();
-            world.spawn("waker", move || other.wake().unwrap());
-            assert_eq!(poller.wait(-1)?[0].token, 1);
-            waker.clear()?;
+            world.spawn("waker", move || waker.wake().unwrap());
+            let events = poller.wait(-1)?;
+            assert_eq!((events.len(), events[0].token, events[0].is_wake()), (1, 1, true));
             assert!(poller.wait(0)?.is_empty());
             Ok(())
         });
     }
 }
 
-/// C18: an edge or a oneshot goes to exactly one of the threads that wait on one poller, and a wake ends
-/// one wait.
+/// C18: an edge, a oneshot or a wake goes to exactly one of the threads that wait on one poller.
 #[test]
 fn what_is_reported_once_ends_one_wait_of_a_shared_poller() {
-    for mode in [Mode::Oneshot, Mode::Edge] {
+    for mode in [None, Some(Mode::Oneshot), Some(Mode::Edge)] {
         let mut first = [0, 0];
         for seed in 0..200 {
             run(seed, |world| {
                 world.set_conditions(Conditions::calm());
                 let poller = SimPoller::new()?;
-                let waker = Waker::new()?;
-                poller.add(EventObject::client(waker.as_raw_fd()).with_mode(mode))?;
+                let waker = Waker::new(poller.registry(), 0)?;
+                let timer = Timer::new()?;
+                if let Some(mode) = mode {
+                    poller.add(EventObject::new(timer.as_raw_fd()).with_mode(mode))?;
+                }
                 let waiters = [0, 1].map(|_| {
                     let mut poller = poller.try_clone().unwrap();
                     world.spawn("waiter", move || {
@@ -254,8 +254,12 @@ fn what_is_reported_once_ends_one_wait_of_a_shared_poller() {
                     })
                 });
                 let begin = Instant::now();
-                thread::sleep(SECOND);
-                waker.wake()?;
+                if mode.is_some() {
+                    timer.set(SECOND)?;
+                } else {
+                    thread::sleep(SECOND);
+                    waker.wake()?;
+                }
                 let ends = waiters.map(|waiter| waiter.join().unwrap());
                 let ends = ends.map(|(count, end)| (count, (end - begin).as_secs()));
                 match ends {
@@ -268,6 +272,99 @@ fn what_is_reported_once_ends_one_wait_of_a_shared_poller() {
         }
         assert!(first.iter().all(|count| *count > 20), "{first:?}: the seed does not choose");
     }
+}
+
+/// C18: of two handles, one of which is busy, the one that is blocked returns the wake, at once.
+#[test]
+fn a_wake_goes_to_the_handle_that_is_blocked() {
+    for seed in 0..200 {
+        run(seed, |world| {
+            world.set_conditions(Conditions::calm());
+            let mut busy = SimPoller::new()?;
+            let waker = Waker::new(busy.registry(), 3)?;
+            let mut blocked = busy.try_clone()?;
+            let other = waker.clone();
+            world.spawn("busy", move || {
+                other.wake().unwrap();
+                assert_eq!(busy.wait(-1).unwrap()[0].token, 3);
+                thread::sleep(100 * SECOND);
+                assert!(busy.wait(0).unwrap().is_empty());
+            });
+            thread::sleep(SECOND);
+            let begin = Instant::now();
+            world.schedule(10 * SECOND, move |_| waker.wake().unwrap());
+            let events = blocked.wait_timeout(Some(50 * SECOND))?;
+            assert_eq!((events.len(), events[0].token, events[0].is_wake()), (1, 3, true));
+            assert_eq!(begin.elapsed(), 10 * SECOND);
+            thread::sleep(100 * SECOND);
+            Ok(())
+        });
+    }
+}
+
+/// Polling and with a timeout, before and while it waits.
+#[test]
+fn each_wait_that_may_return_a_wake_does() {
+    for seed in 0..200 {
+        run(seed, |world| {
+            world.set_conditions(Conditions::calm());
+            let mut poller = SimPoller::new()?;
+            let wakers = [1, 2].map(|token| Waker::new(poller.registry(), token).unwrap());
+            // Its creation ends no wait.
+            assert!(poller.wait(0)?.is_empty());
+            let begin = Instant::now();
+            assert!(poller.wait(1_000)?.is_empty());
+            assert_eq!(begin.elapsed(), SECOND);
+            // Before it waits: all wakes of a waker are one event.
+            for timeout in [Some(Duration::ZERO), Some(SECOND), None] {
+                wakers.iter().chain(&wakers).try_for_each(Waker::wake)?;
+                let mut tokens: Vec<_> =
+                    poller.wait_timeout(timeout)?.iter().map(|event| event.token).collect();
+                tokens.sort_unstable();
+                assert_eq!(tokens, [1, 2]);
+                assert!(poller.wait(0)?.is_empty());
+            }
+            assert_eq!(begin.elapsed(), SECOND);
+            // While it waits.
+            for timeout in [Some(10 * SECOND), None] {
+                let [waker, _] = wakers.clone();
+                world.spawn("waker", move || {
+                    thread::sleep(SECOND);
+                    waker.wake().unwrap();
+                });
+                assert_eq!(poller.wait_timeout(timeout)?[0].token, 1);
+            }
+            assert_eq!(begin.elapsed(), 3 * SECOND);
+            // With what else is ready, in any order; and what was dropped is still reported.
+            let (near, _far) = UnixStream::pair()?;
+            let writable = EventObject::client(near.as_raw_fd()).with_token(9);
+            poller.add(writable.with_interest(pollio::Interest::WRITABLE))?;
+            wakers[1].wake()?;
+            drop(wakers);
+            let mut tokens: Vec<_> = poller.wait(-1)?.iter().map(|event| event.token).collect();
+            tokens.sort_unstable();
+            assert_eq!(tokens, [2, 9]);
+            Ok(())
+        });
+    }
+}
+
+/// A scripted poller is a poller as well: its plans wake it.
+#[test]
+fn a_plan_wakes_a_scripted_poller() {
+    let mut poller = SimPoller::with_seed(0);
+    let world = poller.world().clone();
+    let waker = Waker::new(poller.registry(), 1).unwrap();
+    let (sender, receiver) = pollio::channel(poller.registry(), 2).unwrap();
+    world.schedule(SECOND, move |_| waker.wake().unwrap());
+    world.schedule(2 * SECOND, move |_| sender.send('a').unwrap());
+    for token in [1, 2] {
+        assert_eq!(poller.wait(-1).unwrap()[0].token, token);
+        assert_eq!(world.elapsed(), token * SECOND);
+    }
+    assert_eq!(receiver.try_iter().collect::<Vec<_>>(), ['a']);
+    assert!(receiver.is_disconnected());
+    assert_eq!(poller.wait(-1).unwrap_err().kind(), ErrorKind::Deadlock);
 }
 
 /// Each event has one reader, who re-arms it: whatever was sent is read once.
@@ -317,23 +414,27 @@ fn two_threads_serve_one_poller() {
     }
 }
 
-/// Takes everything as an event loop does, until the last sender is dropped.
-fn receive_all(receiver: &sim::Receiver<u32>) -> io::Result<Vec<u32>> {
-    let mut poller = SimPoller::new()?;
-    poller.add(EventObject::client(receiver.as_raw_fd()).with_token(5).with_mode(Mode::Edge))?;
+/// Takes everything as an event loop does, a few values at a time, until the last sender is dropped.
+fn receive_all(
+    poller: &mut SimPoller,
+    receiver: &sim::Receiver<u32>,
+    few: usize,
+) -> io::Result<Vec<u32>> {
     let mut values = Vec::new();
     while !receiver.is_disconnected() {
-        assert_eq!(poller.wait(-1)?[0].token, 5);
-        values.extend(receiver.try_iter());
+        let event = poller.wait(-1)?[0];
+        assert_eq!((event.token, event.is_wake()), (5, true));
+        values.extend(receiver.try_iter().take(few));
     }
     Ok(values)
 }
 
 #[test]
-fn a_channel_is_registered_and_its_last_sender_reported() {
+fn a_channel_reports_what_is_left_and_its_last_sender() {
     for seed in 0..200 {
         run(seed, |world| {
-            let (sender, receiver) = sim::channel()?;
+            let mut poller = SimPoller::new()?;
+            let (sender, receiver) = sim::channel(poller.registry(), 5)?;
             for first in [0, 100, 200] {
                 let sender = sender.clone();
                 world.spawn("sender", move || {
@@ -343,7 +444,8 @@ fn a_channel_is_registered_and_its_last_sender_reported() {
                 });
             }
             drop(sender);
-            let mut values = receive_all(&receiver)?;
+            let few = [1, 3, usize::MAX][usize::try_from(seed % 3).unwrap()];
+            let mut values = receive_all(&mut poller, &receiver, few)?;
             values.sort_unstable();
             let expected = [0, 100, 200].into_iter().flat_map(|first| first..first + 10);
             assert!(values.iter().copied().eq(expected), "{values:?}");
@@ -356,7 +458,8 @@ fn a_channel_is_registered_and_its_last_sender_reported() {
 fn a_full_sync_channel_blocks_a_simulated_thread() {
     for seed in 0..200 {
         run(seed, |world| {
-            let (sender, receiver) = sim::sync_channel(2)?;
+            let mut poller = SimPoller::new()?;
+            let (sender, receiver) = sim::sync_channel(poller.registry(), 5, 2)?;
             let begin = Instant::now();
             let sending = world.spawn("sender", move || {
                 (0..5).for_each(|number| sender.send(number).unwrap());
@@ -365,7 +468,7 @@ fn a_full_sync_channel_blocks_a_simulated_thread() {
             thread::sleep(SECOND);
             assert_eq!(receiver.try_iter().take(2).count(), 2);
             thread::sleep(SECOND);
-            assert_eq!(receive_all(&receiver)?, [2, 3, 4]);
+            assert_eq!(receive_all(&mut poller, &receiver, 1)?, [2, 3, 4]);
             assert!(sending.join().unwrap() >= 2 * SECOND);
             Ok(())
         });
@@ -375,16 +478,19 @@ fn a_full_sync_channel_blocks_a_simulated_thread() {
 #[test]
 fn a_channel_gives_back_what_nobody_will_receive() {
     let why = failure(1, |_| {
-        let (sender, _receiver) = sim::sync_channel(1)?;
+        let poller = SimPoller::new()?;
+        let (sender, _receiver) = sim::sync_channel(poller.registry(), 0, 1)?;
         sender.send('a').unwrap();
         assert_eq!(sender.try_send('b'), Err(TrySendError::Full('b')));
         sender.send('c').unwrap();
         Ok(())
     });
-    assert!(why.contains("main: sends to a queue"), "{why}");
+    assert!(why.contains("main: sends to a full channel"), "{why}");
     for seed in 0..50 {
         run(seed, |world| {
-            let (sender, receiver) = sim::sync_channel(1)?;
+            let poller = SimPoller::new()?;
+            let registry = poller.registry();
+            let (sender, receiver) = sim::sync_channel(registry, 0, 1)?;
             let blocked = sender.clone();
             let blocked =
                 world.spawn("sender", move || blocked.send('a').and_then(|()| blocked.send('b')));
@@ -392,8 +498,9 @@ fn a_channel_gives_back_what_nobody_will_receive() {
             drop(receiver);
             assert_eq!(blocked.join().unwrap(), Err(SendError('b')));
             assert_eq!(sender.try_send('c'), Err(TrySendError::Disconnected('c')));
-            assert_eq!(sim::sync_channel::<u8>(0).unwrap_err().kind(), ErrorKind::InvalidInput);
-            let (sender, _) = sim::channel()?;
+            let none = sim::sync_channel::<u8>(registry, 0, 0);
+            assert_eq!(none.unwrap_err().kind(), ErrorKind::InvalidInput);
+            let (sender, _) = sim::channel(registry, 0)?;
             assert_eq!(sender.send('d'), Err(SendError('d')));
             Ok(())
         });
@@ -477,19 +584,22 @@ fn whatever_opens_a_descriptor_fails_at_the_limit() {
         is_over(sim::socket2::Socket::new(Domain::IPV4, Type::STREAM, None));
         is_over(UnixStream::pair());
         is_over(SimPoller::new());
-        is_over(Waker::new());
+        is_over(Waker::new(poller.registry(), 0));
         is_over(Timer::new());
-        is_over(sim::channel::<u8>());
-        is_over(sim::sync_channel::<u8>(1));
+        is_over(sim::channel::<u8>(poller.registry(), 0));
+        is_over(sim::sync_channel::<u8>(poller.registry(), 0, 1));
         // As a clone of a real one, it takes no descriptor.
         drop(poller.try_clone()?);
         world.set_descriptor_limit(3);
         is_over(UnixStream::pair());
-        let waker = Waker::new()?;
-        is_over(Timer::new());
-        drop(waker);
         drop(Timer::new()?);
-        drop(poller);
+        // The first waker takes one, for the poller and all its wakers.
+        let waker = Waker::new(poller.registry(), 0)?;
+        let (other, _channel) = (waker.clone(), sim::channel::<u8>(poller.registry(), 0)?);
+        is_over(Timer::new());
+        drop((waker, poller));
+        assert_eq!(world.descriptors(), 3);
+        drop((other, _channel));
         assert_eq!(world.descriptors(), 1);
         UnixStream::pair().map(drop)
     });

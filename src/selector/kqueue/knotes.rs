@@ -2,13 +2,14 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::PoisonError;
+use std::sync::{OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::encoding::{
     ALL, errno, filters, generation_from, kevent_for, mode_flags, oneshot_bits, udata,
 };
 use super::numbers::{Entry, Numbers};
+use super::trigger::Trigger;
 use crate::sys::kevent::{self, Kevent};
 use crate::sys::{Mutex, MutexGuard, check_is_open};
 use crate::{Backend, EventObject, Interest};
@@ -24,6 +25,8 @@ pub(super) struct Knotes {
     /// would mix.
     turn: Mutex<()>,
     can_rearm: bool,
+    /// Once there is a waker.
+    trigger: OnceLock<Trigger>,
 }
 
 impl Backend for Knotes {
@@ -57,6 +60,17 @@ impl Backend for Knotes {
         let _turn = self.take_turn();
         self.detach(fd)
     }
+
+    fn wake(&self) -> io::Result<()> {
+        let trigger = match self.trigger.get() {
+            Some(trigger) => trigger,
+            None => {
+                let trigger = Trigger::add(self.kqueue.as_fd())?;
+                self.trigger.get_or_init(|| trigger)
+            }
+        };
+        trigger.fire(self.kqueue.as_fd())
+    }
 }
 
 impl AsFd for Knotes {
@@ -72,6 +86,7 @@ impl Knotes {
             numbers: Numbers::new(),
             turn: Mutex::new(()),
             can_rearm: kevent::can_rearm(),
+            trigger: OnceLock::new(),
         })
     }
 
@@ -104,7 +119,7 @@ impl Knotes {
         };
         match self.numbers.get(number) {
             Some(entry) => Ok(entry),
-            None => check_is_open(fd).and_then(|()| self.numbers.make(number)),
+            None => check_is_open(fd).and_then(|()| self.numbers.reserve(number, Entry::new)),
         }
     }
 

@@ -1,48 +1,13 @@
 //! What is kept for each descriptor number, next to the kernel's knotes.
 
-use std::io;
-use std::sync::OnceLock;
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::chunks::Chunks;
 use crate::sys::AtomicU32;
 
-/// An entry for each descriptor number.
-///
-/// The entries stand in chunks, each as large as all before it, so that none ever moves: a wait reads and
-/// marks them without a lock. There is none before the first registration.
-pub(super) struct Numbers {
-    chunks: [OnceLock<Box<[Entry]>>; CHUNKS],
-}
-
-/// How many numbers the first chunk has.
-const FIRST: usize = 64;
-
-/// Enough for every descriptor number: each chunk after the first doubles them.
-const CHUNKS: usize = 1 + (31 - FIRST.ilog2()) as usize;
-
-impl Numbers {
-    pub(super) fn new() -> Self {
-        Self { chunks: [const { OnceLock::new() }; CHUNKS] }
-    }
-
-    /// The entry for this number, if it was made.
-    pub(super) fn get(&self, number: usize) -> Option<&Entry> {
-        let (chunk, place) = locate(number);
-        self.chunks.get(chunk)?.get()?.get(place)
-    }
-
-    /// Makes the entry for this number, and for the others of its chunk. Only for the number of an open
-    /// descriptor, and with the lock held.
-    pub(super) fn make(&self, number: usize) -> io::Result<&Entry> {
-        let (chunk, place) = locate(number);
-        let count = if chunk == 0 { FIRST } else { FIRST << (chunk - 1) };
-        let mut entries = Vec::new();
-        entries.try_reserve_exact(count)?;
-        entries.resize_with(count, || Entry(AtomicU32::new(0)));
-        // With the lock held, no other thread makes it.
-        Ok(&self.chunks[chunk].get_or_init(|| entries.into_boxed_slice())[place])
-    }
-}
+/// An entry for each descriptor number, of which there is none before the first registration. Waits read and mark
+/// them without a lock.
+pub(super) type Numbers = Chunks<Entry>;
 
 /// Which oneshot a number has, whether it was reported, and whether the kernel dropped a knote.
 ///
@@ -65,6 +30,10 @@ const GENERATION_SHIFT: u32 = 5;
 pub(super) const GENERATION_BITS: u32 = u32::BITS - GENERATION_SHIFT;
 
 impl Entry {
+    pub(super) fn new() -> Self {
+        Self(AtomicU32::new(0))
+    }
+
     /// The bits of the interest with which this number is a oneshot; 0 if it is none, as far as is known.
     pub(super) fn oneshot(&self) -> u32 {
         (self.0.load(Relaxed) & INTEREST) >> INTEREST_SHIFT
@@ -125,29 +94,9 @@ fn next(generation: u32) -> u32 {
     generation % ((1 << GENERATION_BITS) - 1) + 1
 }
 
-/// The chunk of a number, and its place there.
-fn locate(number: usize) -> (usize, usize) {
-    let doublings = (usize::BITS - (number / FIRST).leading_zeros()) as usize;
-    let before = if doublings == 0 { 0 } else { FIRST << (doublings - 1) };
-    (doublings, number - before)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_number_has_a_place_of_its_own() {
-        let mut expected = (0, 0);
-        for number in 0..10_000 {
-            assert_eq!(locate(number), expected);
-            expected.1 += 1;
-            if number + 1 == FIRST << expected.0 {
-                expected = (expected.0 + 1, 0);
-            }
-        }
-        assert_eq!(locate(i32::MAX as usize), (CHUNKS - 1, (1 << 30) - 1));
-    }
 
     #[test]
     fn generations_start_again_at_one() {

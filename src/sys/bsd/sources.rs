@@ -1,61 +1,11 @@
-//! The sources, as descriptors: a pair of connected sockets, or a kqueue with one filter, which is
-//! readable once the filter has fired.
+//! The sources, as descriptors: a kqueue with one filter, which is readable once the filter has fired.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use super::kevent::{self, Flags, Kevent};
 use crate::sys::process::check_unreaped;
-
-/// The waker's half: a connection to itself, readable while there is a byte in it.
-///
-/// EVFILT_USER would need one descriptor instead of two, but NetBSD before 10 and older OpenBSDs
-/// do not have it.
-#[derive(Debug)]
-pub(crate) struct WakerFd {
-    near: UnixStream,
-    far: UnixStream,
-}
-
-impl WakerFd {
-    pub(crate) fn new() -> io::Result<Self> {
-        let (near, far) = UnixStream::pair()?;
-        near.set_nonblocking(true)?;
-        far.set_nonblocking(true)?;
-        Ok(Self { near, far })
-    }
-
-    pub(crate) fn wake(&self) -> io::Result<()> {
-        let mut far = &self.far;
-        match far.write(&[1]) {
-            // Full of wakes that were reported as edges, and never read. Only another byte is an arrival.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.clear()?;
-                far.write(&[1]).map(drop)
-            }
-            written => written.map(drop),
-        }
-    }
-
-    pub(crate) fn clear(&self) -> io::Result<()> {
-        let mut wakes = [0; 128];
-        loop {
-            match (&self.near).read(&mut wakes) {
-                Ok(count) if count == wakes.len() => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                read => return read.map(drop),
-            }
-        }
-    }
-}
-
-impl AsFd for WakerFd {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.near.as_fd()
-    }
-}
 
 /// The timer's half: a kqueue with EVFILT_TIMER.
 #[derive(Debug)]

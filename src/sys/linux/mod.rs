@@ -1,6 +1,7 @@
 //! Linux and Android.
 
 pub(crate) mod epoll;
+pub(crate) mod eventfd;
 mod sources;
 
-pub(crate) use sources::{ChildFd, TimerFd, WakerFd};
+pub(crate) use sources::{ChildFd, TimerFd};

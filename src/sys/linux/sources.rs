@@ -2,48 +2,13 @@
 
 use std::ffi::c_int;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::time::Duration;
 
 use crate::sys::process::check_unreaped;
 use crate::sys::result;
-
-/// The waker's half, by [eventfd(2)](https://man7.org/linux/man-pages/man2/eventfd.2.html): a
-/// counter that is readable while it is not zero.
-#[derive(Debug)]
-pub(crate) struct WakerFd {
-    eventfd: File,
-}
-
-impl WakerFd {
-    pub(crate) fn new() -> io::Result<Self> {
-        // SAFETY: the call takes no pointer.
-        let fd = result(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
-        // SAFETY: the kernel just made `fd` for us; nobody else owns it.
-        let eventfd = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Self { eventfd: File::from(eventfd) })
-    }
-
-    pub(crate) fn wake(&self) -> io::Result<()> {
-        match (&self.eventfd).write(&1_u64.to_ne_bytes()) {
-            // The counter is full, so it is readable: the wake is reported all the same.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-            written => written.map(drop),
-        }
-    }
-
-    pub(crate) fn clear(&self) -> io::Result<()> {
-        read_counter(&self.eventfd).map(drop)
-    }
-}
-
-impl AsFd for WakerFd {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.eventfd.as_fd()
-    }
-}
 
 /// The timer's half, by
 /// [timerfd_create(2)](https://man7.org/linux/man-pages/man2/timerfd_create.2.html): a counter of
@@ -135,7 +100,7 @@ impl AsFd for ChildFd {
     }
 }
 
-/// Takes what an eventfd or a timerfd has counted, 0 if that is nothing.
+/// Takes what a timerfd has counted, 0 if that is nothing.
 fn read_counter(mut counter: &File) -> io::Result<u64> {
     let mut count = [0; size_of::<u64>()];
     match counter.read(&mut count) {

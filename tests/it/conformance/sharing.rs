@@ -50,7 +50,7 @@ impl Share for OsPoller {
 }
 
 /// How many times as long as usual the tests here run, without a limit of time then: `.ci/sharing`.
-fn times() -> u32 {
+pub(crate) fn times() -> u32 {
     let asked = env::var("POLLIO_SHARING_TIMES").ok();
     asked.map_or(1, |times| {
         alarm::cancel();
@@ -64,7 +64,7 @@ const WRITABLE: Interest = Interest::WRITABLE;
 const LONG: Duration = Duration::from_secs(120);
 
 /// Long enough for the other threads to be blocked in their waits.
-const BLOCKED: Duration = Duration::from_millis(50);
+pub(crate) const BLOCKED: Duration = Duration::from_millis(50);
 
 /// Registers what eight threads read from 200 sockets, one byte a message, and returns how often two of
 /// them got the same socket at once. Panics if a message is lost.

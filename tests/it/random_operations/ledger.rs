@@ -134,4 +134,8 @@ impl Backend for Ledger {
         }
         outcome
     }
+
+    fn wake(&self) -> io::Result<()> {
+        unreachable!("it has no waker")
+    }
 }

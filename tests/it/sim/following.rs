@@ -145,4 +145,8 @@ impl Backend for Watched {
         }
         answer
     }
+
+    fn wake(&self) -> io::Result<()> {
+        unreachable!("it has no waker")
+    }
 }

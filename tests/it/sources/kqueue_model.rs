@@ -4,7 +4,7 @@
 use std::env;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -15,13 +15,8 @@ use crate::descriptors::allow_descriptors;
 use crate::expect::Expect;
 use crate::os_poller::OsPoller as AnyPoller;
 use crate::subprocess::{in_subprocess, spawn};
-use crate::sys::{
-    ChildExit, Receiver, Sender, SyncSender, Timer, Waker, WakerFd, channel, kevent, sync_channel,
-};
+use crate::sys::{ChildExit, Timer, kevent};
 
-#[path = "channel.rs"]
-#[allow(clippy::duplicate_mod, reason = "the same cases, with other types above them")]
-mod channel;
 #[path = "child_exit.rs"]
 #[allow(clippy::duplicate_mod, reason = "the same cases, with other types above them")]
 mod child_exit;
@@ -31,9 +26,6 @@ mod registered;
 #[path = "timer.rs"]
 #[allow(clippy::duplicate_mod, reason = "the same cases, with other types above them")]
 mod timer;
-#[path = "waker.rs"]
-#[allow(clippy::duplicate_mod, reason = "the same cases, with other types above them")]
-mod waker;
 
 /// Runs every case of this module over another kernel.
 fn over(kernel: &str) {
@@ -46,7 +38,7 @@ fn over(kernel: &str) {
     let stdout = String::from_utf8_lossy(&output.stdout);
     let passed = stdout.rsplit_once(" passed").and_then(|(before, _)| before.rsplit_once(' '));
     let passed = passed.and_then(|(_, count)| count.parse().ok()).unwrap_or(0);
-    assert!(output.status.success() && passed > 30, "over {kernel}: {stdout}");
+    assert!(output.status.success() && passed > 15, "over {kernel}: {stdout}");
 }
 
 #[test]
@@ -83,20 +75,6 @@ fn a_process_that_is_about_to_end_is_reported_and_wait_reaps_it() {
     assert!(process.try_wait().unwrap().is_none());
     drop(process.stdin.take());
     assert!(process.wait().unwrap().success());
-}
-
-/// C15: more bytes than the pair of sockets holds, and than one read takes.
-#[test]
-fn a_wake_of_a_full_connection_does_not_block() {
-    let fd = WakerFd::new().unwrap();
-    for _ in 0..10_000 {
-        fd.wake().unwrap();
-    }
-    let mut poller = AnyPoller::new().unwrap();
-    poller.add(EventObject::client(fd.as_fd().as_raw_fd())).unwrap();
-    poller.expect_one();
-    fd.clear().unwrap();
-    poller.expect_none();
 }
 
 /// It would be a panic of NetBSD's kernel, and early on OpenBSD and DragonFly BSD.

@@ -1,13 +1,7 @@
 //! The sources of this system, over its poller.
 
-use pollio::{
-    ChildExit, OsPoller as AnyPoller, Receiver, Sender, SyncSender, Timer, Waker, channel,
-    sync_channel,
-};
+use pollio::{ChildExit, OsPoller as AnyPoller, Timer};
 
-#[path = "channel.rs"]
-#[allow(clippy::duplicate_mod, reason = "the same cases, with other types above them")]
-mod channel;
 #[path = "child_exit.rs"]
 #[allow(clippy::duplicate_mod, reason = "the same cases, with other types above them")]
 mod child_exit;
@@ -17,6 +11,3 @@ mod registered;
 #[path = "timer.rs"]
 #[allow(clippy::duplicate_mod, reason = "the same cases, with other types above them")]
 mod timer;
-#[path = "waker.rs"]
-#[allow(clippy::duplicate_mod, reason = "the same cases, with other types above them")]
-mod waker;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::unistd::dup;
 use pollio::{EventObject, Poller, Registered};
 
-use super::{AnyPoller, ChildExit, Timer, Waker, channel};
+use super::{AnyPoller, ChildExit, Timer};
 use crate::expect::Expect;
 use crate::subprocess::spawn;
 
@@ -27,11 +27,6 @@ fn registered<S: AsFd>(source: S, act: impl FnOnce(&S)) {
 }
 
 #[test]
-fn a_waker_can_be_registered_for_good() {
-    registered(Waker::new().unwrap(), |waker| waker.wake().unwrap());
-}
-
-#[test]
 fn a_timer_can_be_registered_for_good() {
     registered(Timer::new().unwrap(), |timer| timer.set(Duration::from_millis(1)).unwrap());
 }
@@ -42,12 +37,4 @@ fn a_child_can_be_registered_for_good() {
     let child = ChildExit::new(&process).unwrap();
     registered(child, |_| drop(process.stdin.take()));
     process.wait().unwrap();
-}
-
-/// Its descriptor is open for as long as there is a sender.
-#[test]
-fn a_receiver_can_be_registered_for_good() {
-    let (sender, receiver) = channel().unwrap();
-    registered(receiver, |_| sender.send(1).unwrap());
-    sender.send(2).unwrap_err();
 }

@@ -19,6 +19,7 @@ pub(crate) type Flags = u16;
 pub(crate) const EVFILT_READ: Filter = 1;
 pub(crate) const EVFILT_WRITE: Filter = 2;
 pub(crate) const EVFILT_EXCEPT: Option<Filter> = Some(3);
+pub(crate) const EVFILT_USER: Filter = 4;
 
 pub(crate) const EV_ADD: Flags = 1 << 0;
 pub(crate) const EV_DELETE: Flags = 1 << 1;
@@ -33,6 +34,7 @@ pub(crate) const EV_ERROR: Flags = 1 << 8;
 
 pub(crate) const NOTE_LOWAT: u32 = 1 << 0;
 pub(crate) const NOTE_OOB: u32 = 1 << 1;
+pub(crate) const NOTE_TRIGGER: u32 = 1 << 2;
 
 loom::lazy_static! {
     /// What each knote was registered with. There is one kqueue.

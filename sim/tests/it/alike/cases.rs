@@ -4,12 +4,12 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use pollio::{EventObject, Interest, Mode, Poller, Readiness};
+use pollio::{EventObject, Interest, Mode, Poller, Readiness, Waker};
 
 use super::super::Log;
 use super::{
     Domain, Shutdown, SockRef, Socket, SocketAddr, TcpListener, TcpStream, Timer, Type, UnixStream,
-    Waker, Watcher, thread,
+    Watcher, thread,
 };
 
 const READ: Interest = Interest::READABLE;
@@ -20,7 +20,7 @@ pub(crate) type Case = (&'static str, fn(&mut Log));
 
 pub(crate) const CASES: &[Case] = &[
     ("an interval is an edge once", an_interval_is_an_edge_once),
-    ("a cleared waker has room", a_cleared_waker_has_room),
+    ("wakes are one event", wakes_are_one_event),
     ("addresses conflict", addresses_conflict),
     ("a socket is bound once", a_socket_is_bound_once),
     ("all interfaces", all_interfaces),
@@ -91,18 +91,23 @@ fn an_interval_is_an_edge_once(log: &mut Log) {
     log.value("after it", poller.wait(-1).unwrap().len());
 }
 
-fn a_cleared_waker_has_room(log: &mut Log) {
-    let waker = Waker::new().unwrap();
-    let mut poller = watching(&waker, BOTH, Mode::Edge);
-    log.value("new", events(&mut poller));
+fn wakes_are_one_event(log: &mut Log) {
+    let (stream, _peer) = UnixStream::pair().unwrap();
+    let mut poller = watching(&stream, WRITE, Mode::Edge);
+    let wakers = [3, 3, 7].map(|token| Waker::new(poller.registry(), token).unwrap());
+    log.value("created", events(&mut poller));
     for round in 0..2 {
-        waker.wake().unwrap();
-        log.value("woken", (round, events(&mut poller)));
-        waker.clear().unwrap();
-        log.value("cleared", (round, events(&mut poller)));
-        waker.clear().unwrap();
-        log.value("cleared again", (round, events(&mut poller)));
+        wakers.iter().chain(&wakers).for_each(|waker| waker.wake().unwrap());
+        let woken = poller.wait(0).unwrap().iter().map(|event| (event.token, event.is_wake()));
+        let mut woken: Vec<_> = woken.collect();
+        woken.sort_unstable();
+        log.value("woken", (round, woken));
+        log.value("taken", (round, events(&mut poller)));
     }
+    wakers[0].wake().unwrap();
+    drop(wakers);
+    log.value("dropped", poller.wait(-1).unwrap().len());
+    log.value("after it", events(&mut poller));
 }
 
 fn addresses_conflict(log: &mut Log) {

@@ -4,7 +4,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::thread;
 
-use pollio::{OsPoller as Watcher, Timer, Waker};
+use pollio::{OsPoller as Watcher, Timer};
 use socket2::{Domain, SockRef, Socket, Type};
 
 #[path = "cases.rs"]

@@ -4,7 +4,7 @@ use pollio_sim::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use pollio_sim::os::unix::net::UnixStream;
 use pollio_sim::socket2::{Domain, SockRef, Socket, Type};
 use pollio_sim::thread;
-use pollio_sim::{SimPoller as Watcher, Timer, Waker};
+use pollio_sim::{SimPoller as Watcher, Timer};
 
 #[path = "cases.rs"]
 #[allow(clippy::duplicate_mod, reason = "what it calls differs")]

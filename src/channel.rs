@@ -1,29 +1,29 @@
-//! Values from other threads, as a descriptor.
+//! Values from other threads, announced by a wake-up.
 
 use std::cell::Cell;
 use std::fmt;
 use std::io;
-use std::iter::FusedIterator;
+use std::sync::Arc;
 use std::sync::mpsc::{SendError, TryRecvError, TrySendError};
 
-// The crate's own; in the simulation, which has this file too, those of a world.
-use super::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use super::{Arc, Waker, mpsc};
+use crate::registry::Registry;
+use crate::sys::mpsc;
+use crate::waker::Waker;
 
-/// Creates an unbounded channel, whose receiver you register like any other source.
+/// Creates an unbounded channel into the loop of a poller.
 ///
-/// The receiver is readable from the first [`send`](Sender::send) until
-/// [`try_iter`](Receiver::try_iter) has taken everything, and once more when the last sender is dropped. The
-/// first send makes one system call; further sends make none until the receiver has emptied the queue.
+/// When values were sent, a wait returns an event: [`is_wake`](crate::Event::is_wake), with `token`. Take them with
+/// [`try_recv`](Receiver::try_recv) or [`try_iter`](Receiver::try_iter), as many as you like: the next wait returns
+/// the event again, until the queue was found empty. The drop of the last sender is an event as well.
+///
+/// A send to a loop that is busy makes no system call.
 ///
 /// ```
-/// use std::{os::fd::AsRawFd, thread};
-/// use pollio::{EventObject, OsPoller, Poller};
+/// use std::thread;
+/// use pollio::{OsPoller, Poller};
 ///
 /// let mut poller = OsPoller::new()?;
-/// let (sender, receiver) = pollio::channel()?;
-/// let object = EventObject::client(receiver.as_raw_fd());
-/// poller.add(object.with_token(2))?;
+/// let (sender, receiver) = pollio::channel(poller.registry(), 2)?;
 ///
 /// let worker = thread::spawn(move || {
 ///     (0..1_000).try_for_each(|value| sender.send(value))
@@ -32,7 +32,7 @@ use super::{Arc, Waker, mpsc};
 /// let mut sum = 0;
 /// while !receiver.is_disconnected() {
 ///     for event in poller.wait(-1)? {
-///         assert_eq!(event.token, 2);
+///         assert!(event.is_wake() && event.token == 2);
 ///         sum += receiver.try_iter().sum::<u32>();
 ///     }
 /// }
@@ -44,23 +44,28 @@ use super::{Arc, Waker, mpsc};
 /// # Errors
 ///
 /// See [`Waker::new`].
-pub fn channel<T>() -> io::Result<(Sender<T>, Receiver<T>)> {
+pub fn channel<T>(registry: &Registry, token: u32) -> io::Result<(Sender<T>, Receiver<T>)> {
+    let waker = Waker::of_channel(registry, token)?;
     let (queue, values) = mpsc::channel();
-    let (waker, receiver) = ends(values)?;
+    let (waker, receiver) = ends(waker, values);
     Ok((Sender { queue, waker }, receiver))
 }
 
 /// Creates a channel that holds up to `bound` values; otherwise like [`channel`]. While it is full,
 /// [`try_send`](SyncSender::try_send) returns the value, and [`send`](SyncSender::send) blocks.
 ///
+/// The room for `bound` values is allocated at once: for each a value and a `usize`.
+///
 /// ```
 /// use std::sync::mpsc::TrySendError;
+/// use pollio::{OsPoller, Poller};
 ///
-/// let (sender, receiver) = pollio::sync_channel(1)?;
+/// let poller = OsPoller::new()?;
+/// let (sender, receiver) = pollio::sync_channel(poller.registry(), 2, 1)?;
 /// assert_eq!(sender.try_send('a'), Ok(()));
 /// let full = Err(TrySendError::Full('b'));
 /// assert_eq!(sender.try_send('b'), full);
-/// assert!(receiver.try_iter().eq(['a']));
+/// assert_eq!(receiver.try_recv(), Ok('a'));
 /// assert_eq!(sender.try_send('b'), Ok(()));
 /// # Ok::<(), std::io::Error>(())
 /// ```
@@ -68,37 +73,47 @@ pub fn channel<T>() -> io::Result<(Sender<T>, Receiver<T>)> {
 /// # Errors
 ///
 /// `InvalidInput` for a bound of zero: such a channel passes a value only to a thread that blocks to receive
-/// it, and this receiver never blocks. Otherwise see [`Waker::new`].
-pub fn sync_channel<T>(bound: usize) -> io::Result<(SyncSender<T>, Receiver<T>)> {
+/// it, and this receiver never blocks. `OutOfMemory` if the memory for `bound` values cannot be had. Otherwise
+/// see [`Waker::new`].
+pub fn sync_channel<T>(
+    registry: &Registry,
+    token: u32,
+    bound: usize,
+) -> io::Result<(SyncSender<T>, Receiver<T>)> {
     if bound == 0 {
         let why = "a channel for zero values would always be full";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
     }
+    // The standard library's queue, which allocates as much, panics or aborts instead.
+    Vec::<(usize, T)>::new().try_reserve_exact(bound)?;
+    let waker = Waker::of_channel(registry, token)?;
     let (queue, values) = mpsc::sync_channel(bound);
-    let (waker, receiver) = ends(values)?;
+    let (waker, receiver) = ends(waker, values);
     Ok((SyncSender { queue, waker }, receiver))
 }
 
-fn ends<T>(queue: mpsc::Receiver<T>) -> io::Result<(Arc<WakeOnDrop>, Receiver<T>)> {
-    let waker = Arc::new(Waker::new()?);
-    let for_senders = Arc::new(WakeOnDrop(Arc::clone(&waker)));
-    Ok((for_senders, Receiver { queue, waker, is_disconnected: Cell::new(false) }))
+fn ends<T>(waker: Waker, queue: mpsc::Receiver<T>) -> (Arc<WakeOnDrop>, Receiver<T>) {
+    let for_senders = Arc::new(WakeOnDrop(waker.clone()));
+    (for_senders, Receiver { queue, waker, is_disconnected: Cell::new(false) })
 }
 
 /// The senders' half of the waker, which wakes when the last of them is dropped.
-struct WakeOnDrop(Arc<Waker>);
+struct WakeOnDrop(Waker);
 
 impl WakeOnDrop {
     /// Called after the queue has the value, or is disconnected.
     fn wake(&self) {
-        // Fails only if other code closed the descriptor, which then wakes nobody any more.
+        // Fails only if other code closed the poller's descriptors, which then wake nobody any more.
         let _ = self.0.wake();
     }
 }
 
 impl Drop for WakeOnDrop {
     fn drop(&mut self) {
-        self.wake();
+        // The other clone is the receiver's: without it, nobody would know what the event is about.
+        if self.0.has_clones() {
+            self.wake();
+        }
     }
 }
 
@@ -111,7 +126,7 @@ pub struct Sender<T> {
 }
 
 impl<T> Sender<T> {
-    /// Sends `value`, and makes the receiver readable. It never blocks.
+    /// Sends `value`, and wakes the poller. It never blocks.
     ///
     /// # Errors
     ///
@@ -131,7 +146,7 @@ pub struct SyncSender<T> {
 }
 
 impl<T> SyncSender<T> {
-    /// Sends `value` if there is room for it, and makes the receiver readable. It never blocks.
+    /// Sends `value` if there is room for it, and wakes the poller. It never blocks.
     ///
     /// # Errors
     ///
@@ -142,8 +157,8 @@ impl<T> SyncSender<T> {
         Ok(())
     }
 
-    /// Sends `value`, and makes the receiver readable. It blocks while the channel is full, so the
-    /// receiver's thread must not call it.
+    /// Sends `value`, and wakes the poller. It blocks while the channel is full, so the receiver's thread must
+    /// not call it.
     ///
     /// # Errors
     ///
@@ -155,47 +170,52 @@ impl<T> SyncSender<T> {
     }
 }
 
-/// The receiving half of a [`channel`] or a [`sync_channel`]: a source that is readable while there are
-/// values to take, and once more when the last sender is dropped.
+/// The receiving half of a [`channel`] or a [`sync_channel`]. Like the standard library's receiver, it is
+/// `Send`, not `Sync`.
 ///
-/// Its descriptor stays open until the senders are dropped as well. So delete it before you drop it, as
-/// [`Registered`](crate::Registered) does. Like the standard library's receiver, it is `Send`, not `Sync`.
+/// After a wait has returned the channel's event, the next one returns it again, until the receiver has returned
+/// `Empty`. So a loop may take a few values and serve others in between, and a value that it leaves by a panic or a
+/// `break` is reported again. If several handles wait on the poller, that is said of the one that returned the event.
 pub struct Receiver<T> {
     queue: mpsc::Receiver<T>,
-    waker: Arc<Waker>,
+    waker: Waker,
     is_disconnected: Cell<bool>,
 }
 
+impl<T> Drop for Receiver<T> {
+    fn drop(&mut self) {
+        // What is left in the queue is dropped as well.
+        self.waker.finish();
+    }
+}
+
 impl<T> Receiver<T> {
-    /// Takes the values that were sent, without blocking, until none is left.
+    /// Takes the oldest value, without blocking.
     ///
-    /// It works the same in every [`Mode`](crate::Mode). You can stop at any time: if the iterator is dropped
-    /// before its end, the receiver becomes readable again, as a new arrival, and what is left is reported. A
-    /// oneshot needs its `modify`, as always. An event can come for values that were already taken.
+    /// # Errors
+    ///
+    /// `Empty`: all values are taken, and the next one is an event. `Disconnected`: also, all senders are
+    /// dropped.
+    pub fn try_recv(&self) -> Result<T, TryRecvError> {
+        self.queue.try_recv().inspect_err(|error| {
+            self.waker.finish();
+            self.is_disconnected.set(*error == TryRecvError::Disconnected);
+        })
+    }
+
+    /// Takes the values that were sent, without blocking, until none is left.
     ///
     /// While others send faster than you take, the iterator does not end: use [`take`](Iterator::take) to serve
     /// other descriptors in between.
     pub fn try_iter(&self) -> TryIter<'_, T> {
-        TryIter { receiver: self, is_cleared: false, is_done: false }
+        TryIter { receiver: self }
     }
 
-    /// Whether all senders are dropped and all values taken. A [`try_iter`](Self::try_iter) finds this out when
-    /// it is iterated to its end.
+    /// Whether all senders are dropped and all values taken, as the last [`try_recv`](Self::try_recv) or
+    /// [`try_iter`](Self::try_iter) found out.
     #[must_use]
     pub fn is_disconnected(&self) -> bool {
         self.is_disconnected.get()
-    }
-}
-
-impl<T> AsFd for Receiver<T> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.waker.as_fd()
-    }
-}
-
-impl<T> AsRawFd for Receiver<T> {
-    fn as_raw_fd(&self) -> RawFd {
-        self.as_fd().as_raw_fd()
     }
 }
 
@@ -203,44 +223,13 @@ impl<T> AsRawFd for Receiver<T> {
 #[must_use = "values are taken by iterating"]
 pub struct TryIter<'a, T> {
     receiver: &'a Receiver<T>,
-    is_cleared: bool,
-    is_done: bool,
 }
 
 impl<T> Iterator for TryIter<'_, T> {
     type Item = T;
 
     fn next(&mut self) -> Option<T> {
-        let Receiver { queue, waker, is_disconnected } = self.receiver;
-        while !self.is_done {
-            match queue.try_recv() {
-                Ok(value) => return Some(value),
-                // Not before the queue is empty, so that who sends in the meantime makes no system call. And
-                // then once more: what was sent before the clear has its wake-up cleared with it.
-                Err(_) if !self.is_cleared => {
-                    // Fails only if other code closed the descriptor.
-                    let _ = waker.clear();
-                    self.is_cleared = true;
-                }
-                Err(why) => {
-                    is_disconnected.set(why == TryRecvError::Disconnected);
-                    self.is_done = true;
-                }
-            }
-        }
-        None
-    }
-}
-
-impl<T> FusedIterator for TryIter<'_, T> {}
-
-impl<T> Drop for TryIter<'_, T> {
-    fn drop(&mut self) {
-        if !self.is_done {
-            // A wake-up may still be pending, which an edge or a oneshot has reported.
-            self.receiver.waker.rearm();
-            let _ = self.receiver.waker.wake();
-        }
+        self.receiver.try_recv().ok()
     }
 }
 

@@ -1,0 +1,404 @@
+//! Which wakers were woken, and whether a thread sleeps that has to be kicked: the same for every kernel.
+
+use std::fmt;
+use std::io;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::Arc;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering::{self, AcqRel, Acquire, Relaxed, Release, SeqCst};
+use std::time::Duration;
+
+use crate::Backend;
+use crate::chunks::Chunks;
+use crate::registry::Registry;
+use crate::sys::{AtomicBool, AtomicU32, Mutex, fence_for_loom};
+
+/// The wakers of a poller, shared by its handles, its registries and the wakers themselves.
+///
+/// A wake calls the kernel only if a thread sleeps. For the two not to miss each other, each first says what it does,
+/// then looks at the other: a wake puts its slot on a list, then looks for sleepers; a wait counts itself as a sleeper,
+/// then looks at the lists. Both in one order for all threads (`SeqCst`), so at least one of them sees the other.
+pub(crate) struct Wakers {
+    backend: Arc<dyn Backend>,
+    /// The slot that was woken last: the head of a list through `Slot::next`.
+    woken: AtomicU32,
+    /// Those that were on `woken` when a wait had no room for all of them: a list with the oldest at its head.
+    left: AtomicU32,
+    /// How many threads block in the kernel, or are about to.
+    sleepers: AtomicU32,
+    /// A waker was created, or a second handle: waits count themselves as sleepers.
+    is_used: AtomicBool,
+    /// The poller's descriptor was handed out: something else may wait until it is readable.
+    is_watched: AtomicBool,
+    slots: Chunks<Slot>,
+    /// A slot without a waker: the head of a list through `Slot::next`.
+    free: AtomicU32,
+    /// Locked while a waker is created.
+    creation: Mutex<Creation>,
+}
+
+/// What the next waker needs to be created.
+struct Creation {
+    /// How many slots ever had a waker.
+    slots: u32,
+    /// The backend can wake: it has done so once.
+    can_wake: bool,
+}
+
+/// A place for one waker.
+struct Slot {
+    /// Of [`WOKEN`] and [`DROPPED`].
+    state: AtomicU32,
+    token: AtomicU32,
+    next: AtomicU32,
+    /// It belongs to a channel: its event is returned by each wait until the receiver has found the queue empty.
+    is_channel: AtomicBool,
+    /// The channel's event was returned, and the receiver has not found the queue empty since.
+    is_unfinished: AtomicBool,
+}
+
+/// The slot is on a list of those that were woken, or about to be.
+const WOKEN: u32 = 1;
+/// The waker was dropped: the slot is free once it is on no such list.
+const DROPPED: u32 = 2;
+
+/// The end of a list.
+const NONE: u32 = u32::MAX;
+
+impl Wakers {
+    pub(crate) fn new(backend: Arc<dyn Backend>) -> Self {
+        Self {
+            backend,
+            woken: AtomicU32::new(NONE),
+            left: AtomicU32::new(NONE),
+            sleepers: AtomicU32::new(0),
+            is_used: AtomicBool::new(false),
+            is_watched: AtomicBool::new(false),
+            slots: Chunks::new(),
+            free: AtomicU32::new(NONE),
+            creation: Mutex::new(Creation { slots: 0, can_wake: false }),
+        }
+    }
+
+    /// Creates a waker, and returns its slot.
+    pub(crate) fn create(&self, token: u32, is_channel: bool) -> io::Result<u32> {
+        let mut creation = self.creation.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = match self.pop_free() {
+            Some(index) => index,
+            None => {
+                let index = creation.slots;
+                self.slots.reserve(index as usize, Slot::new)?;
+                creation.slots += 1;
+                index
+            }
+        };
+        if !creation.can_wake {
+            self.is_used.store(true, SeqCst);
+            // The first call prepares the kernel, and ends a wait that does not count itself as a sleeper.
+            if let Err(error) = self.backend.wake() {
+                self.push(&self.free, index, index);
+                return Err(error);
+            }
+            creation.can_wake = true;
+        }
+        let slot = self.slot(index);
+        slot.token.store(token, Relaxed);
+        slot.is_channel.store(is_channel, Relaxed);
+        slot.is_unfinished.store(false, Relaxed);
+        slot.state.store(0, Release);
+        Ok(index)
+    }
+
+    /// The last handle of a waker is dropped. If it was woken, that is still reported.
+    pub(crate) fn retire(&self, index: u32) {
+        if self.slot(index).state.fetch_or(DROPPED, AcqRel) & WOKEN == 0 {
+            self.push(&self.free, index, index);
+        }
+    }
+
+    /// Wakes a waker.
+    pub(crate) fn wake(&self, index: u32) -> io::Result<()> {
+        // Also if it was woken already: what this thread wrote is then visible to the thread that takes it.
+        if self.slot(index).state.fetch_or(WOKEN, AcqRel) & WOKEN != 0 {
+            return Ok(());
+        }
+        self.list(index)
+    }
+
+    /// The receiver of a channel found its queue empty.
+    pub(crate) fn finish(&self, index: u32) {
+        self.slot(index).is_unfinished.store(false, Relaxed);
+    }
+
+    /// Wakes a channel again whose event was returned, unless its receiver has found the queue empty since.
+    fn wake_if_unfinished(&self, index: u32) {
+        let slot = self.slot(index);
+        // A slot that is free now, or has another waker, is not unfinished; if it becomes so at this moment, it is not
+        // touched, or woken without need.
+        if slot.is_unfinished.load(Relaxed)
+            && slot.state.compare_exchange(0, WOKEN, AcqRel, Relaxed).is_ok()
+        {
+            let _ = self.list(index);
+        }
+    }
+
+    /// Puts a slot on the list of those that were woken.
+    fn list(&self, index: u32) -> io::Result<()> {
+        let is_first = self.push(&self.woken, index, index);
+        // While the list is not empty, no thread goes to sleep, and the thread that began it kicks.
+        if is_first { self.kick() } else { Ok(()) }
+    }
+
+    fn is_woken(&self, order: Ordering) -> bool {
+        self.woken.load(order) != NONE || self.left.load(order) != NONE
+    }
+
+    /// Calls the kernel if a thread sleeps, or if something else watches the poller.
+    fn kick(&self) -> io::Result<()> {
+        fence_for_loom();
+        if self.sleepers.load(SeqCst) == 0 && !self.is_watched.load(SeqCst) {
+            return Ok(());
+        }
+        self.backend.wake()
+    }
+
+    fn slot(&self, index: u32) -> &Slot {
+        self.slots.get(index as usize).expect("a waker has a slot")
+    }
+
+    /// Puts the slots from `head` to `tail`, which are linked, in front of a list. Returns whether it was empty.
+    fn push(&self, list: &AtomicU32, head: u32, tail: u32) -> bool {
+        let mut next = list.load(Relaxed);
+        loop {
+            self.slot(tail).next.store(next, Relaxed);
+            match list.compare_exchange_weak(next, head, SeqCst, Relaxed) {
+                Ok(_) => return next == NONE,
+                Err(now) => next = now,
+            }
+        }
+    }
+
+    /// A slot that is free. Only while `creation` is locked: two threads at once could take one twice.
+    fn pop_free(&self) -> Option<u32> {
+        let mut index = self.free.load(Acquire);
+        while index != NONE {
+            let next = self.slot(index).next.load(Relaxed);
+            match self.free.compare_exchange_weak(index, next, AcqRel, Acquire) {
+                Ok(_) => return Some(index),
+                Err(now) => index = now,
+            }
+        }
+        None
+    }
+
+    /// The last slot of a list that no other thread has.
+    fn last(&self, mut index: u32) -> u32 {
+        loop {
+            match self.slot(index).next.load(Relaxed) {
+                NONE => return index,
+                next => index = next,
+            }
+        }
+    }
+
+    /// Reverses a list that no other thread has, and returns its new head.
+    fn reversed(&self, mut index: u32) -> u32 {
+        let mut head = NONE;
+        while index != NONE {
+            let next = self.slot(index).next.load(Relaxed);
+            self.slot(index).next.store(head, Relaxed);
+            (head, index) = (index, next);
+        }
+        head
+    }
+}
+
+/// What the waits of a backend of your own need for wakers. Each handle on the poller has its own.
+///
+/// A wait blocks within [`block`](Self::block), then takes the wakers that were woken, with [`take`](Self::take). A
+/// [`wake`](crate::Waker::wake) calls [`Backend::wake`] only if a thread is blocked there.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use pollio::{Event, Wakeups};
+/// # struct Stack;
+/// # impl Stack {
+/// #     fn wait(&self, _: Option<Duration>, _: &mut Vec<Event>) {}
+/// # }
+/// fn wait<'a>(
+///     stack: &Stack,
+///     wakeups: &mut Wakeups,
+///     events: &'a mut Vec<Event>,
+///     timeout: Option<Duration>,
+/// ) -> &'a [Event] {
+///     events.clear();
+///     // Zero, if a waker was already woken.
+///     wakeups.block(timeout, |timeout| stack.wait(timeout, events));
+///     wakeups.take(usize::MAX, |token| events.push(Event::wake(-1, token)));
+///     events
+/// }
+/// ```
+pub struct Wakeups {
+    wakers: Arc<Wakers>,
+    /// The channels whose events the last `take` returned.
+    channels: Vec<u32>,
+}
+
+impl Wakeups {
+    /// For a handle on the poller that `registry` belongs to.
+    #[must_use]
+    pub fn new(registry: &Registry) -> Self {
+        Self { wakers: Arc::clone(registry.wakers()), channels: Vec::new() }
+    }
+
+    /// Calls `block`, with the timeout that it may block for: `timeout`, or zero if a waker was already woken. During
+    /// the call, a wake calls [`Backend::wake`].
+    ///
+    /// If `block` ends without an event, and `take` returns no waker, it may have been woken up for nothing: call both
+    /// again, with the time that is left.
+    pub fn block<T>(
+        &mut self,
+        timeout: Option<Duration>,
+        block: impl FnOnce(Option<Duration>) -> T,
+    ) -> T {
+        self.wake_unfinished();
+        let wakers = &*self.wakers;
+        if timeout == Some(Duration::ZERO) {
+            return block(timeout);
+        }
+        wakers.sleepers.fetch_add(1, SeqCst);
+        // However `block` ends: that of a simulation may unwind.
+        let _awake = OnDrop(|| {
+            wakers.sleepers.fetch_sub(1, Relaxed);
+        });
+        fence_for_loom();
+        block(if wakers.is_woken(SeqCst) { Some(Duration::ZERO) } else { timeout })
+    }
+
+    /// Takes up to `room` wakers that were woken, the first ones first, and reports the token of each. The others are
+    /// left to the next call, of any handle.
+    pub fn take(&mut self, room: usize, mut report: impl FnMut(u32)) {
+        if !self.is_woken() {
+            return;
+        }
+        let wakers = &*self.wakers;
+        let mut index = NONE;
+        if room > 0 {
+            index = wakers.left.swap(NONE, AcqRel);
+            // Not both: a waker that is woken again during this call would be reported twice.
+            if index == NONE {
+                index = wakers.reversed(wakers.woken.swap(NONE, AcqRel));
+            }
+        }
+        for _ in 0..room {
+            if index == NONE {
+                break;
+            }
+            let slot = wakers.slot(index);
+            // Before the slot can be woken again, or have another waker.
+            let (token, next) = (slot.token.load(Relaxed), slot.next.load(Relaxed));
+            if slot.is_channel.load(Relaxed) {
+                slot.is_unfinished.store(true, Relaxed);
+                self.channels.push(index);
+            }
+            // What was written before each wake so far is now visible.
+            if slot.state.fetch_and(!WOKEN, AcqRel) & DROPPED != 0 {
+                wakers.push(&wakers.free, index, index);
+            }
+            report(token);
+            index = next;
+        }
+        if index != NONE {
+            let is_free = wakers.left.compare_exchange(NONE, index, SeqCst, Relaxed).is_ok();
+            if !is_free {
+                // Another handle has left some as well.
+                wakers.push(&wakers.left, index, wakers.last(index));
+            }
+        }
+        // The kernel's wake-up may have come to this thread, while another one sleeps; and whatever watches the poller
+        // must find it readable while a channel may have values.
+        let is_watched_channel = !self.channels.is_empty() && wakers.is_watched.load(Relaxed);
+        if self.is_woken() || is_watched_channel {
+            let _ = wakers.kick();
+        }
+    }
+
+    /// Wakes the channels whose events the last `take` returned, unless they were emptied.
+    fn wake_unfinished(&mut self) {
+        let wakers = &*self.wakers;
+        self.channels.drain(..).for_each(|index| wakers.wake_if_unfinished(index));
+    }
+
+    /// Whether the next wait returns a wake.
+    #[inline]
+    #[must_use]
+    pub fn is_woken(&self) -> bool {
+        self.wakers.is_woken(Relaxed)
+    }
+
+    /// From now on, a wake calls [`Backend::wake`] also if no thread sleeps: something else watches the poller, and must
+    /// find it ready. If a waker was already woken, it is called now.
+    pub fn watch(&self) {
+        if self.wakers.is_watched.load(Relaxed) {
+            return;
+        }
+        self.wakers.is_watched.store(true, SeqCst);
+        fence_for_loom();
+        if self.wakers.is_woken(SeqCst) || !self.channels.is_empty() {
+            let _ = self.wakers.kick();
+        }
+    }
+
+    /// Whether waits must use [`block`](Self::block) and [`take`](Self::take), which cost two atomic operations: once a
+    /// waker was created, or [`share`](Self::share) was called. A wait that is under way by then is ended by a
+    /// [`Backend::wake`].
+    #[inline]
+    #[must_use]
+    pub fn is_used(&self) -> bool {
+        self.wakers.is_used.load(Relaxed)
+    }
+
+    /// Call it before there is a second handle on the poller, so that [`is_used`](Self::is_used) holds for the waits of
+    /// both: the creation of a waker ends the wait of only one.
+    pub fn share(&self) {
+        self.wakers.is_used.store(true, SeqCst);
+    }
+}
+
+// Each operation is atomic, so that a panic between two of them leaves nothing half changed; see `Registry`.
+impl UnwindSafe for Wakers {}
+impl RefUnwindSafe for Wakers {}
+
+impl Slot {
+    fn new() -> Self {
+        Self {
+            state: AtomicU32::new(0),
+            token: AtomicU32::new(0),
+            next: AtomicU32::new(NONE),
+            is_channel: AtomicBool::new(false),
+            is_unfinished: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Drop for Wakeups {
+    fn drop(&mut self) {
+        // Another handle returns the events of channels that this one has not emptied.
+        self.wake_unfinished();
+    }
+}
+
+impl fmt::Debug for Wakeups {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wakeups").field("is_woken", &self.is_woken()).finish_non_exhaustive()
+    }
+}
+
+/// Calls its closure when it is dropped.
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}

@@ -1,0 +1,20 @@
+//! What of a `Registry` a waker needs, over the wakers that loom sees into.
+
+use std::sync::Arc;
+
+use pollio::Backend;
+
+use crate::wakers::Wakers;
+
+#[derive(Clone)]
+pub(crate) struct Registry(Arc<Wakers>);
+
+impl Registry {
+    pub(crate) fn new(backend: Arc<dyn Backend>) -> Self {
+        Self(Arc::new(Wakers::new(backend)))
+    }
+
+    pub(crate) fn wakers(&self) -> &Arc<Wakers> {
+        &self.0
+    }
+}
