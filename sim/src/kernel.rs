@@ -1,9 +1,9 @@
 //! The kernel of a world: descriptors, files, and what calls do to them. It knows a thread only by what it blocks.
 //!
-//! What a program does with a file ends in the part that has the rules: [`tcp`], [`unix`], [`timer`], [`epoll`].
-//! These share [`core`]: the schedule, the files with those who wait for them, and the faults.
+//! Here are its system calls. Each ends in the part that has the rules: [`tcp`], [`unix`], [`timers`], [`epoll`].
+//! These share [`base`]: the schedule, the files with those who wait for them, and the faults.
 
-mod core;
+mod base;
 mod descriptors;
 mod epoll;
 mod errno;
@@ -14,8 +14,10 @@ mod forgotten;
 mod ids;
 mod patience;
 mod received;
+mod report;
 mod tcp;
 mod timer;
+mod timers;
 mod unix;
 
 use std::collections::VecDeque;
@@ -24,16 +26,17 @@ use std::net::{Shutdown, SocketAddr};
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-use pollio::{Event as PollerEvent, EventObject, Readiness};
+use pollio::{EventObject, Readiness};
 
-use self::core::Core;
 use crate::conditions::{self, Conditions};
-use crate::schedule::{QueueId, Reason, Schedule};
-use descriptors::{Descriptors, FIRST_FD};
+use crate::schedule::{QueueId, Schedule};
+use base::Base;
+use descriptors::Descriptors;
 use epoll::{Batch, Key};
-use event::Event as KernelEvent;
+use event::Arrival;
 use files::Kind;
 use forgotten::Streams;
+use report::Report;
 use tcp::Tcp;
 use timer::Timer;
 use unix::Pairs;
@@ -45,7 +48,7 @@ pub(crate) use ids::FileId;
 pub(crate) use tcp::{BACKLOG, Options};
 
 pub(crate) struct Kernel {
-    core: Core,
+    base: Base,
     descriptors: Descriptors,
     tcp: Tcp,
     pairs: Pairs,
@@ -66,7 +69,7 @@ struct Script {
 impl Kernel {
     pub(crate) fn new(seed: u64, is_traced: bool) -> Self {
         Self {
-            core: Core::new(seed, is_traced),
+            base: Base::new(seed, is_traced),
             descriptors: Descriptors::default(),
             tcp: Tcp::default(),
             pairs: Pairs::default(),
@@ -76,39 +79,39 @@ impl Kernel {
     }
 
     pub(crate) const fn schedule(&self) -> &Schedule<Event> {
-        self.core.schedule()
+        self.base.schedule()
     }
 
     pub(crate) const fn schedule_mut(&mut self) -> &mut Schedule<Event> {
-        self.core.schedule_mut()
+        self.base.schedule_mut()
     }
 
     pub(crate) const fn now(&self) -> Duration {
-        self.core.now()
+        self.base.now()
     }
 
     pub(crate) fn set_conditions(&mut self, conditions: Conditions) {
-        self.core.set_conditions(conditions);
+        self.base.set_conditions(conditions);
     }
 
     /// Draws whether a wait ends that should not.
     pub(crate) fn draw_spurious(&mut self) -> bool {
-        self.core.draw_fault(conditions::Kind::Spurious)
+        self.base.draw_fault(conditions::Kind::Spurious)
     }
 
     pub(crate) fn set_patience(&mut self, patience: Duration) {
-        self.core.set_patience(patience);
+        self.base.set_patience(patience);
     }
 
     /// Something happens that was due at this time.
     pub(crate) fn happen(&mut self, event: Event, due: Duration) {
         match event {
-            KernelEvent::Timer(file) => self.expire_timer(file, due),
-            KernelEvent::Tcp(arrival) => self.tcp.arrive(arrival, &mut self.core),
-            KernelEvent::Patience(file, since) => {
+            Event::Timer(file) => timers::expire(&mut self.base, file, due),
+            Event::Tcp(arrival) => self.tcp.arrive(arrival, &mut self.base),
+            Event::Patience(file, since) => {
                 let streams = Streams { tcp: &self.tcp, pairs: &self.pairs };
-                if streams.are_forgotten(file, since, &mut self.core) {
-                    let (what, time) = (self.describe(file), self.now() - since);
+                if streams.are_forgotten(file, since, &mut self.base) {
+                    let (what, time) = (self.report().describe(file), self.now() - since);
                     let why = "while every thread that could take it waits for events";
                     self.schedule_mut().fail(format!("{what} has waited for {time:?}, {why}"));
                 }
@@ -126,7 +129,7 @@ impl Kernel {
 
     /// The threads that a file blocks.
     pub(crate) fn queue_of(&self, file: FileId) -> io::Result<QueueId> {
-        self.core.queue_of(file).ok_or_else(|| errno(libc::EBADF))
+        self.base.queue_of(file).ok_or_else(|| errno(libc::EBADF))
     }
 
     /// How many are open.
@@ -135,7 +138,7 @@ impl Kernel {
     }
 
     pub(crate) fn set_descriptor_limit(&mut self, limit: usize) {
-        self.core.note(|| format!("up to {limit} descriptors may be open"));
+        self.base.note(|| format!("up to {limit} descriptors may be open"));
         self.descriptors.set_limit(limit);
     }
 
@@ -153,13 +156,13 @@ impl Kernel {
 
     fn open_as(&mut self, fd: RawFd, file: FileId) {
         self.descriptors.insert(fd, file);
-        if let Some(file) = self.core.file_mut(file) {
+        if let Some(file) = self.base.file_mut(file) {
             file.add_descriptor();
         }
     }
 
     fn open_kind(&mut self, kind: Kind) -> RawFd {
-        let file = self.core.add_file(kind);
+        let file = self.base.add_file(kind);
         self.open(file)
     }
 
@@ -172,16 +175,16 @@ impl Kernel {
 
     pub(crate) fn close(&mut self, fd: RawFd) {
         let Some(id) = self.descriptors.remove(fd) else { return };
-        if self.core.file_mut(id).is_some_and(files::File::remove_descriptor) {
+        if self.base.file_mut(id).is_some_and(files::File::remove_descriptor) {
             self.close_file(id);
         }
     }
 
     /// What closing the last descriptor does.
     fn close_file(&mut self, id: FileId) {
-        match self.core.files_mut().remove(id) {
-            Some(Kind::Tcp(socket)) => self.tcp.close(socket, &mut self.core),
-            Some(Kind::Unix(end)) => self.pairs.close(end, &mut self.core),
+        match self.base.files_mut().remove(id) {
+            Some(Kind::Tcp(socket)) => self.tcp.close(socket, &mut self.base),
+            Some(Kind::Unix(end)) => self.pairs.close(end, &mut self.base),
             Some(Kind::Timer(timer)) => {
                 timer.next().into_iter().for_each(|when| self.schedule_mut().cancel(when));
             }
@@ -193,26 +196,26 @@ impl Kernel {
     }
 
     pub(crate) fn settings(&self, id: FileId) -> io::Result<Settings> {
-        let file = self.core.file(id).ok_or_else(|| errno(libc::EBADF))?;
+        let file = self.base.file(id).ok_or_else(|| errno(libc::EBADF))?;
         Ok(file.settings())
     }
 
     pub(crate) fn settings_mut(&mut self, id: FileId) -> io::Result<&mut Settings> {
-        let file = self.core.file_mut(id).ok_or_else(|| errno(libc::EBADF))?;
+        let file = self.base.file_mut(id).ok_or_else(|| errno(libc::EBADF))?;
         Ok(file.settings_mut())
     }
 
     fn kind(&self, id: FileId) -> Option<&Kind> {
-        self.core.files().kind(id)
+        self.base.files().kind(id)
     }
 
     fn kind_mut(&mut self, id: FileId) -> Option<&mut Kind> {
-        self.core.file_mut(id).map(files::File::kind_mut)
+        self.base.file_mut(id).map(files::File::kind_mut)
     }
 
     /// What is true of a file now, as poll(2) would say.
     fn readiness(&mut self, id: FileId) -> Readiness {
-        match self.core.files().kind(id) {
+        match self.base.files().kind(id) {
             Some(Kind::Scripted(readiness)) => *readiness,
             Some(Kind::Tcp(socket)) => self.tcp.readiness(*socket),
             Some(Kind::Unix(end)) => self.pairs.readiness(*end),
@@ -226,7 +229,7 @@ impl Kernel {
 impl Kernel {
     /// Draws whether there is no descriptor for a socket, once the program has started.
     pub(crate) fn draw_failing_socket(&mut self) -> bool {
-        self.tcp.has_accepted() && self.core.draw_fault(conditions::Kind::FailingAccepts)
+        self.tcp.has_accepted() && self.base.draw_fault(conditions::Kind::FailingAccepts)
     }
 
     /// Opens a TCP socket.
@@ -236,14 +239,14 @@ impl Kernel {
     /// `EMFILE`.
     pub(crate) fn open_socket(&mut self, options: Options) -> io::Result<RawFd> {
         self.check_limit(1)?;
-        let file = self.tcp.add(options, |socket| self.core.add_file(Kind::Tcp(socket)));
+        let file = self.tcp.add(options, |socket| self.base.add_file(Kind::Tcp(socket)));
         Ok(self.open(file))
     }
 
     /// Opens two ends that are connected to each other, as socketpair(2) does.
     pub(crate) fn open_pair(&mut self) -> io::Result<[RawFd; 2]> {
         self.check_limit(2)?;
-        let files = self.pairs.next_ends().map(|end| self.core.add_file(Kind::Unix(end)));
+        let files = self.pairs.next_ends().map(|end| self.base.add_file(Kind::Unix(end)));
         self.pairs.add(files);
         Ok(files.map(|file| self.open(file)))
     }
@@ -265,13 +268,13 @@ impl Kernel {
 
     pub(crate) fn accept(&mut self, id: FileId) -> io::Result<(RawFd, SocketAddr)> {
         let listener = self.socket(id, libc::EINVAL)?;
-        let add_file = |socket, core: &mut Core| core.add_file(Kind::Tcp(socket));
-        let (file, client) = self.tcp.accept(listener, &mut self.core, add_file)?;
+        let add_file = |socket, base: &mut Base| base.add_file(Kind::Tcp(socket));
+        let (file, client) = self.tcp.accept(listener, &mut self.base, add_file)?;
         Ok((self.open(file), client))
     }
 
     pub(crate) fn connect(&mut self, id: FileId, address: SocketAddr) -> io::Result<()> {
-        self.tcp.connect(self.socket(id, libc::EINVAL)?, address, &mut self.core)
+        self.tcp.connect(self.socket(id, libc::EINVAL)?, address, &mut self.base)
     }
 
     /// Whether a call of `connect` was made before, whose outcome [`connect_again`](Self::connect_again) returns.
@@ -307,9 +310,9 @@ impl Kernel {
     }
 
     pub(crate) fn read(&mut self, id: FileId, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.core.files().kind(id) {
-            Some(Kind::Tcp(socket)) => self.tcp.read(*socket, buffer, &mut self.core),
-            Some(Kind::Unix(end)) => self.pairs.read(*end, buffer, &mut self.core),
+        match self.base.files().kind(id) {
+            Some(Kind::Tcp(socket)) => self.tcp.read(*socket, buffer, &mut self.base),
+            Some(Kind::Unix(end)) => self.pairs.read(*end, buffer, &mut self.base),
             _ => Err(errno(libc::ENOTCONN)),
         }
     }
@@ -319,18 +322,18 @@ impl Kernel {
     }
 
     pub(crate) fn write(&mut self, id: FileId, bytes: &[u8]) -> io::Result<usize> {
-        match self.core.files().kind(id) {
-            Some(Kind::Tcp(socket)) => self.tcp.write(*socket, bytes, &mut self.core),
-            Some(Kind::Unix(end)) => self.pairs.write(*end, bytes, &mut self.core),
+        match self.base.files().kind(id) {
+            Some(Kind::Tcp(socket)) => self.tcp.write(*socket, bytes, &mut self.base),
+            Some(Kind::Unix(end)) => self.pairs.write(*end, bytes, &mut self.base),
             _ => Err(errno(libc::EPIPE)),
         }
     }
 
     pub(crate) fn shut_down(&mut self, id: FileId, how: Shutdown) -> io::Result<()> {
-        match self.core.files().kind(id) {
-            Some(Kind::Tcp(socket)) => self.tcp.shut_down(*socket, how, &mut self.core),
+        match self.base.files().kind(id) {
+            Some(Kind::Tcp(socket)) => self.tcp.shut_down(*socket, how, &mut self.base),
             Some(Kind::Unix(end)) => {
-                self.pairs.shut_down(*end, how, &mut self.core);
+                self.pairs.shut_down(*end, how, &mut self.base);
                 Ok(())
             }
             _ => Err(errno(libc::ENOTCONN)),
@@ -338,7 +341,7 @@ impl Kernel {
     }
 
     pub(crate) fn take_error(&mut self, id: FileId) -> Option<io::Error> {
-        match self.core.files().kind(id) {
+        match self.base.files().kind(id) {
             Some(Kind::Tcp(socket)) => self.tcp.take_error(*socket),
             Some(Kind::Unix(end)) => self.pairs.take_error(*end),
             _ => None,
@@ -353,38 +356,17 @@ impl Kernel {
         Ok(self.open_kind(Kind::Timer(Timer::default())))
     }
 
-    /// Sets a timer, and forgets what it was set to before.
     pub(crate) fn set_timer(
         &mut self,
         id: FileId,
         after: Option<Duration>,
         interval: Option<Duration>,
     ) {
-        let time = after.and_then(|after| self.now().checked_add(after));
-        let next = time.map(|time| self.core.add_event(time, KernelEvent::Timer(id)));
-        let Some(Kind::Timer(timer)) = self.kind_mut(id) else { return };
-        let before = std::mem::replace(timer, Timer::new(next, interval));
-        before.next().into_iter().for_each(|when| self.schedule_mut().cancel(when));
-    }
-
-    fn expire_timer(&mut self, id: FileId, due: Duration) {
-        let now = self.now();
-        let Some(Kind::Timer(timer)) = self.kind_mut(id) else { return };
-        let (next, is_arrival) = timer.expire(due, now);
-        let next = next.map(|time| self.core.add_event(time, KernelEvent::Timer(id)));
-        if let Some(Kind::Timer(timer)) = self.kind_mut(id) {
-            timer.set_next(next);
-        }
-        if is_arrival {
-            self.core.notify(id, Readiness::READABLE);
-        }
+        timers::set(&mut self.base, id, after, interval);
     }
 
     pub(crate) fn take_expirations(&mut self, id: FileId) -> u64 {
-        match self.kind_mut(id) {
-            Some(Kind::Timer(timer)) => timer.take_expirations(),
-            _ => 0,
-        }
+        timers::take_expirations(&mut self.base, id)
     }
 
     /// Writes to this descriptor when a signal is raised.
@@ -393,7 +375,7 @@ impl Kernel {
     }
 
     pub(crate) fn raise(&mut self, signal: i32) {
-        self.core.note(|| format!("signal {signal}"));
+        self.base.note(|| format!("signal {signal}"));
         let streams = self.signals.iter().filter(|(registered, _)| *registered == signal);
         let files: Vec<_> = streams.filter_map(|(_, fd)| self.file(*fd).ok()).collect();
         for file in files {
@@ -407,7 +389,7 @@ impl Kernel {
 impl Kernel {
     pub(crate) fn add_poller(&mut self) -> FileId {
         self.descriptors.add_of_poller();
-        self.core.add_file(Kind::Poller(Default::default()))
+        self.base.add_file(Kind::Poller(Default::default()))
     }
 
     pub(crate) fn close_poller(&mut self, poller: FileId) {
@@ -420,8 +402,8 @@ impl Kernel {
             return Err(error);
         }
         let key = (object.fd, self.file(object.fd)?);
-        self.core.list_mut(poller)?.add(key, object)?;
-        self.core.files_mut().watch(poller, key);
+        self.base.list_mut(poller)?.add(key, object)?;
+        self.base.files_mut().watch(poller, key);
         self.queue_what_is_ready(poller, key);
         Ok(())
     }
@@ -429,7 +411,7 @@ impl Kernel {
     /// As epoll_ctl(2) does with `EPOLL_CTL_MOD`.
     pub(crate) fn modify(&mut self, poller: FileId, object: EventObject) -> io::Result<()> {
         let key = (object.fd, self.file(object.fd)?);
-        self.core.list_mut(poller)?.modify(key, object)?;
+        self.base.list_mut(poller)?.modify(key, object)?;
         self.queue_what_is_ready(poller, key);
         Ok(())
     }
@@ -437,14 +419,14 @@ impl Kernel {
     /// As epoll_ctl(2) does with `EPOLL_CTL_DEL`.
     pub(crate) fn delete(&mut self, poller: FileId, fd: RawFd) -> io::Result<()> {
         let key = (fd, self.file(fd)?);
-        self.core.list_mut(poller)?.delete(key)?;
-        self.core.files_mut().unwatch(poller, key);
+        self.base.list_mut(poller)?.delete(key)?;
+        self.base.files_mut().unwatch(poller, key);
         Ok(())
     }
 
     fn queue_what_is_ready(&mut self, poller: FileId, key: Key) {
         let readiness = self.readiness(key.1);
-        self.core.queue(poller, key, readiness);
+        self.base.queue(poller, key, readiness);
     }
 
     /// Wakes one thread that waits for a poller, or else its next wait. Returns whether it was woken before: the first
@@ -454,12 +436,12 @@ impl Kernel {
     ///
     /// `EMFILE`, the first time.
     pub(crate) fn wake(&mut self, poller: FileId) -> io::Result<bool> {
-        let had_wakers = self.core.list_mut(poller)?.has_wakers();
+        let had_wakers = self.base.list_mut(poller)?.has_wakers();
         if !had_wakers {
             self.check_limit(1)?;
             self.descriptors.add_of_poller();
         }
-        self.core.wake(poller)?;
+        self.base.wake(poller)?;
         Ok(had_wakers)
     }
 
@@ -469,10 +451,10 @@ impl Kernel {
         &mut self,
         poller: FileId,
         max_events: usize,
-        events: &mut Vec<PollerEvent>,
+        events: &mut Vec<pollio::Event>,
     ) -> Option<io::Result<()>> {
         let is_woken = match self.collect(poller, max_events, events) {
-            Ok(()) => self.core.list_mut(poller).is_ok_and(epoll::InterestList::take_wake_up),
+            Ok(()) => self.base.list_mut(poller).is_ok_and(epoll::InterestList::take_wake_up),
             Err(error) => return Some(Err(error)),
         };
         (is_woken || !events.is_empty()).then_some(Ok(()))
@@ -483,27 +465,27 @@ impl Kernel {
         &mut self,
         poller: FileId,
         max_events: usize,
-        events: &mut Vec<PollerEvent>,
+        events: &mut Vec<pollio::Event>,
     ) -> io::Result<()> {
         if let Some(error) = self.script.wait_errors.pop_front() {
             return Err(error);
         }
-        let mut ready = self.core.list_mut(poller)?.take_ready();
+        let mut ready = self.base.list_mut(poller)?.take_ready();
         for candidate in &mut ready {
             candidate.set_readiness(self.readiness(candidate.file()));
         }
         let batch = Batch { size: self.script.batch, max_events };
-        self.core.collect(poller, ready, batch, events);
+        self.base.collect(poller, ready, batch, events);
         Ok(())
     }
 
     /// Makes one wait report `readiness`, though it is not true.
     pub(crate) fn report_spuriously(&mut self, fd: RawFd, readiness: Readiness) {
         let Ok(id) = self.file(fd) else { return };
-        let Some(file) = self.core.file(id) else { return };
+        let Some(file) = self.base.file(id) else { return };
         for (poller, fd) in file.watchers().to_vec() {
-            self.core.queue(poller, (fd, id), readiness);
-            if let Ok(list) = self.core.list_mut(poller) {
+            self.base.queue(poller, (fd, id), readiness);
+            if let Ok(list) = self.base.list_mut(poller) {
                 list.report_once((fd, id), readiness);
             }
         }
@@ -514,18 +496,18 @@ impl Kernel {
         if !self.draw_spurious() {
             return;
         }
-        let Some(list) = self.core.files().list(poller) else { return };
+        let Some(list) = self.base.files().list(poller) else { return };
         let registered: Vec<_> = list.registered().collect();
         if registered.is_empty() {
             return;
         }
-        let (fd, file) = registered[self.core.random().index(registered.len())];
+        let (fd, file) = registered[self.base.random().index(registered.len())];
         // Nobody else can take what has come to a pair.
         let may =
             matches!(self.kind(file), Some(Kind::Tcp(socket)) if self.tcp.is_shareable(*socket));
         if may && self.file(fd).is_ok_and(|open| open == file) {
             let label = self.label(fd);
-            self.core.note(|| format!("fault: {label} is reported as readable"));
+            self.base.note(|| format!("fault: {label} is reported as readable"));
             self.report_spuriously(fd, Readiness::READABLE);
         }
     }
@@ -535,7 +517,7 @@ impl Kernel {
 impl Kernel {
     pub(crate) fn open_scripted(&mut self, fd: RawFd) {
         self.close(fd);
-        let file = self.core.add_file(Kind::Scripted(Readiness::NONE));
+        let file = self.base.add_file(Kind::Scripted(Readiness::NONE));
         self.open_as(fd, file);
     }
 
@@ -543,7 +525,7 @@ impl Kernel {
         let Ok(id) = self.file(fd) else { return };
         if let Some(Kind::Scripted(ready)) = self.kind_mut(id) {
             *ready |= readiness;
-            self.core.notify(id, readiness);
+            self.base.notify(id, readiness);
         }
     }
 
@@ -577,7 +559,7 @@ impl Kernel {
 
     pub(crate) fn reset(&mut self, fd: RawFd) {
         if let Some(end) = self.connection(fd) {
-            self.tcp.arrive(event::Arrival::ResetBoth(end), &mut self.core);
+            self.tcp.arrive(Arrival::ResetBoth(end), &mut self.base);
         }
     }
 
@@ -589,59 +571,29 @@ impl Kernel {
 
     pub(crate) fn stall(&mut self, fd: RawFd, length: Duration) {
         if let Some(end) = self.connection(fd) {
-            self.tcp.arrive(event::Arrival::Stall(end, length), &mut self.core);
+            self.tcp.arrive(Arrival::Stall(end, length), &mut self.base);
         }
     }
 }
 
 /// What the trace and reports say.
 impl Kernel {
-    /// The name of what a descriptor refers to: sockets by their addresses.
-    pub(crate) fn label(&self, fd: RawFd) -> String {
-        let number = if fd >= FIRST_FD { fd - FIRST_FD } else { fd };
-        match self.file(fd).ok().and_then(|id| self.kind(id)) {
-            Some(Kind::Tcp(socket)) => self.tcp.label(*socket),
-            Some(Kind::Unix(_)) => format!("pair {number}"),
-            Some(Kind::Timer(_)) => format!("timer {number}"),
-            _ => format!("descriptor {number}"),
+    const fn report(&self) -> Report<'_> {
+        Report {
+            base: &self.base,
+            descriptors: &self.descriptors,
+            tcp: &self.tcp,
+            pairs: &self.pairs,
         }
     }
 
-    /// What a file is, and what it is like.
-    fn describe(&self, id: FileId) -> String {
-        match self.kind(id) {
-            Some(Kind::Tcp(socket)) => self.tcp.describe(*socket),
-            Some(Kind::Unix(end)) => format!("pair{}", self.pairs.describe(*end)),
-            Some(Kind::Timer(_)) => "a timer".into(),
-            Some(Kind::Scripted(_)) => "a scripted descriptor".into(),
-            Some(Kind::Poller(list)) => {
-                let watched = list.registered().map(|(_, file)| self.describe(file));
-                let wakers = list.has_wakers().then(|| "wakers".into());
-                let watched: Vec<_> = watched.chain(wakers).collect();
-                match watched.len() {
-                    0 => "a poller with nothing registered".into(),
-                    _ => format!("a poller of\n    {}", watched.join("\n    ")),
-                }
-            }
-            None => "a file that is closed".into(),
-        }
+    /// The name of what a descriptor refers to: sockets by their addresses.
+    pub(crate) fn label(&self, fd: RawFd) -> String {
+        self.report().label(fd)
     }
 
     /// What each thread waits for: a line for each.
     pub(crate) fn describe_waits(&self) -> String {
-        let mut text = String::new();
-        for (name, reason) in self.schedule().waits() {
-            let what = match reason {
-                Reason::Computes => "computes".into(),
-                Reason::Sleeps => "sleeps".into(),
-                Reason::Thread(what, _) => what.to_owned(),
-                Reason::File(what, queue) => {
-                    let file = self.core.files().of_queue(queue).map(|file| self.describe(file));
-                    format!("{what} {}", file.unwrap_or_else(|| "a file that is closed".into()))
-                }
-            };
-            text += &format!("\n  {name}: {what}");
-        }
-        text
+        self.report().waits()
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pollio::Interest;
 
-use super::core::Core;
+use super::base::Base;
 use super::event::Event;
 use super::files::Kind;
 use super::ids::FileId;
@@ -46,37 +46,37 @@ impl Streams<'_> {
 
     /// Whether something has come to a file that was not touched since `since`, although a thread that could take
     /// it waits for its poller. If that is not sure yet, another check follows.
-    pub(super) fn are_forgotten(&self, id: FileId, since: Duration, core: &mut Core) -> bool {
-        let Some(patience) = core.patience().limit() else { return false };
-        let Some(file) = core.file(id).filter(|file| self.have_something(file.kind())) else {
+    pub(super) fn are_forgotten(&self, id: FileId, since: Duration, base: &mut Base) -> bool {
+        let Some(patience) = base.patience().limit() else { return false };
+        let Some(file) = base.file(id).filter(|file| self.have_something(file.kind())) else {
             return false;
         };
-        let (now, last) = (core.now(), core.patience().last_touched(id));
+        let (now, last) = (base.now(), base.patience().last_touched(id));
         if last > since {
             // Something was taken since: check again.
             let time = (last + patience).max(now + Duration::from_nanos(1));
-            core.schedule_mut().add_check(time, Event::Patience(id, last));
+            base.schedule_mut().add_check(time, Event::Patience(id, last));
             return false;
         }
         // A program that does not ask for it leaves it there on purpose.
         let asks = |(poller, fd): &&(FileId, RawFd)| {
-            let object = core.files().list(*poller).and_then(|list| list.object((*fd, id)));
+            let object = base.files().list(*poller).and_then(|list| list.object((*fd, id)));
             object.is_some_and(|object| object.interest().contains(Interest::READABLE))
         };
         let pollers: Vec<_> =
             file.watchers().iter().filter(asks).map(|(poller, _)| *poller).collect();
         let waits = |poller: &FileId| {
-            core.queue_of(*poller).is_some_and(|queue| core.schedule().has_waiters(queue))
+            base.queue_of(*poller).is_some_and(|queue| base.schedule().has_waiters(queue))
         };
         let all_wait = !pollers.is_empty() && pollers.iter().all(waits);
         // A program that waits for room somewhere has a reason not to read.
         let is_held_back = self.is_stream(file.kind()) && {
-            let lists = pollers.iter().filter_map(|poller| core.files().list(*poller));
+            let lists = pollers.iter().filter_map(|poller| base.files().list(*poller));
             let mut watched = lists.flat_map(|list| list.registered().map(|(_, file)| file));
-            watched.any(|file| core.files().kind(file).is_some_and(|k| self.are_held_back(k)))
+            watched.any(|file| base.files().kind(file).is_some_and(|k| self.are_held_back(k)))
         };
         if !all_wait || is_held_back {
-            core.schedule_mut().add_check(now + patience, Event::Patience(id, since));
+            base.schedule_mut().add_check(now + patience, Event::Patience(id, since));
             return false;
         }
         true

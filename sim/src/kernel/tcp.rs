@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use pollio::Readiness;
 
-use super::core::Core;
+use super::base::Base;
 use super::epoll::ALL;
 use super::errno::errno;
 use super::event::{Arrival, Event};
@@ -106,7 +106,7 @@ impl Tcp {
         &mut self,
         id: SocketId,
         address: SocketAddr,
-        core: &mut Core,
+        base: &mut Base,
     ) -> io::Result<()> {
         if self.sockets.listening(id).is_some() {
             return Err(errno(libc::EISCONN));
@@ -122,14 +122,14 @@ impl Tcp {
             Some(bound) => bound,
             None => self.sockets.bind_to_free_port(id, own_ip)?,
         };
-        let end = self.connections.add(core);
+        let end = self.connections.add(base);
         self.connections.attach(end, self.sockets.file(id), has_linger_zero);
         self.connections.end_mut(end).set_address(client);
         let server = SocketAddr::new(own_ip, address.port());
         self.connections.end_mut(end.peer()).set_address(server);
         self.sockets.set_connected(id, end);
         let latency = self.connections.latency(end);
-        self.arrive_in(latency, Arrival::Syn(end, 0), core);
+        self.arrive_in(latency, Arrival::Syn(end, 0), base);
         Ok(())
     }
 
@@ -151,7 +151,7 @@ impl Tcp {
         }
     }
 
-    fn syn_arrives(&mut self, end: EndId, attempt: u32, core: &mut Core) {
+    fn syn_arrives(&mut self, end: EndId, attempt: u32, base: &mut Base) {
         let Some(address) = self.connections.end(end.peer()).address() else { return };
         if !self.connections.end(end).is_wanted() {
             return;
@@ -159,30 +159,30 @@ impl Tcp {
         let is_refused = self.takes_refusal(address);
         let listeners = self.sockets.listeners(address);
         let latency = self.connections.latency(end);
-        if listeners.is_empty() || is_refused || core.draw_fault(conditions::Kind::Refusals) {
-            core.note(|| format!("nobody listens at {address}"));
-            return self.arrive_in(latency, Arrival::Reset(end, libc::ECONNREFUSED), core);
+        if listeners.is_empty() || is_refused || base.draw_fault(conditions::Kind::Refusals) {
+            base.note(|| format!("nobody listens at {address}"));
+            return self.arrive_in(latency, Arrival::Reset(end, libc::ECONNREFUSED), base);
         }
         let id = match listeners[..] {
             [id] => id,
-            _ => listeners[core.random().index(listeners.len())],
+            _ => listeners[base.random().index(listeners.len())],
         };
         let Some(listening) = self.sockets.listening_mut(id) else { return };
         if !listening.reserve() {
             return if attempt < SYN_RETRIES {
                 let time = Duration::from_secs(1 << attempt);
-                self.arrive_in(time, Arrival::Syn(end, attempt + 1), core);
+                self.arrive_in(time, Arrival::Syn(end, attempt + 1), base);
             } else {
-                self.connections.reset_arrives(end, libc::ETIMEDOUT, core);
+                self.connections.reset_arrives(end, libc::ETIMEDOUT, base);
             };
         }
         let server = self.connections.end_mut(end.peer());
         // What the client sends arrives after its connection.
-        server.set_last_arrival(core.now() + 2 * latency);
+        server.set_last_arrival(base.now() + 2 * latency);
         server.set_connected();
-        self.arrive_in(latency, Arrival::Connected(end), core);
-        self.arrive_in(2 * latency, Arrival::Enqueue(end.peer(), id), core);
-        self.draw_breaks(end, latency, core);
+        self.arrive_in(latency, Arrival::Connected(end), base);
+        self.arrive_in(2 * latency, Arrival::Enqueue(end.peer(), id), base);
+        self.draw_breaks(end, latency, base);
     }
 
     fn takes_refusal(&mut self, address: SocketAddr) -> bool {
@@ -194,61 +194,61 @@ impl Tcp {
     }
 
     /// Draws what goes wrong with a new connection.
-    fn draw_breaks(&mut self, end: EndId, latency: Duration, core: &mut Core) {
+    fn draw_breaks(&mut self, end: EndId, latency: Duration, base: &mut Base) {
         let soon = Duration::ZERO..=(40 * latency).max(Duration::from_millis(1));
-        if core.draw_fault(conditions::Kind::Resets) {
-            let time = core.random().duration(&soon);
-            self.arrive_in(latency + time, Arrival::ResetBoth(end), core);
+        if base.draw_fault(conditions::Kind::Resets) {
+            let time = base.random().duration(&soon);
+            self.arrive_in(latency + time, Arrival::ResetBoth(end), base);
         }
-        if core.draw_fault(conditions::Kind::Stalls) {
-            let time = core.random().duration(&soon);
+        if base.draw_fault(conditions::Kind::Stalls) {
+            let time = base.random().duration(&soon);
             let lengths = Duration::from_millis(1)..=Duration::from_secs(30);
-            let length = core.random().duration(&lengths);
-            self.arrive_in(latency + time, Arrival::Stall(end, length), core);
+            let length = base.random().duration(&lengths);
+            self.arrive_in(latency + time, Arrival::Stall(end, length), base);
         }
     }
 
-    fn arrive_in(&mut self, time: Duration, arrival: Arrival, core: &mut Core) {
+    fn arrive_in(&mut self, time: Duration, arrival: Arrival, base: &mut Base) {
         if time.is_zero() {
-            return self.arrive(arrival, core);
+            return self.arrive(arrival, base);
         }
-        core.add_event(core.now() + time, Event::Tcp(arrival));
+        base.add_event(base.now() + time, Event::Tcp(arrival));
     }
 
-    pub(super) fn arrive(&mut self, arrival: Arrival, core: &mut Core) {
+    pub(super) fn arrive(&mut self, arrival: Arrival, base: &mut Base) {
         match arrival {
-            Arrival::Syn(end, attempt) => self.syn_arrives(end, attempt, core),
-            Arrival::Enqueue(end, listener) => self.enqueue(end, listener, core),
-            Arrival::Connected(end) => self.connections.connected(end, core),
-            Arrival::Segment(end) => self.connections.segment_arrives(end, core),
-            Arrival::Ack(end, count) => self.connections.ack_arrives(end, count, core),
-            Arrival::RoomReturns(end) => self.connections.room_returns(end, core),
-            Arrival::Reset(end, error) => self.connections.reset_arrives(end, error, core),
-            Arrival::ResetBoth(end) => self.connections.reset_both(end, core),
-            Arrival::Stall(end, length) => self.connections.stall(end, length, core),
+            Arrival::Syn(end, attempt) => self.syn_arrives(end, attempt, base),
+            Arrival::Enqueue(end, listener) => self.enqueue(end, listener, base),
+            Arrival::Connected(end) => self.connections.connected(end, base),
+            Arrival::Segment(end) => self.connections.segment_arrives(end, base),
+            Arrival::Ack(end, count) => self.connections.ack_arrives(end, count, base),
+            Arrival::RoomReturns(end) => self.connections.room_returns(end, base),
+            Arrival::Reset(end, error) => self.connections.reset_arrives(end, error, base),
+            Arrival::ResetBoth(end) => self.connections.reset_both(end, base),
+            Arrival::Stall(end, length) => self.connections.stall(end, length, base),
         }
     }
 }
 
 /// Accepting.
 impl Tcp {
-    fn enqueue(&mut self, end: EndId, listener: SocketId, core: &mut Core) {
+    fn enqueue(&mut self, end: EndId, listener: SocketId, base: &mut Base) {
         let is_connected = self.connections.end(end.peer()).is_connected();
         let file = self.sockets.file(listener);
         let Some(listening) = self.sockets.listening_mut(listener) else {
-            return self.connections.reset_peer(end, core);
+            return self.connections.reset_peer(end, base);
         };
         if !is_connected {
             // Its client has given up.
             return listening.unreserve();
         }
         if listening.push(end) {
-            core.touch(file);
+            base.touch(file);
         }
         let address = listening.address();
-        core.note(|| format!("a client waits at {address}"));
-        core.notify(file, Readiness::READABLE);
-        core.check_later(file);
+        base.note(|| format!("a client waits at {address}"));
+        base.notify(file, Readiness::READABLE);
+        base.check_later(file);
     }
 
     /// Takes a connection from the queue of a listener, for the file that `file` adds. Returns that, and the
@@ -256,26 +256,26 @@ impl Tcp {
     pub(super) fn accept(
         &mut self,
         id: SocketId,
-        core: &mut Core,
-        file: impl FnOnce(SocketId, &mut Core) -> FileId,
+        base: &mut Base,
+        file: impl FnOnce(SocketId, &mut Base) -> FileId,
     ) -> io::Result<(FileId, SocketAddr)> {
         let listener = self.sockets.file(id);
         let listening = self.sockets.listening_mut(id).ok_or_else(|| errno(libc::EINVAL))?;
         let end = listening.first().ok_or_else(|| errno(libc::EAGAIN))?;
-        core.touch(listener);
-        if core.draw_fault(conditions::Kind::FailingAccepts) {
+        base.touch(listener);
+        if base.draw_fault(conditions::Kind::FailingAccepts) {
             return Err(errno(libc::EMFILE));
         }
         listening.remove_first();
         let has_linger_zero = listening.options().has_linger_zero;
-        if core.draw_fault(conditions::Kind::Resets) {
-            self.connections.reset_peer(end, core);
+        if base.draw_fault(conditions::Kind::Resets) {
+            self.connections.reset_peer(end, base);
             return Err(errno(libc::ECONNABORTED));
         }
         self.has_accepted = true;
         let client = self.connections.end(end.peer()).address();
         let client = client.ok_or_else(|| errno(libc::EINVAL))?;
-        let file = self.add_state(State::Connected(end), |id| file(id, core));
+        let file = self.add_state(State::Connected(end), |id| file(id, base));
         self.connections.attach(end, file, has_linger_zero);
         Ok((file, client))
     }
@@ -285,9 +285,9 @@ impl Tcp {
         self.has_accepted
     }
 
-    fn reset_queue(&mut self, queue: VecDeque<EndId>, core: &mut Core) {
+    fn reset_queue(&mut self, queue: VecDeque<EndId>, base: &mut Base) {
         for end in queue {
-            self.connections.reset_peer(end, core);
+            self.connections.reset_peer(end, base);
         }
     }
 }
@@ -307,9 +307,9 @@ impl Tcp {
         &mut self,
         id: SocketId,
         buffer: &mut [u8],
-        core: &mut Core,
+        base: &mut Base,
     ) -> io::Result<usize> {
-        self.connections.read(self.sockets.end(id)?, buffer, core)
+        self.connections.read(self.sockets.end(id)?, buffer, base)
     }
 
     pub(super) fn peek(&mut self, id: SocketId, buffer: &mut [u8]) -> io::Result<usize> {
@@ -320,11 +320,11 @@ impl Tcp {
         &mut self,
         id: SocketId,
         bytes: &[u8],
-        core: &mut Core,
+        base: &mut Base,
     ) -> io::Result<usize> {
         // A socket that was never connected.
         let end = self.sockets.end(id).map_err(|_| errno(libc::EPIPE))?;
-        self.connections.write(end, bytes, core)
+        self.connections.write(end, bytes, base)
     }
 
     pub(super) fn take_error(&mut self, id: SocketId) -> Option<io::Error> {
@@ -336,25 +336,25 @@ impl Tcp {
         &mut self,
         id: SocketId,
         how: Shutdown,
-        core: &mut Core,
+        base: &mut Base,
     ) -> io::Result<()> {
         if let Ok(end) = self.sockets.end(id) {
-            return self.connections.shut_down(end, how, core);
+            return self.connections.shut_down(end, how, base);
         }
         let is_listening = self.sockets.listening(id).is_some();
         if how != Shutdown::Write {
             let queue = self.sockets.stop_listening(id);
-            self.reset_queue(queue, core);
+            self.reset_queue(queue, base);
         }
-        core.notify(self.sockets.file(id), ALL);
+        base.notify(self.sockets.file(id), ALL);
         if is_listening { Ok(()) } else { Err(errno(libc::ENOTCONN)) }
     }
 
     /// What closing the last descriptor of a socket does.
-    pub(super) fn close(&mut self, id: SocketId, core: &mut Core) {
+    pub(super) fn close(&mut self, id: SocketId, base: &mut Base) {
         match self.sockets.close(id, self.local_address(id)) {
-            State::Connected(end) => self.connections.close(end, core),
-            State::Listening(listening) => self.reset_queue(listening.into_queue(), core),
+            State::Connected(end) => self.connections.close(end, base),
+            State::Listening(listening) => self.reset_queue(listening.into_queue(), base),
             State::New(_) | State::Closed => {}
         }
     }

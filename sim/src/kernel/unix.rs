@@ -6,7 +6,7 @@ use std::net::Shutdown;
 
 use pollio::Readiness;
 
-use super::core::Core;
+use super::base::Base;
 use super::epoll::ALL;
 use super::errno::errno;
 use super::ids::{EndId, FileId};
@@ -50,9 +50,9 @@ impl Pairs {
         &mut self.0[id.connection][id.side]
     }
 
-    fn notify(&self, id: EndId, arrival: Readiness, core: &mut Core) {
+    fn notify(&self, id: EndId, arrival: Readiness, base: &mut Base) {
         if let Some(file) = self.end(id).file {
-            core.notify(file, arrival);
+            base.notify(file, arrival);
         }
     }
 
@@ -81,7 +81,7 @@ impl Pairs {
         &mut self,
         id: EndId,
         buffer: &mut [u8],
-        core: &mut Core,
+        base: &mut Base,
     ) -> io::Result<usize> {
         let end = self.end_mut(id);
         if end.received.is_empty() {
@@ -97,13 +97,13 @@ impl Pairs {
         writer.in_use = writer.in_use.saturating_sub(used_up);
         // A piece that is used up is an edge, whether or not a thread waits for room.
         if used_up > 0 && writer.is_writable() {
-            self.notify(id.peer(), Readiness::WRITABLE, core);
+            self.notify(id.peer(), Readiness::WRITABLE, base);
         }
-        file.into_iter().for_each(|file| core.touch(file));
+        file.into_iter().for_each(|file| base.touch(file));
         Ok(count)
     }
 
-    pub(super) fn write(&mut self, id: EndId, bytes: &[u8], core: &mut Core) -> io::Result<usize> {
+    pub(super) fn write(&mut self, id: EndId, bytes: &[u8], base: &mut Base) -> io::Result<usize> {
         let peer = self.end(id.peer());
         let is_peer_gone = peer.file.is_none() || peer.is_read_shut;
         let end = self.end_mut(id);
@@ -125,10 +125,10 @@ impl Pairs {
         peer.received.push(bytes);
         let file = peer.file;
         // Linux reports data as a possible PRIORITY too.
-        self.notify(id.peer(), Readiness::READABLE | Readiness::PRIORITY, core);
+        self.notify(id.peer(), Readiness::READABLE | Readiness::PRIORITY, base);
         if let Some(file) = file.filter(|_| were_none) {
-            core.touch(file);
-            core.check_later(file);
+            base.touch(file);
+            base.check_later(file);
         }
         Ok(bytes.len())
     }
@@ -137,16 +137,16 @@ impl Pairs {
         self.end_mut(id).error.take().map(errno)
     }
 
-    pub(super) fn shut_down(&mut self, id: EndId, how: Shutdown, core: &mut Core) {
+    pub(super) fn shut_down(&mut self, id: EndId, how: Shutdown, base: &mut Base) {
         let (reads, writes) = (how != Shutdown::Write, how != Shutdown::Read);
         self.end_mut(id).shut_down(reads, writes);
-        self.notify(id, ALL, core);
+        self.notify(id, ALL, base);
         self.end_mut(id.peer()).shut_down(writes, reads);
-        self.notify(id.peer(), ALL, core);
+        self.notify(id.peer(), ALL, base);
     }
 
     /// What closing the last descriptor of an end does.
-    pub(super) fn close(&mut self, id: EndId, core: &mut Core) {
+    pub(super) fn close(&mut self, id: EndId, base: &mut Base) {
         let end = self.end_mut(id);
         end.file = None;
         let has_unread = !mem::take(&mut end.received).is_empty();
@@ -155,7 +155,7 @@ impl Pairs {
         if has_unread {
             (peer.error, peer.in_use) = (Some(libc::ECONNRESET), 0);
         }
-        self.notify(id.peer(), ALL, core);
+        self.notify(id.peer(), ALL, base);
     }
 
     pub(super) fn has_bytes(&self, id: EndId) -> bool {

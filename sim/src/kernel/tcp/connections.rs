@@ -8,7 +8,7 @@ use pollio::Readiness;
 
 use super::end::{End, Reply, Segment};
 use crate::conditions;
-use crate::kernel::core::Core;
+use crate::kernel::base::Base;
 use crate::kernel::epoll::ALL;
 use crate::kernel::errno::errno;
 use crate::kernel::event::{Arrival, Event};
@@ -28,8 +28,8 @@ struct Connection {
 
 impl Connections {
     /// Adds one whose latency, bandwidth and buffers are drawn. Returns the end of the client.
-    pub(super) fn add(&mut self, core: &mut Core) -> EndId {
-        self.0.push(core.draw(|conditions, random| {
+    pub(super) fn add(&mut self, base: &mut Base) -> EndId {
+        self.0.push(base.draw(|conditions, random| {
             let latency = random.duration(conditions.latency());
             let bandwidth = random.magnitude(conditions.bandwidth());
             let ends = [(); 2].map(|()| {
@@ -72,9 +72,9 @@ impl Connections {
         }
     }
 
-    fn notify(&self, id: EndId, arrival: Readiness, core: &mut Core) {
+    fn notify(&self, id: EndId, arrival: Readiness, base: &mut Base) {
         if let Some(file) = self.end(id).file() {
-            core.notify(file, arrival);
+            base.notify(file, arrival);
         }
     }
 }
@@ -82,41 +82,41 @@ impl Connections {
 /// What arrives, and when.
 impl Connections {
     /// Sends a segment from this end to the other.
-    fn send(&mut self, id: EndId, segment: Segment, core: &mut Core) {
+    fn send(&mut self, id: EndId, segment: Segment, base: &mut Base) {
         let connection = &mut self.0[id.connection];
         let to = id.peer();
         let length = segment.len() as u64;
         let end = &mut connection.ends[to.side];
         if end.send(segment) && connection.latency.is_zero() {
-            return self.segment_arrives(to, core);
+            return self.segment_arrives(to, base);
         }
         let transmission =
             Duration::from_nanos(length * 1_000_000_000 / connection.bandwidth.max(1));
-        let arrival = end.next_arrival(core.now() + connection.latency, transmission);
-        core.add_event(arrival, Event::Tcp(Arrival::Segment(to)));
+        let arrival = end.next_arrival(base.now() + connection.latency, transmission);
+        base.add_event(arrival, Event::Tcp(Arrival::Segment(to)));
     }
 
-    pub(super) fn segment_arrives(&mut self, id: EndId, core: &mut Core) {
+    pub(super) fn segment_arrives(&mut self, id: EndId, base: &mut Base) {
         let stalled_until = self.of(id).stalled_until;
-        if core.now() < stalled_until {
-            core.add_event(stalled_until, Event::Tcp(Arrival::Segment(id)));
+        if base.now() < stalled_until {
+            base.add_event(stalled_until, Event::Tcp(Arrival::Segment(id)));
             return;
         }
         match self.end_mut(id).arrive() {
             Reply::Nothing => {}
-            Reply::Reset => self.reset_arrives(id, libc::ECONNRESET, core),
-            Reply::ResetPeer => self.reset_peer(id, core),
+            Reply::Reset => self.reset_arrives(id, libc::ECONNRESET, base),
+            Reply::ResetPeer => self.reset_peer(id, base),
             Reply::ResetBoth => {
-                self.reset_arrives(id, libc::ECONNRESET, core);
-                self.reset_peer(id, core);
+                self.reset_arrives(id, libc::ECONNRESET, base);
+                self.reset_peer(id, base);
             }
-            Reply::ResetAsScripted => self.reset_both(id, core),
+            Reply::ResetAsScripted => self.reset_both(id, base),
             Reply::Bytes { were_none } => {
                 // Linux reports data as a possible PRIORITY too.
-                self.notify(id, Readiness::READABLE | Readiness::PRIORITY, core);
+                self.notify(id, Readiness::READABLE | Readiness::PRIORITY, base);
                 if let Some(file) = self.end(id).file().filter(|_| were_none) {
-                    core.touch(file);
-                    core.check_later(file);
+                    base.touch(file);
+                    base.check_later(file);
                 }
             }
             Reply::End => {
@@ -125,55 +125,55 @@ impl Connections {
                     near.set_closed();
                     far.set_closed();
                 }
-                self.notify(id, ALL, core);
+                self.notify(id, ALL, base);
             }
         }
     }
 
     /// An acknowledgement arrives: it makes room to write.
-    pub(super) fn ack_arrives(&mut self, id: EndId, count: usize, core: &mut Core) {
+    pub(super) fn ack_arrives(&mut self, id: EndId, count: usize, base: &mut Base) {
         if self.end_mut(id).make_room(count) {
-            self.notify(id, Readiness::WRITABLE, core);
+            self.notify(id, Readiness::WRITABLE, base);
         }
     }
 
     /// The end of the fault that there was no room.
-    pub(super) fn room_returns(&mut self, id: EndId, core: &mut Core) {
+    pub(super) fn room_returns(&mut self, id: EndId, base: &mut Base) {
         self.end_mut(id).return_room();
-        self.ack_arrives(id, 0, core);
+        self.ack_arrives(id, 0, base);
     }
 
     /// Resets the other end of the connection that this one is of, behind what was sent before.
-    pub(super) fn reset_peer(&mut self, id: EndId, core: &mut Core) {
+    pub(super) fn reset_peer(&mut self, id: EndId, base: &mut Base) {
         self.end_mut(id).set_closed();
-        self.send(id, Segment::Reset, core);
+        self.send(id, Segment::Reset, base);
     }
 
-    pub(super) fn reset_arrives(&mut self, id: EndId, error: i32, core: &mut Core) {
+    pub(super) fn reset_arrives(&mut self, id: EndId, error: i32, base: &mut Base) {
         if self.end_mut(id).reset(error) {
-            self.notify(id, ALL, core);
+            self.notify(id, ALL, base);
         }
     }
 
     /// A fault: both ends are reset, whatever is on its way.
-    pub(super) fn reset_both(&mut self, id: EndId, core: &mut Core) {
-        core.note(|| "fault: a connection is reset".into());
-        self.reset_arrives(id, libc::ECONNRESET, core);
-        self.reset_arrives(id.peer(), libc::ECONNRESET, core);
+    pub(super) fn reset_both(&mut self, id: EndId, base: &mut Base) {
+        base.note(|| "fault: a connection is reset".into());
+        self.reset_arrives(id, libc::ECONNRESET, base);
+        self.reset_arrives(id.peer(), libc::ECONNRESET, base);
     }
 
     /// A fault: nothing arrives at either end for so long.
-    pub(super) fn stall(&mut self, id: EndId, length: Duration, core: &mut Core) {
-        core.note(|| format!("fault: a connection stalls for {length:?}"));
-        self.0[id.connection].stalled_until = core.now() + length;
+    pub(super) fn stall(&mut self, id: EndId, length: Duration, base: &mut Base) {
+        base.note(|| format!("fault: a connection stalls for {length:?}"));
+        self.0[id.connection].stalled_until = base.now() + length;
     }
 
     /// The client's end is connected.
-    pub(super) fn connected(&mut self, id: EndId, core: &mut Core) {
+    pub(super) fn connected(&mut self, id: EndId, base: &mut Base) {
         let end = self.end_mut(id);
         if end.is_wanted() {
             end.set_connected();
-            self.notify(id, ALL, core);
+            self.notify(id, ALL, base);
         }
     }
 }
@@ -188,53 +188,53 @@ impl Connections {
         &mut self,
         id: EndId,
         buffer: &mut [u8],
-        core: &mut Core,
+        base: &mut Base,
     ) -> io::Result<usize> {
         let had_bytes = self.end(id).has_bytes();
         let count = self.end_mut(id).read(buffer)?;
         if had_bytes {
-            self.acknowledge(id, count, core);
-            self.end(id).file().into_iter().for_each(|file| core.touch(file));
+            self.acknowledge(id, count, base);
+            self.end(id).file().into_iter().for_each(|file| base.touch(file));
         }
         Ok(count)
     }
 
     /// What was read leaves room for the other end to write, which learns of it a latency later.
-    fn acknowledge(&mut self, id: EndId, count: usize, core: &mut Core) {
+    fn acknowledge(&mut self, id: EndId, count: usize, base: &mut Base) {
         let (writer, latency) = (id.peer(), self.latency(id));
         if !self.end(writer).wants_room() {
             self.end_mut(writer).make_room(count);
         } else if latency.is_zero() {
-            self.ack_arrives(writer, count, core);
+            self.ack_arrives(writer, count, base);
         } else {
-            core.add_event(core.now() + latency, Event::Tcp(Arrival::Ack(writer, count)));
+            base.add_event(base.now() + latency, Event::Tcp(Arrival::Ack(writer, count)));
         }
     }
 
-    pub(super) fn write(&mut self, id: EndId, bytes: &[u8], core: &mut Core) -> io::Result<usize> {
+    pub(super) fn write(&mut self, id: EndId, bytes: &[u8], base: &mut Base) -> io::Result<usize> {
         let end = self.end_mut(id);
         end.check_write()?;
         if bytes.is_empty() {
             return Ok(0);
         }
         let mut count = end.room().min(bytes.len());
-        if count > 0 && core.draw_fault(conditions::Kind::ShortWrites) {
-            count = core.random().index(count + 1);
+        if count > 0 && base.draw_fault(conditions::Kind::ShortWrites) {
+            count = base.random().index(count + 1);
             end.lose_room();
             let time = self.latency(id).max(Duration::from_nanos(1));
-            core.add_event(core.now() + time, Event::Tcp(Arrival::RoomReturns(id)));
-            core.note(|| format!("fault: room for {count} bytes only"));
+            base.add_event(base.now() + time, Event::Tcp(Arrival::RoomReturns(id)));
+            base.note(|| format!("fault: room for {count} bytes only"));
         }
         self.end_mut(id).use_room(count, bytes.len());
         if count == 0 {
             return Err(errno(libc::EAGAIN));
         }
-        let has_fragments = core.conditions().has(conditions::Kind::Fragments);
+        let has_fragments = base.conditions().has(conditions::Kind::Fragments);
         let mut rest = &bytes[..count];
         while !rest.is_empty() {
-            let is_cut = has_fragments && core.random().one_in(2);
-            let piece = if is_cut { 1 + core.random().index(rest.len()) } else { rest.len() };
-            self.send(id, Segment::Bytes(rest[..piece].into()), core);
+            let is_cut = has_fragments && base.random().one_in(2);
+            let piece = if is_cut { 1 + base.random().index(rest.len()) } else { rest.len() };
+            self.send(id, Segment::Bytes(rest[..piece].into()), base);
             rest = &rest[piece..];
         }
         Ok(count)
@@ -244,33 +244,33 @@ impl Connections {
         &mut self,
         id: EndId,
         how: Shutdown,
-        core: &mut Core,
+        base: &mut Base,
     ) -> io::Result<()> {
         let (reads, writes) = (how != Shutdown::Write, how != Shutdown::Read);
         let end = self.end_mut(id);
         let ends = end.shut_down(reads, writes);
         if end.is_closed() {
-            self.notify(id, ALL, core);
+            self.notify(id, ALL, base);
             return Err(errno(libc::ENOTCONN));
         }
         if !end.is_connected() {
             if end.end_attempt() {
-                self.notify(id, ALL, core);
+                self.notify(id, ALL, base);
             }
             return Ok(());
         }
         if ends {
-            self.send(id, Segment::End, core);
+            self.send(id, Segment::End, base);
         }
         // Any shutdown is an arrival at this end too.
-        self.notify(id, ALL, core);
+        self.notify(id, ALL, base);
         Ok(())
     }
 
     /// What closing the last descriptor of an end does.
-    pub(super) fn close(&mut self, id: EndId, core: &mut Core) {
+    pub(super) fn close(&mut self, id: EndId, base: &mut Base) {
         if let Some(segment) = self.end_mut(id).close() {
-            self.send(id, segment, core);
+            self.send(id, segment, base);
         }
     }
 }

@@ -15,14 +15,14 @@ use super::patience::Patience;
 use crate::conditions::{self, Conditions};
 use crate::schedule::{Action, QueueId, Random, Schedule, When};
 
-pub(crate) struct Core {
+pub(crate) struct Base {
     schedule: Schedule<Event>,
     files: Files,
     faults: Faults,
     patience: Patience,
 }
 
-impl Core {
+impl Base {
     pub(super) fn new(seed: u64, is_traced: bool) -> Self {
         let mut random = Random::new(seed);
         let faults = Faults::draw(Conditions::default(), &mut random);
@@ -57,7 +57,7 @@ impl Core {
 }
 
 /// Faults.
-impl Core {
+impl Base {
     pub(super) fn set_conditions(&mut self, conditions: Conditions) {
         self.faults = Faults::draw(conditions, self.schedule.random());
         self.schedule.set_pauses(self.conditions().has(conditions::Kind::Pauses));
@@ -79,7 +79,7 @@ impl Core {
 }
 
 /// Files.
-impl Core {
+impl Base {
     pub(super) fn add_file(&mut self, kind: Kind) -> FileId {
         let queue = self.schedule.add_queue();
         self.files.add(kind, queue)
@@ -148,7 +148,7 @@ impl Core {
 }
 
 /// What lies there that nobody takes.
-impl Core {
+impl Base {
     pub(super) const fn patience(&self) -> &Patience {
         &self.patience
     }
