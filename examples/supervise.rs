@@ -4,8 +4,8 @@
 //! more.
 //!
 //! A command is all that it starts: when its first process ends, what is left of its process group is
-//! killed. Ctrl-C, SIGTERM, SIGQUIT or the end of the terminal asks the commands to end, by SIGTERM, and ends with
-//! the last of them; a second one kills those that go on. What has left its group, as by `setsid`, escapes.
+//! killed. Ctrl-C, or any other signal that would end the supervisor, asks the commands to end, by SIGTERM, and ends
+//! with the last of them; a second one kills those that go on. What has left its group, as by `setsid`, escapes.
 
 mod shared;
 
@@ -18,11 +18,20 @@ use std::{fs, time::Duration};
 
 use lexopt::{Arg, ValueExt};
 use nix::sys::signal::{Signal, killpg};
-use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 use nix::unistd::Pid;
 use pollio::{ChildExit, EventObject, Mode, OsPoller, Poller, Registered, Registry, Timer};
 use shared::Log;
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{
+    SIGABRT, SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGSYS, SIGTERM, SIGTRAP,
+    SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU, SIGXFSZ,
+};
+
+/// What would end this process without a word to its commands, and can be handled. SIGKILL cannot, nor what a fault of
+/// its own is.
+const ENDING: [i32; 14] = [
+    SIGABRT, SIGALRM, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGSYS, SIGTERM, SIGTRAP, SIGUSR1, SIGUSR2,
+    SIGVTALRM, SIGXCPU, SIGXFSZ,
+];
 
 fn supervise(arguments: &Arguments, log: &Log) -> io::Result<()> {
     let mut poller = OsPoller::new()?;
@@ -32,7 +41,7 @@ fn supervise(arguments: &Arguments, log: &Log) -> io::Result<()> {
     // The process that started this may have ignored SIGCHLD, and then the kernel reaps what nobody has waited for.
     // A handler, of whatever kind, ends that, and no command inherits it.
     let children = watch(&[SIGCHLD])?;
-    let asked = watch(&[SIGINT, SIGQUIT, SIGTERM])?;
+    let asked = watch(&ENDING)?;
     // As `nohup` has it, which wants its command to outlive the terminal.
     let mut hang_up = if is_ignored(SIGHUP) { None } else { Some(watch(&[SIGHUP])?) };
     let commands = (0..).zip(&arguments.commands);
@@ -175,7 +184,9 @@ impl Drop for Group {
 
 /// As process 1, of a container, it is the parent of all whose parents have ended. They stay as zombies until
 /// somebody takes their status.
+#[cfg(any(target_os = "linux", target_os = "android"))]
 fn reap_adopted(services: &[Service]) {
+    use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
     let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
     while let Ok(Some(id)) =
         waitid(Id::All, ended | WaitPidFlag::WNOWAIT).map(|status| status.pid())
@@ -188,6 +199,9 @@ fn reap_adopted(services: &[Service]) {
         let _ = waitpid(id, Some(WaitPidFlag::WNOHANG));
     }
 }
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn reap_adopted(_services: &[Service]) {}
 
 /// Whether whoever started this program has it ignore a signal: proc_pid_status(5), of Linux.
 fn is_ignored(signal: i32) -> bool {
@@ -207,8 +221,8 @@ Usage: supervise SECONDS COMMAND...
   -h, --help    print this
 
 For instance: supervise 0.5 'sleep 3' 'date; exit 1'
-Ctrl-C, SIGTERM, SIGQUIT or the end of the terminal (SIGHUP, unless it is ignored, as under nohup)
-asks the commands to end, and ends with the last of them; a second one kills those that go on. A
+Ctrl-C, or any other signal that would end it, asks the commands to end, and ends with the last of
+them; a second one kills those that go on. SIGHUP does not where it is ignored, as under nohup. A
 command ends with its first process, and all of its process group with that: what leaves the group,
 as by setsid, escapes.
 ";

@@ -1,6 +1,6 @@
 //! A listener that pauses while there is no descriptor for the next client.
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind::ConnectionAborted, ErrorKind::WouldBlock};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
@@ -44,26 +44,18 @@ impl Listener {
 
     /// The next client, if there is one.
     pub(crate) fn accept(&mut self, log: &Log) -> Option<TcpStream> {
-        match self.socket.get_ref().accept() {
-            Ok((stream, _)) => match prepare(&stream) {
-                Ok(()) => Some(stream),
+        loop {
+            match self.socket.get_ref().accept() {
+                Ok((stream, _)) => match prepare(&stream) {
+                    Ok(()) => return Some(stream),
+                    Err(error) => log.not_served(&error),
+                },
+                Err(error) if error.kind() == ConnectionAborted => {}
+                Err(error) if error.kind() == WouldBlock => return None,
                 Err(error) => {
-                    log.not_served(&error);
-                    None
+                    self.pause(&error, log);
+                    return None;
                 }
-            },
-            // It was another's, or has left again.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::WouldBlock | ErrorKind::ConnectionAborted | ErrorKind::Interrupted
-                ) =>
-            {
-                None
-            }
-            Err(error) => {
-                self.pause(&error, log);
-                None
             }
         }
     }
@@ -107,6 +99,8 @@ pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
     // The kernel asks after a peer that has been silent for a minute. One that has vanished, without an end to the
     // connection, is an error two minutes after its last word.
     let probes = TcpKeepalive::new().with_time(Duration::from_secs(60));
+    // OpenBSD has one time for the whole system.
+    #[cfg(not(target_os = "openbsd"))]
     let probes = probes.with_interval(Duration::from_secs(10)).with_retries(6);
     let _ = SockRef::from(stream).set_tcp_keepalive(&probes);
     Ok(())

@@ -33,7 +33,7 @@ pub(crate) struct Log {
 enum Line {
     Output(Vec<u8>),
     Complaint(String),
-    /// Asks how the writes before it ended.
+    /// Asks how the lines before it fared.
     Flush(Sender<io::Result<()>>),
 }
 
@@ -73,7 +73,8 @@ impl Log {
         }
     }
 
-    /// Waits until all lines are written, but not for long. An error is that of the last that failed.
+    /// Waits until all lines are written, but not for long. An error is that of the first that failed of those for
+    /// standard output, since the last call.
     pub(crate) fn flush(&self) -> io::Result<()> {
         let (sender, result) = mpsc::channel();
         self.send(0, Line::Flush(sender));
@@ -98,7 +99,11 @@ fn write(queue: &Receiver<Line>, waiting: &AtomicUsize) {
     for line in queue.iter() {
         let (length, written) = match line {
             Line::Output(bytes) => (bytes.len(), io::stdout().write_all(&bytes)),
-            Line::Complaint(line) => (line.len(), writeln!(io::stderr(), "{line}")),
+            Line::Complaint(line) => {
+                // There is nowhere to say that this failed.
+                let _ = writeln!(io::stderr(), "{line}");
+                (line.len(), Ok(()))
+            }
             Line::Flush(sender) => {
                 let _ = sender.send(mem::replace(&mut result, Ok(())));
                 continue;

@@ -3,7 +3,6 @@
 use std::{fs, process::Command, time::Duration};
 
 use nix::sys::signal::{Signal, kill};
-use nix::sys::{ptrace, wait::waitpid};
 use nix::unistd::Pid;
 
 use crate::example::{Running, eventually, example};
@@ -182,7 +181,15 @@ fn nothing_is_started_once_it_is_asked_to_end() {
 
 #[test]
 fn whatever_ends_it_leaves_no_process_behind() {
-    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM] {
+    // Not SIGPIPE, which it ignores as every program of Rust, nor SIGKILL, nor what a fault of its own would be.
+    use Signal::{
+        SIGABRT, SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGSYS, SIGTERM, SIGTRAP,
+        SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU, SIGXFSZ,
+    };
+    for signal in [
+        SIGABRT, SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGSYS, SIGTERM, SIGTRAP,
+        SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU, SIGXFSZ,
+    ] {
         let supervise = Running::start("supervise", &["0.1", "exec sleep 60", "exit 0"]);
         let mut sleeping = None;
         eventually("it runs", || {
@@ -238,8 +245,11 @@ fn commands_get_an_empty_signal_mask() {
 }
 
 /// A debugger is a process' parent too: until it lets go, there is nothing to wait for.
+#[cfg(target_os = "linux")]
 #[test]
 fn a_command_that_a_debugger_holds_holds_up_no_other() {
+    use nix::sys::{ptrace, wait::waitpid};
+
     let supervise = Running::start("supervise", &["0.05", "exec sleep 60", "exit 1"]);
     let mut line = next_with(&supervise, "started ");
     while !line.ends_with(": exec sleep 60") {

@@ -28,6 +28,12 @@ const SERVERS: [(&str, &[&str]); 6] = [
     ("proxy", &["127.0.0.1:1"]),
 ];
 
+/// An address that no other test has, nor another run of this one: a program cannot always say where it listens.
+fn own_address(test: u8) -> String {
+    let [low, high, ..] = process::id().to_le_bytes();
+    format!("127.{}.{low}.{test}:7777", 64 + high % 64)
+}
+
 /// All of them, as they are started on an address.
 fn programs(address: &str) -> Vec<(&'static str, Vec<&str>)> {
     let servers = SERVERS.iter().map(|(name, args)| (*name, [&[address], *args].concat()));
@@ -93,7 +99,7 @@ fn start(name: &str, args: &[&str], stdout: OwnedFd) -> (Running, UnixStream) {
 
 #[test]
 fn a_full_pipe_that_nobody_reads_stops_no_program() {
-    let address = "127.77.1.1:7777";
+    let address = &own_address(1);
     for (name, args) in programs(address) {
         for is_full in [true, false] {
             let (_reader, writer) = little_pipe(is_full);
@@ -121,7 +127,7 @@ fn a_full_pipe_that_nobody_reads_stops_no_program() {
 /// As `| head` does.
 #[test]
 fn a_reader_that_leaves_ends_no_program() {
-    let address = "127.77.1.2:7777";
+    let address = &own_address(2);
     for (name, args) in programs(address) {
         let (reader, writer) = pipe().unwrap();
         let (program, mut typing) = start(name, &args, writer);
@@ -143,7 +149,7 @@ fn a_reader_that_leaves_ends_no_program() {
 /// As a disk that is full: the limit of a file's size, with which a signal comes.
 #[test]
 fn a_log_that_cannot_grow_ends_no_program() {
-    let address = "127.77.1.3:7777";
+    let address = &own_address(3);
     let path = env::temp_dir().join(format!("pollio-test-log-{}", process::id()));
     for (name, args) in programs(address) {
         let log = File::create(&path).unwrap();
@@ -167,7 +173,7 @@ fn a_log_that_cannot_grow_ends_no_program() {
 
 #[test]
 fn signals_that_the_starter_has_blocked_end_it() {
-    let address = "127.77.1.4:7777";
+    let address = &own_address(4);
     for (name, args) in programs(address) {
         for signal in [Signal::SIGINT, Signal::SIGTERM] {
             let (_typing, input) = UnixStream::pair().unwrap();
@@ -184,7 +190,7 @@ fn signals_that_the_starter_has_blocked_end_it() {
 #[test]
 #[ignore = "it makes a program process 1 of a namespace: as root"]
 fn process_1_ends_when_it_is_asked_to() {
-    let address = "127.77.1.5:7777";
+    let address = &own_address(5);
     for (name, args) in programs(address) {
         let (_typing, input) = UnixStream::pair().unwrap();
         let mut command = Command::new("unshare");
@@ -206,12 +212,13 @@ fn process_1_ends_when_it_is_asked_to() {
 /// A shell without job control gives what it starts in the background no input, and has it ignore Ctrl-C.
 #[test]
 fn a_program_works_in_the_background_of_a_script() {
-    let address = "127.77.1.6:7777";
+    let address = &own_address(6);
     for (name, args) in programs(address) {
         let mut command = Command::new("sh");
-        command.args(["-c", "\"$0\" \"$@\" & echo $!; wait"]).arg(example(name)).args(&args);
-        let shell = Running::spawn(&mut command);
-        let id = shell.next_line().parse().unwrap();
+        let job = "\"$0\" \"$@\" & echo $! >&2; wait";
+        command.args(["-c", job]).arg(example(name)).args(&args);
+        let (shell, id) = Running::spawn_with_complaints(&mut command);
+        let id = id.next_line().parse().unwrap();
         expect_at_work(name, id, address);
         thread::sleep(Duration::from_millis(100));
         expect_at_work(name, id, address);
@@ -224,7 +231,7 @@ fn a_program_works_in_the_background_of_a_script() {
 /// Who reads from its terminal in the background is stopped, and who writes to it if that is set so.
 #[test]
 fn a_program_works_in_the_background_of_its_terminal() {
-    let address = "127.77.1.7:7777";
+    let address = &own_address(7);
     for (name, args) in programs(address) {
         let terminal = openpty(None, None).unwrap();
         let mut settings = tcgetattr(&terminal.slave).unwrap();
@@ -250,7 +257,7 @@ fn a_program_works_in_the_background_of_its_terminal() {
 /// Nobody types, and the input has an end at once.
 #[test]
 fn a_program_works_without_an_input() {
-    let address = "127.77.1.8:7777";
+    let address = &own_address(8);
     for (name, args) in programs(address) {
         for input in ["</dev/null", "<&-"] {
             let mut command = Command::new("sh");
