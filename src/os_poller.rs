@@ -40,18 +40,11 @@ use crate::{Backend, Event, EventKind, Poller, Readiness, Registry, Wakeups};
 /// It is itself a descriptor, which is readable while one of those that it watches is ready. So you can
 /// register it with another poller.
 pub struct OsPoller {
-    selector: OsSelector,
-    /// As many as the kernel can write.
-    events: Vec<Event>,
-    /// How many of them the last wait returned.
+    asking: Asking,
+    /// How many events the last wait returned.
     returned: usize,
-    /// How many of them a wait may return: from 1 to `MAX_CAPACITY`, and perhaps more than there are.
-    max_events: usize,
     registry: Registry,
     spin: Option<Spin>,
-    wakeups: Wakeups,
-    /// The last wait had no room for a waker that was woken.
-    wakes_first: bool,
     /// ```
     /// # fn is_send<T: Send>() {}
     /// is_send::<pollio::OsPoller>();
@@ -71,12 +64,12 @@ const NO_EVENT: Event = Event::new(-1, EventKind::Client, 0, Readiness::NONE);
 
 /// What one call of the kernel found.
 #[derive(Clone, Copy)]
-pub(crate) enum Found {
-    /// So many events. Zero: nothing was ready when the call ended, which may be early if the kernel cannot wait
+pub(crate) struct Found {
+    /// How many events. Zero: nothing was ready when the call ended, which may be early if the kernel cannot wait
     /// for so long.
-    Events(usize),
-    /// The call ended early without an event to report: by [`Backend::wake`], or by an oddity of the kernel.
-    WakeUp,
+    pub(crate) events: usize,
+    /// The call also found what is no event: [`Backend::wake`], or an oddity of the kernel. It may have ended early.
+    pub(crate) is_wake_up: bool,
 }
 
 /// All that differs between kernels.
@@ -157,9 +150,9 @@ impl OsPoller {
     ///
     /// `OutOfMemory` if there is no memory for the buffer.
     pub fn try_clone(&self) -> io::Result<Self> {
-        let (selector, registry) = (self.selector.share(), self.registry.clone());
-        self.wakeups.share();
-        Self::of(selector, registry, self.events.len(), self.max_events)
+        let (selector, registry) = (self.asking.selector.share(), self.registry.clone());
+        self.asking.wakeups.share();
+        Self::of(selector, registry, self.asking.events.len(), self.asking.max_events)
     }
 
     fn of(
@@ -169,19 +162,16 @@ impl OsPoller {
         max_events: usize,
     ) -> io::Result<Self> {
         let wakeups = Wakeups::new(&registry);
-        let mut poller = Self {
+        let mut asking = Asking {
             selector,
             events: Vec::new(),
-            returned: 0,
             max_events,
-            registry,
-            spin: None,
+            room: 0,
             wakeups,
             wakes_first: false,
-            not_sync: PhantomData,
         };
-        poller.reserve(capacity)?;
-        Ok(poller)
+        asking.reserve(capacity)?;
+        Ok(Self { asking, returned: 0, registry, spin: None, not_sync: PhantomData })
     }
 
     /// Lets each wait poll for up to `limit` before it blocks:
@@ -227,7 +217,7 @@ impl OsPoller {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn set_max_events(&mut self, n: usize) {
-        self.max_events = n.clamp(1, MAX_CAPACITY);
+        self.asking.set_max_events(n.clamp(1, MAX_CAPACITY));
     }
 
     /// The slice that the last wait returned. It is empty before the first wait, and after one that failed.
@@ -236,21 +226,7 @@ impl OsPoller {
     /// the poller in between.
     #[must_use]
     pub fn events(&self) -> &[Event] {
-        &self.events[..self.returned]
-    }
-
-    fn reserve(&mut self, capacity: usize) -> io::Result<()> {
-        self.events.try_reserve_exact(capacity - self.events.len())?;
-        self.selector.reserve(capacity)?;
-        self.events.resize(capacity, NO_EVENT);
-        Ok(())
-    }
-
-    /// After a wait that filled the buffer, which has fewer than `max_events`.
-    #[cold]
-    fn grow(&mut self) {
-        // Without the memory to grow, the rest comes at the next waits: nothing is lost.
-        let _ = self.reserve(self.max_events.min(self.events.len() * 2));
+        &self.asking.events[..self.returned]
     }
 }
 
@@ -264,43 +240,40 @@ impl Poller for OsPoller {
     }
 
     fn wait_timeout(&mut self, timeout: Option<Duration>) -> io::Result<&[Event]> {
-        if (self.selector.is_full() || self.wakes_first) && self.events.len() < self.max_events {
-            self.grow();
-        }
+        self.asking.grow_if_full();
         self.returned = 0;
-        let room = self.max_events.min(self.events.len());
-        let mut attempt = Attempt {
-            selector: &mut self.selector,
-            events: &mut self.events[..room],
-            wakeups: &mut self.wakeups,
-            wakes_first: &mut self.wakes_first,
-        };
-        self.returned = wait_until(timeout, &mut self.spin, &mut attempt)?;
-        debug_assert!(self.returned <= room, "the kernel wrote more than there is room");
+        self.returned = wait_until(timeout, &mut self.spin, &mut self.asking)?;
         Ok(self.events())
     }
 }
 
-/// What each try of a wait needs: one call of the kernel.
-struct Attempt<'a> {
-    selector: &'a mut OsSelector,
-    events: &'a mut [Event],
-    wakeups: &'a mut Wakeups,
-    wakes_first: &'a mut bool,
+/// What each call of the kernel needs, of which a wait is made.
+struct Asking {
+    selector: OsSelector,
+    /// As many as the kernel can write.
+    events: Vec<Event>,
+    /// How many of them a wait may return: from 1 to `MAX_CAPACITY`, and perhaps more than there are.
+    max_events: usize,
+    /// The lesser of the two numbers.
+    room: usize,
+    wakeups: Wakeups,
+    /// The last call had no room for a waker that was woken.
+    wakes_first: bool,
 }
 
 /// How often a spin looks for a wake before each poll, which takes as long as all of these.
 const LOOKS: usize = 16;
 
-impl Wait for Attempt<'_> {
-    #[inline]
+impl Wait for Asking {
+    #[inline(always)]
     fn ask(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
         if self.wakeups.is_used() {
             return self.ask_with_wakeups(timeout);
         }
-        let found = self.selector.wait(self.events, timeout)?;
-        // The first waker was created meanwhile: the kernel's wake-up may have come to this thread.
-        if self.wakeups.is_used() { self.add_wakes(found) } else { count(found) }
+        let room = self.room;
+        let found = self.selector.wait(&mut self.events[..room], timeout)?;
+        // Of a waker that was created during the call.
+        if found.is_wake_up { self.add_wakes(found) } else { Ok(found.events) }
     }
 
     fn pause(&mut self) {
@@ -312,31 +285,60 @@ impl Wait for Attempt<'_> {
     }
 }
 
-impl Attempt<'_> {
+impl Asking {
+    fn set_max_events(&mut self, max_events: usize) {
+        self.max_events = max_events;
+        self.room = max_events.min(self.events.len());
+    }
+
+    fn reserve(&mut self, capacity: usize) -> io::Result<()> {
+        self.events.try_reserve_exact(capacity - self.events.len())?;
+        self.selector.reserve(capacity)?;
+        self.events.resize(capacity, NO_EVENT);
+        self.set_max_events(self.max_events);
+        Ok(())
+    }
+
+    /// After a wait that filled the buffer, which has fewer than `max_events`.
+    #[inline]
+    fn grow_if_full(&mut self) {
+        let is_full = self.selector.is_full() || self.wakes_first;
+        if is_full && self.events.len() < self.max_events {
+            self.grow();
+        }
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        // Without the memory to grow, the rest comes at the next waits: nothing is lost.
+        let _ = self.reserve(self.max_events.min(self.events.len() * 2));
+    }
+
     #[inline(never)]
     fn ask_with_wakeups(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
-        if mem::take(self.wakes_first) {
+        if mem::take(&mut self.wakes_first) {
             let count = self.take_wakes(0);
             if count > 0 {
                 return self.ask_after_wakes(count);
             }
         }
+        let room = self.room;
         let Self { selector, events, wakeups, .. } = self;
-        let found = wakeups.block(timeout, |timeout| selector.wait(events, timeout))?;
+        let found =
+            wakeups.block(timeout, |timeout| selector.wait(&mut events[..room], timeout))?;
         self.add_wakes(found)
     }
 
     /// The wait before had no room for wakes, so this one began with `count` of them: they do not starve.
     #[cold]
     fn ask_after_wakes(&mut self, count: usize) -> io::Result<usize> {
-        let rest = &mut self.events[count..];
-        if rest.is_empty() {
+        let room = self.room;
+        if count == room {
             return Ok(count);
         }
         // Then no more wakes: a waker that was woken since would be in the slice twice.
-        match self.selector.wait(rest, Some(Duration::ZERO)) {
-            Ok(Found::Events(more)) => Ok(count + more),
-            Ok(Found::WakeUp) => Ok(count),
+        match self.selector.wait(&mut self.events[count..room], Some(Duration::ZERO)) {
+            Ok(found) => Ok(count + found.events),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(count),
             Err(error) => Err(error),
         }
@@ -344,20 +346,19 @@ impl Attempt<'_> {
 
     /// Puts the wakes behind what the kernel found.
     fn add_wakes(&mut self, found: Found) -> io::Result<usize> {
-        let events = match found {
-            Found::Events(events) => events,
-            Found::WakeUp => 0,
-        };
-        let total = self.take_wakes(events);
-        *self.wakes_first = total == self.events.len() && self.wakeups.is_woken();
-        if total > 0 { Ok(total) } else { count(found) }
+        let total = self.take_wakes(found.events);
+        self.wakes_first = total == self.room && self.wakeups.is_woken();
+        if total == 0 && found.is_wake_up {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        Ok(total)
     }
 
     /// Puts wakes behind the first `count` events, and returns how many there are then.
     fn take_wakes(&mut self, mut count: usize) -> usize {
-        let fd = self.selector.as_fd().as_raw_fd();
-        let events = &mut *self.events;
-        self.wakeups.take(events.len() - count, |token| {
+        let (fd, room) = (self.selector.as_fd().as_raw_fd(), self.room);
+        let events = &mut self.events;
+        self.wakeups.take(room - count, |token| {
             events[count] = Event::wake(fd, token);
             count += 1;
         });
@@ -365,19 +366,11 @@ impl Attempt<'_> {
     }
 }
 
-/// How many events a call of the kernel found.
-fn count(found: Found) -> io::Result<usize> {
-    match found {
-        Found::Events(count) => Ok(count),
-        Found::WakeUp => Err(io::ErrorKind::Interrupted.into()),
-    }
-}
-
 /// Whatever takes the descriptor may wait until it is readable, and a wake makes it so from now on.
 impl AsFd for OsPoller {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.wakeups.watch();
-        self.selector.as_fd()
+        self.asking.wakeups.watch();
+        self.asking.selector.as_fd()
     }
 }
 
@@ -390,7 +383,7 @@ impl AsRawFd for OsPoller {
 impl fmt::Debug for OsPoller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OsPoller")
-            .field("fd", &self.selector.as_fd().as_raw_fd())
+            .field("fd", &self.asking.selector.as_fd().as_raw_fd())
             .field("events", &self.events())
             .finish_non_exhaustive()
     }

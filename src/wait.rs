@@ -33,10 +33,10 @@ pub(crate) fn wait_until(
     spin: &mut Option<Spin>,
     wait: &mut impl Wait,
 ) -> io::Result<usize> {
-    // The commonest wait, and its first answer, go straight through.
-    if timeout.is_none() && spin.is_none() {
-        let answer = wait.ask(None);
-        if !is_empty(&answer) {
+    // The commonest waits, and their first answer, go straight through: those that need no clock.
+    if spin.is_none() && timeout.is_none_or(|timeout| timeout.is_zero()) {
+        let answer = wait.ask(timeout);
+        if !is_empty(&answer) || timeout.is_some() && answer.is_ok() {
             return answer;
         }
     }

@@ -58,18 +58,17 @@ impl Selector for EpollSelector {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn wait(&mut self, events: &mut [Event], timeout: Option<Duration>) -> io::Result<Found> {
-        // Interrupted, or refused: nothing is written.
-        self.written = 0;
         self.written = self.kernel_wait(events.len(), timeout)?;
         let mut count = 0;
         for kernel_event in &self.kernel_events[..self.written] {
-            events[count] = event_from(kernel_event);
-            count += usize::from(!is_wake(kernel_event));
+            if !is_wake(kernel_event) {
+                events[count] = event_from(kernel_event);
+                count += 1;
+            }
         }
-        let is_wake_up = count < self.written && count == 0;
-        Ok(if is_wake_up { Found::WakeUp } else { Found::Events(count) })
+        Ok(Found { events: count, is_wake_up: count < self.written })
     }
 
     fn is_full(&self) -> bool {
@@ -79,7 +78,7 @@ impl Selector for EpollSelector {
 
 impl EpollSelector {
     /// Waits once for up to `room` events, as exactly as the kernel can.
-    #[inline]
+    #[inline(always)]
     fn kernel_wait(&mut self, room: usize, timeout: Option<Duration>) -> io::Result<usize> {
         let epoll = self.interest_list.epoll.as_fd();
         let kernel_events = &mut self.kernel_events[..room];

@@ -31,6 +31,8 @@ pub(crate) struct KqueueSelector {
     kevents: Vec<Kevent>,
     /// How many of them the last wait wrote.
     written: usize,
+    /// The last wait found the [trigger](trigger), or what looks like it.
+    is_triggered: bool,
     /// The events of this wait whose descriptors have several filters.
     places: Places,
 }
@@ -64,15 +66,16 @@ impl Selector for KqueueSelector {
 
     fn wait(&mut self, events: &mut [Event], timeout: Option<Duration>) -> io::Result<Found> {
         let timeout = timeout.map(|timeout| timeout.min(MAX_WAIT));
+        self.is_triggered = false;
         let mut calls = 0_u32;
         let mut passed = None;
         loop {
             let count = self.collect(events, timeout)?;
             if count > 0 || self.written == 0 {
-                return Ok(Found::Events(count));
+                return Ok(Found { events: count, is_wake_up: self.is_triggered });
             }
             if timeout != Some(Duration::ZERO) {
-                return Ok(Found::WakeUp);
+                return Ok(Found { events: 0, is_wake_up: true });
             }
             // A full batch without an event may hide what is ready. What reports a level goes back to the end
             // of the kernel's queue: once one comes again, all that was before it was looked at. Another
@@ -80,7 +83,7 @@ impl Selector for KqueueSelector {
             let is_passed = |kevent: &Kevent| Some((kevent.ident(), kevent.filter())) == passed;
             let batch = &self.kevents[..self.written];
             if self.written < events.len() || batch.iter().any(is_passed) {
-                return Ok(Found::Events(0));
+                return Ok(Found { events: 0, is_wake_up: self.is_triggered });
             }
             calls += 1;
             if calls.is_power_of_two() {
@@ -96,7 +99,8 @@ impl Selector for KqueueSelector {
 
 impl KqueueSelector {
     fn of(knotes: Arc<Knotes>) -> Self {
-        Self { knotes, kevents: Vec::new(), written: 0, places: Places::new() }
+        let (kevents, places) = (Vec::new(), Places::new());
+        Self { knotes, kevents, written: 0, is_triggered: false, places }
     }
 
     /// Calls the kernel once, and returns how many `events` it wrote.
@@ -121,6 +125,7 @@ impl KqueueSelector {
             self.knotes.note_dropped(kevent.ident());
         }
         if is_false_alarm(&kevent) {
+            self.is_triggered |= kevent.udata() == trigger::UDATA;
             return count;
         }
         let mut slot = None;

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use crate::sys::kevent::{self, Kevent};
 
-/// A knote that fires for exactly one wait, whenever [`fire`](Self::fire) is called. Its user data is zero, so that a
-/// wait finds it to be no event of a registration.
+/// The user data of a trigger. It has no interest, so a wait does not take it for an event.
+pub(super) const UDATA: u64 = 0;
+
+/// A knote that fires for exactly one wait, whenever [`fire`](Self::fire) is called.
 pub(super) enum Trigger {
     /// EVFILT_USER, on the kqueue itself.
     User,
