@@ -209,6 +209,21 @@ fn process_1_ends_when_it_is_asked_to() {
     }
 }
 
+/// What a shell has started in the background. It is killed when the test is done with it, or panics.
+struct Job(u32);
+
+impl Job {
+    fn signal(&self, signal: Signal) {
+        let _ = kill(Pid::from_raw(self.0.try_into().unwrap()), signal);
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGKILL);
+    }
+}
+
 /// A shell without job control gives what it starts in the background no input, and has it ignore Ctrl-C.
 #[test]
 fn a_program_works_in_the_background_of_a_script() {
@@ -218,11 +233,11 @@ fn a_program_works_in_the_background_of_a_script() {
         let job = "\"$0\" \"$@\" & echo $! >&2; wait";
         command.args(["-c", job]).arg(example(name)).args(&args);
         let (shell, id) = Running::spawn_with_complaints(&mut command);
-        let id = id.next_line().parse().unwrap();
-        expect_at_work(name, id, address);
+        let job = Job(id.next_line().parse().unwrap());
+        expect_at_work(name, job.0, address);
         thread::sleep(Duration::from_millis(100));
-        expect_at_work(name, id, address);
-        kill(Pid::from_raw(id.try_into().unwrap()), Signal::SIGTERM).unwrap();
+        expect_at_work(name, job.0, address);
+        job.signal(Signal::SIGTERM);
         let (status, _) = shell.end();
         assert_eq!(status.code(), Some(0), "{name}: {status}");
     }
@@ -243,14 +258,13 @@ fn a_program_works_in_the_background_of_its_terminal() {
         let mut command = Command::new("setsid");
         command.args(["--ctty", "sh", "-c", job]).arg(example(name)).args(&args).stdin(slave());
         let mut shell = Running::spawn_to(command.stderr(Stdio::piped()), slave());
-        let id = shell.complaints().next_line().parse().unwrap();
-        expect_at_work(name, id, address);
+        let job = Job(shell.complaints().next_line().parse().unwrap());
+        expect_at_work(name, job.0, address);
         File::from(terminal.master.try_clone().unwrap()).write_all(b"0 tea\n").unwrap();
         thread::sleep(Duration::from_millis(100));
-        expect_at_work(name, id, address);
-        kill(Pid::from_raw(id.try_into().unwrap()), Signal::SIGTERM).unwrap();
-        eventually("it is gone", || is_gone(id));
-        drop(shell);
+        expect_at_work(name, job.0, address);
+        job.signal(Signal::SIGTERM);
+        eventually("it is gone", || is_gone(job.0));
     }
 }
 
