@@ -24,6 +24,8 @@ pub(crate) struct Machine(Arc<Shared>);
 
 struct Shared {
     kernel: Mutex<Kernel>,
+    /// What threads do is traced until the world ends.
+    is_traced: bool,
     /// The time at which it began, for [`Instant`]s of the standard library.
     start: Instant,
     pool: Pool,
@@ -61,6 +63,7 @@ impl Machine {
         let kernel = Mutex::new(Kernel::new(seed, is_traced));
         Self(Arc::new(Shared {
             kernel,
+            is_traced,
             backtrace: Mutex::default(),
             start: Instant::now(),
             pool,
@@ -102,6 +105,11 @@ impl Machine {
 
     pub(crate) fn now(&self) -> Duration {
         self.kernel().now()
+    }
+
+    /// Whether what threads do is traced until the world ends: without the lock.
+    pub(crate) fn is_traced(&self) -> bool {
+        self.0.is_traced
     }
 
     /// Whether a test that panics has not yet printed the seed of this machine, and no run will: it has no threads.

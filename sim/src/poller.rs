@@ -156,6 +156,7 @@ impl SimPoller {
     ///
     /// It never fails: the signature is that of the real one.
     pub fn try_clone(&self) -> io::Result<Self> {
+        self.wakeups.share();
         Ok(Self::on(self.list.clone(), self.registry.clone(), self.max_events))
     }
 
@@ -206,18 +207,29 @@ impl Poller for SimPoller {
         events.clear();
         let is_thread = machine.current_thread().is_some();
         let deadline = if is_thread { list.enter(timeout) } else { list.deadline(timeout) };
+        let wait = |deadline, room, events: &mut Vec<Event>| {
+            if is_thread {
+                list.wait(deadline, room, events)
+            } else {
+                list.wait_alone(deadline, room, events)
+            }
+        };
         let answer = loop {
+            if !wakeups.is_used() {
+                let answer = wait(deadline, max_events, events);
+                // Else the first waker was created during the wait, and ended it.
+                if !matches!(answer, Some(Ok(()))) || !events.is_empty() {
+                    break answer;
+                }
+                continue;
+            }
             // Under a bound, the seed may have a wake come first: neither starves the other.
             let is_first = wakeups.is_woken() && machine.kernel().schedule_mut().random().one_in(2);
             let room = max_events - usize::from(is_first);
             let answer = wakeups.block(timeout, |timeout| {
                 // A deadline of zero is over: it polls.
                 let deadline = if timeout == Some(Duration::ZERO) { timeout } else { deadline };
-                if is_thread {
-                    list.wait(deadline, room, events)
-                } else {
-                    list.wait_alone(deadline, room, events)
-                }
+                wait(deadline, room, events)
             });
             if let Some(Err(_)) = answer {
                 break answer;
@@ -231,15 +243,14 @@ impl Poller for SimPoller {
                 break answer;
             }
         };
-        let mut kernel = machine.kernel();
-        if is_thread && kernel.schedule().is_traced() {
+        if is_thread && machine.is_traced() {
+            let mut kernel = machine.kernel();
             let text = match &answer {
                 Some(Err(error)) => format!("wait: {error}"),
                 _ => format!("wait returns {}", show(events, &kernel)),
             };
             kernel.schedule_mut().note_call(|| text);
         }
-        drop(kernel);
         answer.unwrap_or(Ok(()))?;
         Ok(events)
     }

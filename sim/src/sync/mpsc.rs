@@ -86,6 +86,9 @@ impl<T> Shared<T> {
     }
 
     fn note_call(&self, what: &str) {
+        if !self.machine.is_traced() {
+            return;
+        }
         let text = || format!("{what} a queue of {}", type_name::<T>());
         self.machine.kernel().schedule_mut().note_call(text);
     }

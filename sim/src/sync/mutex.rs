@@ -66,7 +66,7 @@ impl<T: ?Sized> Mutex<T> {
             drop(kernel);
             locked.expect("its world has ended, and two destructors wait for each other's lock")
         });
-        if let Some(machine) = current {
+        if let Some(machine) = current.filter(Machine::is_traced) {
             let text = || format!("lock Mutex<{}>", type_name::<T>());
             machine.kernel().schedule_mut().note_call(text);
         }
