@@ -185,7 +185,7 @@ pub struct Receiver<T> {
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
         // What is left in the queue is dropped as well.
-        self.waker.finish();
+        self.waker.close();
     }
 }
 

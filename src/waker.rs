@@ -97,6 +97,11 @@ impl Waker {
     pub(crate) fn finish(&self) {
         self.slot.wakers.finish(self.slot.index);
     }
+
+    /// The receiver of a channel is dropped.
+    pub(crate) fn close(&self) {
+        self.slot.wakers.close(self.slot.index);
+    }
 }
 
 impl Drop for Slot {

@@ -51,7 +51,8 @@ struct Slot {
     state: AtomicU32,
     token: AtomicU32,
     next: AtomicU32,
-    /// It belongs to a channel: its event is returned by each wait until the receiver has found the queue empty.
+    /// It belongs to a channel, whose receiver is there: its event is returned by each wait until the receiver has found
+    /// the queue empty.
     is_channel: AtomicBool,
     /// The channel's event was returned, and the receiver has not found the queue empty since.
     is_unfinished: AtomicBool,
@@ -130,12 +131,19 @@ impl Wakers {
         self.slot(index).is_unfinished.store(false, Relaxed);
     }
 
+    /// The receiver of a channel is dropped: it will not find its queue empty any more. What was woken before is still
+    /// reported.
+    pub(crate) fn close(&self, index: u32) {
+        self.slot(index).is_channel.store(false, Relaxed);
+    }
+
     /// Wakes a channel again whose event was returned, unless its receiver has found the queue empty since.
     fn wake_if_unfinished(&self, index: u32) {
         let slot = self.slot(index);
-        // A slot that is free now, or has another waker, is not unfinished; if it becomes so at this moment, it is not
-        // touched, or woken without need.
-        if slot.is_unfinished.load(Relaxed)
+        // Not if its receiver is gone. A slot that has another waker now is not unfinished; if it gets one at this moment,
+        // that is not touched, or woken without need.
+        if slot.is_channel.load(Relaxed)
+            && slot.is_unfinished.load(Relaxed)
             && slot.state.compare_exchange(0, WOKEN, AcqRel, Relaxed).is_ok()
         {
             let _ = self.list(index);

@@ -167,6 +167,7 @@ macro_rules! conformance {
             channel::an_event_that_nobody_acts_on_is_returned_again,
             channel::a_watched_poller_is_readable_while_values_are_left,
             channel::only_channels_with_values_are_reported,
+            channel::the_event_of_a_dropped_receiver_is_not_repeated,
             channel::what_is_sent_while_it_is_taken_is_not_lost,
             channel::a_panic_while_values_are_taken_loses_none_of_the_others,
             channel::values_can_be_taken_without_an_event,

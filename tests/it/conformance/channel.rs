@@ -144,6 +144,23 @@ pub(crate) fn only_channels_with_values_are_reported<P: Poller>() {
     assert!(events.len() == 3 && events.iter().all(|event| event.token != 0));
 }
 
+/// C15: with the receiver dropped, nobody could ever find the queue empty.
+pub(crate) fn the_event_of_a_dropped_receiver_is_not_repeated<P: Poller>() {
+    for is_reported in [false, true] {
+        let (mut poller, sender, receiver) = receiving::<P, _>();
+        sender.send(1).unwrap();
+        if is_reported {
+            poller.expect_one();
+        }
+        drop(receiver);
+        // The wake that came before the drop.
+        assert_eq!(poller.wait(0).unwrap().len(), usize::from(!is_reported));
+        poller.expect_none();
+        assert_eq!(sender.send(2), Err(SendError(2)));
+        poller.expect_none();
+    }
+}
+
 /// C15
 pub(crate) fn what_is_sent_while_it_is_taken_is_not_lost<P: Poller>() {
     for taken_first in 0..3 {
