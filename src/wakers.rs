@@ -289,45 +289,20 @@ impl Wakeups {
         if !self.is_woken() {
             return;
         }
-        let wakers = &*self.wakers;
-        let mut index = NONE;
+        let mut taken = Taken { wakeups: self, rest: NONE };
         if room > 0 {
-            index = wakers.left.swap(NONE, AcqRel);
+            taken.rest = taken.wakers().left.swap(NONE, AcqRel);
             // Not both: a waker that is woken again during this call would be reported twice.
-            if index == NONE {
-                index = wakers.reversed(wakers.woken.swap(NONE, AcqRel));
+            if taken.rest == NONE {
+                let woken = taken.wakers().woken.swap(NONE, AcqRel);
+                taken.rest = taken.wakers().reversed(woken);
             }
         }
         for _ in 0..room {
-            if index == NONE {
-                break;
+            match taken.next() {
+                Some(token) => report(token),
+                None => break,
             }
-            let slot = wakers.slot(index);
-            // Before the slot can be woken again, or have another waker.
-            let (token, next) = (slot.token.load(Relaxed), slot.next.load(Relaxed));
-            if slot.is_channel.load(Relaxed) {
-                slot.is_unfinished.store(true, Relaxed);
-                self.channels.push(index);
-            }
-            // What was written before each wake so far is now visible.
-            if slot.state.fetch_and(!WOKEN, AcqRel) & DROPPED != 0 {
-                wakers.push(&wakers.free, index, index);
-            }
-            report(token);
-            index = next;
-        }
-        if index != NONE {
-            let is_free = wakers.left.compare_exchange(NONE, index, SeqCst, Relaxed).is_ok();
-            if !is_free {
-                // Another handle has left some as well.
-                wakers.push(&wakers.left, index, wakers.last(index));
-            }
-        }
-        // The kernel's wake-up may have come to this thread, while another one sleeps; and whatever watches the poller
-        // must find it readable while a channel may have values.
-        let is_watched_channel = !self.channels.is_empty() && wakers.is_watched.load(Relaxed);
-        if self.is_woken() || is_watched_channel {
-            let _ = wakers.kick();
         }
     }
 
@@ -370,6 +345,60 @@ impl Wakeups {
     /// both: the creation of a waker ends the wait of only one.
     pub fn share(&self) {
         self.wakers.is_used.store(true, SeqCst);
+    }
+}
+
+/// A list of wakers that a `take` has to itself. However it ends, it leaves the rest to the next one.
+struct Taken<'a> {
+    wakeups: &'a mut Wakeups,
+    rest: u32,
+}
+
+impl Taken<'_> {
+    fn wakers(&self) -> &Wakers {
+        &self.wakeups.wakers
+    }
+
+    /// Takes the first waker off the list, and returns its token.
+    fn next(&mut self) -> Option<u32> {
+        let index = self.rest;
+        if index == NONE {
+            return None;
+        }
+        let Wakeups { wakers, channels } = &mut *self.wakeups;
+        let slot = wakers.slot(index);
+        // Before the slot can be woken again, or have another waker.
+        let token = slot.token.load(Relaxed);
+        self.rest = slot.next.load(Relaxed);
+        if slot.is_channel.load(Relaxed) {
+            slot.is_unfinished.store(true, Relaxed);
+            channels.push(index);
+        }
+        // What was written before each wake so far is now visible.
+        if slot.state.fetch_and(!WOKEN, AcqRel) & DROPPED != 0 {
+            wakers.push(&wakers.free, index, index);
+        }
+        Some(token)
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        let (wakers, rest) = (self.wakers(), self.rest);
+        if rest != NONE {
+            let is_free = wakers.left.compare_exchange(NONE, rest, SeqCst, Relaxed).is_ok();
+            if !is_free {
+                // Another handle has left some as well.
+                wakers.push(&wakers.left, rest, wakers.last(rest));
+            }
+        }
+        // The kernel's wake-up may have come to this thread, while another one sleeps; and whatever watches the poller
+        // must find it readable while a channel may have values.
+        let has_channels = !self.wakeups.channels.is_empty();
+        let is_watched_channel = has_channels && wakers.is_watched.load(Relaxed);
+        if self.wakeups.is_woken() || is_watched_channel {
+            let _ = wakers.kick();
+        }
     }
 }
 

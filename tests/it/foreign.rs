@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -137,6 +137,20 @@ fn a_backend_from_elsewhere_has_wakers_and_channels() {
     });
     assert_eq!(receiver.try_iter().collect::<Vec<_>>(), ['a']);
     assert_eq!(poller.wait(20).unwrap(), []);
+}
+
+/// C15: the report of one wake panics. It is lost, and no other.
+#[test]
+fn a_panic_while_wakes_are_taken_loses_none_of_the_others() {
+    let mut poller = AlwaysReady::new().unwrap();
+    let wakers = [0, 1, 2].map(|token| Waker::new(poller.registry(), token).unwrap());
+    for _ in 0..3 {
+        wakers.iter().for_each(|waker| waker.wake().unwrap());
+        let take = || poller.wakeups.take(usize::MAX, |_| resume_unwind(Box::new(())));
+        catch_unwind(AssertUnwindSafe(take)).unwrap_err();
+        let rest = poller.wait(0).unwrap().iter().map(|event| event.token);
+        assert_eq!(Vec::from_iter(rest), [1, 2]);
+    }
 }
 
 #[test]
