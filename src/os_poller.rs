@@ -338,7 +338,13 @@ impl Asking {
         }
         // Then no more wakes: a waker that was woken since would be in the slice twice.
         match self.selector.wait(&mut self.events[count..room], Some(Duration::ZERO)) {
-            Ok(found) => Ok(count + found.events),
+            Ok(found) => {
+                if found.is_wake_up {
+                    // It may have been for a thread that sleeps.
+                    self.wakeups.take(0, |_| {});
+                }
+                Ok(count + found.events)
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(count),
             Err(error) => Err(error),
         }

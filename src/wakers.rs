@@ -285,8 +285,11 @@ impl Wakeups {
 
     /// Takes up to `room` wakers that were woken, the first ones first, and reports the token of each. The others are
     /// left to the next call, of any handle.
+    ///
+    /// If the wait polls once more after that, it may get a wake-up that was for a thread that sleeps. Then call this
+    /// with a room of zero, which passes it on.
     pub fn take(&mut self, room: usize, mut report: impl FnMut(u32)) {
-        if !self.is_woken() {
+        if !self.is_woken() && self.channels.is_empty() {
             return;
         }
         let mut taken = Taken { wakeups: self, rest: NONE };

@@ -204,10 +204,12 @@ macro_rules! conformance {
             waking::a_bound_loses_neither_wakes_nor_events,
             waking::a_waker_is_in_a_slice_once,
             channel::a_handle_that_is_dropped_leaves_its_channel_to_another,
+            channel::a_watched_poller_with_a_bound_is_readable_while_values_are_left,
             waking::a_wake_goes_to_exactly_one_handle,
             waking::a_wake_goes_to_the_handle_that_sleeps,
             waking::no_wake_of_many_threads_to_many_handles_is_lost,
             waking::a_full_wait_passes_a_wake_on,
+            waking::a_wait_that_begins_with_wakes_leaves_a_sleeper_its_own,
         }
     };
     (modelled: $poller:ty) => {

@@ -1,7 +1,7 @@
 //! `channel` and `sync_channel`: values, their wake-up, and the drop of the last sender.
 
 use std::cell::Cell;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -9,9 +9,12 @@ use std::sync::mpsc::{SendError, TryRecvError, TrySendError};
 use std::thread;
 use std::time::Instant;
 
-use pollio::{EventObject, Poller, Receiver, Sender, SyncSender, channel, sync_channel};
+use pollio::{
+    EventObject, Mode, Poller, Receiver, Sender, SyncSender, Waker, channel, sync_channel,
+};
 
 use super::sharing::{BLOCKED, Share};
+use crate::descriptors::pair;
 use crate::expect::{Expect, LONG_MS};
 
 const TOKEN: u32 = 2;
@@ -97,6 +100,33 @@ pub(crate) fn a_watched_poller_is_readable_while_values_are_left<P: Poller + AsR
     outer.expect_one();
     assert_eq!(inner.wait(0).unwrap().len(), 1);
     assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
+    inner.expect_none();
+    outer.expect_none();
+}
+
+/// C15: also if the wait that returned the event began with it, and polled then.
+pub(crate) fn a_watched_poller_with_a_bound_is_readable_while_values_are_left<
+    P: Share + AsRawFd,
+>() {
+    let (near, mut far) = pair();
+    far.write_all(b"x").unwrap();
+    let mut outer = P::new().unwrap();
+    let (mut inner, sender, receiver) = receiving::<P, _>();
+    inner.set_max_events(2);
+    outer.add(EventObject::new(inner.as_raw_fd())).unwrap();
+    let object = EventObject::client(near.as_raw_fd()).with_token(1);
+    inner.add(object.with_mode(Mode::Oneshot)).unwrap();
+    // Woken before the channel.
+    Waker::new(inner.registry(), 3).unwrap().wake().unwrap();
+    sender.send(1).unwrap();
+    let mut tokens = Vec::new();
+    while tokens.len() < 3 {
+        outer.expect_one();
+        tokens.extend(inner.wait(0).unwrap().iter().map(|event| event.token));
+    }
+    assert_eq!(tokens, [1, 3, TOKEN]);
+    outer.expect_one();
+    assert_eq!(taken(&receiver), [1]);
     inner.expect_none();
     outer.expect_none();
 }

@@ -500,3 +500,47 @@ pub(crate) fn an_os_poller_sees_the_wake_of_a_watched_poller<P: Poller + AsFd + 
         assert_eq!(tokens(inner.wait(0).unwrap()), [4]);
     }
 }
+
+/// C15, C18: a handle that begins a wait with wakes, and then polls, takes no other handle's wake-up with it.
+pub(crate) fn a_wait_that_begins_with_wakes_leaves_a_sleeper_its_own<P: Share>() {
+    let (near, mut far) = pair();
+    far.write_all(b"x").unwrap();
+    let mut busy = P::new().unwrap();
+    busy.set_max_events(2);
+    let wakers = [0, 1, 2].map(|token| Waker::new(busy.registry(), token).unwrap());
+    let mut sleeper = busy.share();
+    sleeper.set_max_events(100);
+    let seen = [const { AtomicUsize::new(0) }; 3];
+    let count = |events: &[Event]| {
+        for event in events.iter().filter(|event| event.is_wake()) {
+            seen[event.token as usize].fetch_add(1, SeqCst);
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while seen[2].load(SeqCst) < 50 {
+                count(sleeper.wait(-1).unwrap());
+            }
+        });
+        for round in 1..=50 {
+            thread::sleep(MS);
+            let object = EventObject::client(near.as_raw_fd()).with_mode(Mode::Oneshot);
+            busy.add(object).unwrap();
+            wakers[0].wake().unwrap();
+            wakers[1].wake().unwrap();
+            // It may have room for only one of the two, and begin its next wait with the other.
+            count(busy.wait(0).unwrap());
+            wakers[2].wake().unwrap();
+            count(busy.wait(0).unwrap());
+            // It is long in a handler now.
+            let start = Instant::now();
+            while seen.iter().any(|seen| seen.load(SeqCst) < round) {
+                assert!(start.elapsed() < Duration::from_secs(20), "round {round}: {seen:?}");
+                thread::yield_now();
+            }
+            busy.delete(near.as_raw_fd()).unwrap();
+        }
+        // If the busy handle returned the last one.
+        wakers[0].wake().unwrap();
+    });
+}
