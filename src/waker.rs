@@ -73,8 +73,8 @@ impl Waker {
     }
 
     /// Wakes the poller: the wait that is blocked, or the next one, returns an event. It never blocks, and is
-    /// never lost. If another thread wakes the same waker at this moment, the two are one event, which may not be there
-    /// before the other call has ended.
+    /// never lost. If another thread wakes at this moment as well, the wait may not end before both calls have ended; if
+    /// it is the same waker, the two are one event.
     ///
     /// What a thread wrote before `wake` is visible to the thread whose wait returns the event. If several
     /// handles wait on one poller, exactly one of them returns it (C18). If the waker is dropped, its last wake is
