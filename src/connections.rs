@@ -78,8 +78,11 @@ pub struct Key {
 }
 
 impl From<&Event> for Key {
+    /// That of a [wake](Event::is_wake) is of nothing.
     fn from(event: &Event) -> Self {
-        Self { fd: event.fd, token: event.token }
+        // A wake has the number of its poller, which the table of another poller may have.
+        let fd = if event.is_wake() { -1 } else { event.fd };
+        Self { fd, token: event.token }
     }
 }
 

@@ -161,6 +161,7 @@ macro_rules! conformance {
             waking::no_wake_is_lost_under_signals,
             waking::a_wake_makes_a_watched_poller_readable,
             waking::a_poller_that_is_watched_late_is_readable,
+            connections::a_wake_finds_no_connection,
             waking::an_os_poller_sees_the_wake_of_a_watched_poller,
             channel::what_is_sent_is_reported_once_in_its_order,
             channel::what_is_left_is_reported_by_each_wait,

@@ -2,11 +2,13 @@
 
 use std::cell::Cell;
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
-use pollio::{Connections, EventKind, EventObject, ForeignSource, Key, Mode, Poller, Registry};
+use pollio::{
+    Connections, EventKind, EventObject, ForeignSource, Key, Mode, Poller, Registry, Waker,
+};
 
 use crate::descriptors::pair;
 use crate::expect::Expect;
@@ -293,4 +295,19 @@ pub(crate) fn a_connection_is_deleted_before_it_is_closed<P: Poller>() {
     assert_eq!(deleted.get(), 1);
     drop(table);
     assert_eq!(deleted.get(), 5);
+}
+
+/// A wake has the number of its poller, which is itself in the table of another poller.
+pub(crate) fn a_wake_finds_no_connection<P: Poller + AsFd>() {
+    let (mut outer, mut inner) = (P::new().unwrap(), P::new().unwrap());
+    let wakers = Vec::from_iter((0..8).map(|token| Waker::new(inner.registry(), token).unwrap()));
+    wakers.iter().for_each(|waker| waker.wake().unwrap());
+    let wakes = inner.wait(0).unwrap().to_vec();
+    let mut pollers = Connections::new(outer.registry());
+    pollers.insert(&inner, EventObject::new, ()).unwrap();
+    wakers[0].wake().unwrap();
+    let event = outer.expect_one();
+    assert!(pollers.get(&event).is_some());
+    assert!(wakes.iter().any(|wake| (wake.fd, wake.token) == (event.fd, event.token)));
+    assert!(wakes.iter().all(|wake| pollers.get(wake).is_none()));
 }
