@@ -4,9 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::registered::Registered;
-
-/// What [`Registered`] and [`Connections`](crate::Connections) take: everything that is [`AsFd`], and every
+/// What [`Registered`](crate::Registered) and [`Connections`](crate::Connections) take: everything that is [`AsFd`], and every
 /// [`ForeignSource`].
 ///
 /// You neither implement it nor name its parameter: `By` keeps the two cases apart for the compiler, which
@@ -37,7 +35,7 @@ impl<T: ForeignSource + ?Sized> Source<dyn ForeignSource> for T {
 /// A source whose number is not a descriptor of the kernel, so that it cannot be [`AsFd`].
 ///
 /// A network stack in user space, or a simulation, implements this trait for its sockets, next to
-/// [`Backend`](crate::Backend) for its poller. [`Registered`] then takes them, and references, boxes and
+/// [`Backend`](crate::Backend) for its poller. [`Registered`](crate::Registered) then takes them, and references, boxes and
 /// shared pointers to them.
 ///
 /// ```
@@ -82,9 +80,3 @@ macro_rules! foreign_through {
 }
 
 foreign_through!(&T, &mut T, Box<T>, Rc<T>, Arc<T>);
-
-impl<T: ForeignSource> ForeignSource for Registered<T> {
-    fn foreign_fd(&self) -> RawFd {
-        self.get_ref().foreign_fd()
-    }
-}

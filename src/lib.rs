@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod backend;
 mod bits;
 mod channel;
 mod chunks;
@@ -21,6 +22,7 @@ mod wait;
 mod waker;
 mod wakers;
 
+pub use backend::Backend;
 pub use channel::{Receiver, Sender, SyncSender, TryIter, channel, sync_channel};
 pub use connections::{Connections, Key};
 pub use event::Event;
@@ -31,7 +33,7 @@ pub use os_poller::OsPoller;
 pub use poller::Poller;
 pub use readiness::Readiness;
 pub use registered::Registered;
-pub use registry::{Backend, Registry};
+pub use registry::Registry;
 pub use source::{ChildExit, Timer};
 pub use waker::Waker;
 pub use wakers::Wakeups;

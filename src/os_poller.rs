@@ -161,7 +161,7 @@ impl OsPoller {
         capacity: usize,
         max_events: usize,
     ) -> io::Result<Self> {
-        let wakeups = Wakeups::new(&registry);
+        let wakeups = registry.wakeups();
         let mut asking = Asking {
             selector,
             events: Vec::new(),

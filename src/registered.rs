@@ -3,14 +3,14 @@
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
-use crate::foreign::Source;
+use crate::foreign::{ForeignSource, Source};
 use crate::object::EventObject;
 use crate::registry::Registry;
 
 /// Owns a source and its registration: a drop deletes the registration, then drops the source.
 ///
 /// The source is anything that is [`AsFd`], such as a socket, a pipe or a [`Timer`](crate::Timer), or a
-/// [`ForeignSource`](crate::ForeignSource). Its descriptor stays open while it is registered, so no event
+/// [`ForeignSource`]. Its descriptor stays open while it is registered, so no event
 /// belongs to another file, not even if a duplicate of the descriptor outlives it (C16). This is how you
 /// register with [I/O safety](crate::Poller#io-safety). For many sources, each with the program's data, see
 /// [`Connections`](crate::Connections).
@@ -137,6 +137,12 @@ impl<T> Registered<T> {
 impl<T: AsFd> AsFd for Registered<T> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.source.as_fd()
+    }
+}
+
+impl<T: ForeignSource> ForeignSource for Registered<T> {
+    fn foreign_fd(&self) -> RawFd {
+        self.source.foreign_fd()
     }
 }
 

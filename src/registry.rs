@@ -7,8 +7,9 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::backend::Backend;
 use crate::object::EventObject;
-use crate::wakers::Wakers;
+use crate::wakers::{Wakers, Wakeups};
 
 /// A handle that registers descriptors with the poller that it came from.
 ///
@@ -51,6 +52,12 @@ impl Registry {
     /// A token that no other call returns, until it has wrapped around.
     pub(crate) fn next_token(&self) -> u32 {
         self.next_token.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// What the waits of a handle need for wakers, in a backend of your own.
+    #[must_use]
+    pub fn wakeups(&self) -> Wakeups {
+        Wakeups::new(Arc::clone(&self.wakers))
     }
 
     pub(crate) fn wakers(&self) -> &Arc<Wakers> {
@@ -132,43 +139,4 @@ impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Registry").finish_non_exhaustive()
     }
-}
-
-/// What stands behind a [`Registry`]: the three verbs of a kernel, and how to wake it.
-///
-/// A poller of your own, over io_uring or a network stack in user space, implements this trait
-/// and [`Poller`](crate::Poller), which has the contract to keep. Its waits use [`Wakeups`](crate::Wakeups).
-pub trait Backend: Send + Sync {
-    /// Registers a descriptor; see [`Registry::add`].
-    ///
-    /// # Errors
-    ///
-    /// See [`Registry::add`].
-    fn add(&self, object: EventObject) -> io::Result<()>;
-
-    /// Replaces a registration; see [`Registry::modify`].
-    ///
-    /// # Errors
-    ///
-    /// See [`Registry::modify`].
-    fn modify(&self, object: EventObject) -> io::Result<()>;
-
-    /// Deletes a registration; see [`Registry::delete`].
-    ///
-    /// # Errors
-    ///
-    /// See [`Registry::delete`].
-    fn delete(&self, fd: RawFd) -> io::Result<()>;
-
-    /// Wakes one thread that is blocked in a wait, or else the next one that blocks: its
-    /// [`block`](crate::Wakeups::block) ends, without an event of this. Several calls before that may count as one.
-    ///
-    /// It is called by [`Waker::wake`](crate::Waker::wake), and only if a thread sleeps, or if the poller
-    /// itself is watched; for the first time when the first waker is created. If the poller itself can be
-    /// watched, this makes it ready. Do not create a waker within it.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's own: see [`Waker::new`](crate::Waker::new).
-    fn wake(&self) -> io::Result<()>;
 }

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use crate::Backend;
 use crate::chunks::Chunks;
-use crate::registry::Registry;
 use crate::sys::{AtomicBool, AtomicU32, Mutex, fence_for_loom};
 
 /// The wakers of a poller, shared by its handles, its registries and the wakers themselves.
@@ -221,7 +220,8 @@ impl Wakers {
     }
 }
 
-/// What the waits of a backend of your own need for wakers. Each handle on the poller has its own.
+/// What the waits of a backend of your own need for wakers. Each handle on the poller has its own, from
+/// [`Registry::wakeups`](crate::Registry::wakeups).
 ///
 /// A wait blocks within [`block`](Self::block), then takes the wakers that were woken, with [`take`](Self::take). A
 /// [`wake`](crate::Waker::wake) calls [`Backend::wake`] only if a thread is blocked there.
@@ -253,10 +253,8 @@ pub struct Wakeups {
 }
 
 impl Wakeups {
-    /// For a handle on the poller that `registry` belongs to.
-    #[must_use]
-    pub fn new(registry: &Registry) -> Self {
-        Self { wakers: Arc::clone(registry.wakers()), channels: Vec::new() }
+    pub(crate) fn new(wakers: Arc<Wakers>) -> Self {
+        Self { wakers, channels: Vec::new() }
     }
 
     /// Calls `block`, with the timeout that it may block for: `timeout`, or zero if a waker was already woken. During

@@ -145,7 +145,7 @@ impl SimPoller {
     }
 
     fn on(list: Arc<List>, registry: Registry, max_events: usize) -> Self {
-        let wakeups = Wakeups::new(&registry);
+        let wakeups = registry.wakeups();
         Self { list, registry, wakeups, events: Vec::new(), max_events }
     }
 

@@ -84,7 +84,7 @@ impl Poller for AlwaysReady {
     fn new() -> io::Result<Self> {
         let list = Arc::new(List::default());
         let registry = Registry::new(list.clone());
-        let wakeups = Wakeups::new(&registry);
+        let wakeups = registry.wakeups();
         Ok(Self { list, registry, wakeups, events: Vec::new() })
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pollio::Backend;
 
-use crate::wakers::Wakers;
+use crate::wakers::{Wakers, Wakeups};
 
 #[derive(Clone)]
 pub(crate) struct Registry(Arc<Wakers>);
@@ -12,6 +12,10 @@ pub(crate) struct Registry(Arc<Wakers>);
 impl Registry {
     pub(crate) fn new(backend: Arc<dyn Backend>) -> Self {
         Self(Arc::new(Wakers::new(backend)))
+    }
+
+    pub(crate) fn wakeups(&self) -> Wakeups {
+        Wakeups::new(Arc::clone(&self.0))
     }
 
     pub(crate) fn wakers(&self) -> &Arc<Wakers> {

@@ -63,7 +63,7 @@ impl Handle {
     pub(crate) fn new() -> Self {
         let kernel = Arc::new(Kernel { is_kicked: Mutex::new(false), kicked: Condvar::new() });
         let registry = Registry::new(kernel.clone());
-        let wakeups = Wakeups::new(&registry);
+        let wakeups = registry.wakeups();
         Self { kernel, registry, wakeups, room: usize::MAX }
     }
 
@@ -71,7 +71,7 @@ impl Handle {
     fn share(&self) -> Self {
         self.wakeups.share();
         let (kernel, registry) = (self.kernel.clone(), self.registry.clone());
-        let wakeups = Wakeups::new(&registry);
+        let wakeups = registry.wakeups();
         Self { kernel, registry, wakeups, room: usize::MAX }
     }
 
