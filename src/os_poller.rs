@@ -337,17 +337,14 @@ impl Asking {
             return Ok(count);
         }
         // Then no more wakes: a waker that was woken since would be in the slice twice.
-        match self.selector.wait(&mut self.events[count..room], Some(Duration::ZERO)) {
-            Ok(found) => {
-                if found.is_wake_up {
-                    // It may have been for a thread that sleeps.
-                    self.wakeups.take(0, |_| {});
-                }
-                Ok(count + found.events)
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(count),
-            Err(error) => Err(error),
-        }
+        let more = match self.selector.wait(&mut self.events[count..room], Some(Duration::ZERO)) {
+            Ok(found) => found.events,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            Err(error) => return Err(error),
+        };
+        // The poll may have taken the wake-up of a thread that sleeps, also if it was interrupted then.
+        self.wakeups.take(0, |_| {});
+        Ok(count + more)
     }
 
     /// Puts the wakes behind what the kernel found.
