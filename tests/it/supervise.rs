@@ -190,7 +190,10 @@ fn whatever_ends_it_leaves_no_process_behind() {
         SIGABRT, SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGSYS, SIGTERM, SIGTRAP,
         SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU, SIGXFSZ,
     ] {
-        let supervise = Running::start("supervise", &["0.1", "exec sleep 60", "exit 0"]);
+        // A signal that this process was started to ignore, as by nohup, would be ignored there as well.
+        let mut command = Command::new("env");
+        command.arg("--default-signal").arg(example("supervise"));
+        let supervise = Running::spawn(command.args(["0.1", "exec sleep 60", "exit 0"]));
         let mut sleeping = None;
         eventually("it runs", || {
             let children = children(&supervise);
