@@ -201,16 +201,19 @@ pub(crate) fn what_arrives_during_a_handler_is_reported_past_a_spin<P: Share + '
 
 /// How many events a wait returns if a byte arrives while a signal handler outlasts `timeout`.
 fn outlast_in_a_handler<P: Poller + Send + 'static>(timeout: Duration, new: fn() -> P) -> usize {
-    static IS_IN_HANDLER: AtomicBool = AtomicBool::new(false);
+    static IS_ENTERED: AtomicBool = AtomicBool::new(false);
+    static IS_OVER: AtomicBool = AtomicBool::new(false);
     extern "C" fn wait_for_the_byte(_signal: i32) {
-        IS_IN_HANDLER.store(true, Ordering::SeqCst);
-        while IS_IN_HANDLER.load(Ordering::SeqCst) {
+        IS_ENTERED.store(true, Ordering::SeqCst);
+        while !IS_OVER.load(Ordering::SeqCst) {
             thread::sleep(MS / 10);
         }
     }
 
     catch_signals(wait_for_the_byte);
     loop {
+        IS_ENTERED.store(false, Ordering::SeqCst);
+        IS_OVER.store(false, Ordering::SeqCst);
         let (near, mut far) = pair();
         let mut poller = new();
         poller.add(EventObject::client(near.as_raw_fd())).unwrap();
@@ -226,18 +229,18 @@ fn outlast_in_a_handler<P: Poller + Send + 'static>(timeout: Duration, new: fn()
         thread::sleep(timeout / 4);
         // It may have ended already, on a busy machine.
         let _ = try_signal(&waiter);
-        while !waiter.is_finished() && !IS_IN_HANDLER.load(Ordering::SeqCst) {
+        while !waiter.is_finished() && !IS_ENTERED.load(Ordering::SeqCst) {
             thread::yield_now();
         }
         if began.elapsed() >= timeout {
-            // The handler began after the wait, or may have.
-            IS_IN_HANDLER.store(false, Ordering::SeqCst);
+            // The handler began after the wait, or may have; or begins while the thread ends.
+            IS_OVER.store(true, Ordering::SeqCst);
             waiter.join().unwrap();
             continue;
         }
         far.write_all(b"x").unwrap();
         thread::sleep((timeout + MS).saturating_sub(began.elapsed()));
-        IS_IN_HANDLER.store(false, Ordering::SeqCst);
+        IS_OVER.store(true, Ordering::SeqCst);
         return waiter.join().unwrap();
     }
 }
