@@ -241,8 +241,9 @@ fn wait(
     let lock = || kqueue.lock().expect("no call panics");
     let deadline = timeout.map(|timeout| Instant::now() + timeout);
     loop {
-        let written = lock().collect(kq, events)?;
+        // Before the look: what arrives while a signal handler keeps this thread past the deadline is found.
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let written = lock().collect(kq, events)?;
         if written == 0 && lock().is_interrupted(timeout) {
             return Err(Errno::EINTR.into());
         }
