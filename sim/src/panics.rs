@@ -1,4 +1,8 @@
 //! Panics of simulated threads: they end up in the report of a run, and are not printed on their own.
+#![allow(
+    clippy::missing_const_for_thread_local,
+    reason = "they are, which clippy does not see for Android"
+)]
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
