@@ -2,6 +2,10 @@
 //! closed behind its back, forked children.
 //!
 //! Signals, stops and too many descriptors are cases of the contract.
+#![cfg_attr(
+    not(all(target_os = "linux", target_env = "gnu")),
+    allow(unused_imports, reason = "some cases are for Linux with glibc only")
+)]
 
 use std::array;
 use std::fs::{self, File, OpenOptions};
@@ -507,6 +511,7 @@ fn a_forked_child_sets_the_timer_of_its_parent() {
 }
 
 /// Lets any process trace this one, where Yama lets only its ancestors.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[expect(unsafe_code, reason = "no crate knows this call")]
 fn allow_any_tracer() {
     let (any, unused): (libc::c_ulong, libc::c_ulong) = (libc::PR_SET_PTRACER_ANY, 0);
@@ -514,7 +519,8 @@ fn allow_any_tracer() {
     unsafe { libc::prctl(libc::PR_SET_PTRACER, any, unused, unused, unused) };
 }
 
-/// The parent must not count on a `waitpid` that does not block: the tracer's comes first.
+/// The parent must not count on a `waitpid` that does not block: the tracer's comes first. Nix has `seize` for Linux.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[test]
 fn a_traced_child_is_reported_before_it_can_be_reaped() {
     in_subprocess!(|| {
@@ -616,7 +622,8 @@ fn a_device_that_was_not_set_up_is_an_error_at_every_wait() {
     poller.expect_none();
 }
 
-/// Makes `tun` a network interface that is up.
+/// Makes `tun` a network interface that is up. The type of a request differs between C libraries.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[expect(unsafe_code, reason = "no crate knows these calls")]
 fn set_up(tun: BorrowedFd<'_>) {
     let flags =
@@ -636,6 +643,7 @@ fn set_up(tun: BorrowedFd<'_>) {
 }
 
 /// Until then, the kernel did not know where to note who waits.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[test]
 #[ignore = "it makes a network interface for a moment: root runs it, with --ignored"]
 fn a_device_that_was_added_before_it_was_set_up_is_silent_until_it_is_added_again() {

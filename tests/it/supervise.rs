@@ -1,6 +1,6 @@
 //! The example `supervise`: what it starts, and when, and what it leaves behind.
 
-use std::{fs, process::Command, time::Duration};
+use std::{fs, process::Command};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -268,7 +268,7 @@ fn a_command_that_a_debugger_holds_holds_up_no_other() {
         let line = next_with(&supervise, "ended ");
         assert!(line.ends_with(": exit 1"), "{line}");
     }
-    assert!(supervise.processor_time() < Duration::from_millis(500), "it spins");
+    assert!(supervise.processor_time() < std::time::Duration::from_millis(500), "it spins");
     waitpid(debugged, None).unwrap();
     let ended = format!("ended {sleeping}, signal: 9 (SIGKILL): exec sleep 60");
     while next_with(&supervise, "ended ") != ended {}
