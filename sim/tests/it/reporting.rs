@@ -1,5 +1,6 @@
 //! What somebody reads who gets a failing seed.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::env;
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
@@ -53,10 +54,14 @@ fn a_failure_begins_with_its_seed_and_its_cause() {
     assert!(stderr[cause..].contains("reporting.rs:"), "{stderr}");
     let lines = place("lock Mutex<Vec<u8>>");
     assert!(cause < lines && lines < place("POLLIO_SEED=0 cargo test"), "{stderr}");
+    assert!(!stderr.contains("a_thread_panics::"), "{stderr}");
+    if Backtrace::force_capture().status() != BacktraceStatus::Captured {
+        println!("NOT RUN: what concerns backtraces, which this standard library cannot make");
+        return;
+    }
     assert!(place("POLLIO_SEED=0 cargo test") < place("stack backtrace:"), "{stderr}");
     // Those of three runs and of all threads are not there.
     assert_eq!(stderr.matches("stack backtrace:").count(), 1);
-    assert!(!stderr.contains("a_thread_panics::"), "{stderr}");
 
     // Run alone, it has the backtrace of the thread that panicked, after its trace.
     let alone = [backtrace, ("POLLIO_SEED", "0")];
