@@ -1,6 +1,6 @@
 //! What somebody reads who gets a failing seed.
 
-use std::backtrace::{Backtrace, BacktraceStatus};
+use std::backtrace::Backtrace;
 use std::env;
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
@@ -55,7 +55,8 @@ fn a_failure_begins_with_its_seed_and_its_cause() {
     let lines = place("lock Mutex<Vec<u8>>");
     assert!(cause < lines && lines < place("POLLIO_SEED=0 cargo test"), "{stderr}");
     assert!(!stderr.contains("a_thread_panics::"), "{stderr}");
-    if Backtrace::force_capture().status() != BacktraceStatus::Captured {
+    // A standard library that was built without them says `Captured` all the same, but knows no name.
+    if !Backtrace::force_capture().to_string().contains("reporting::") {
         println!("NOT RUN: what concerns backtraces, which this standard library cannot make");
         return;
     }
