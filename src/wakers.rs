@@ -118,8 +118,9 @@ impl Wakers {
 
     /// Wakes a waker.
     pub(crate) fn wake(&self, index: u32) -> io::Result<()> {
-        // Also if it was woken already: what this thread wrote is then visible to the thread that takes it.
-        if self.slot(index).state.fetch_or(WOKEN, AcqRel) & WOKEN != 0 {
+        // Also if it was woken already: what this thread wrote is then visible to the thread that takes it. A waker
+        // that wakes is not dropped, so there is no other bit to keep.
+        if self.slot(index).state.swap(WOKEN, AcqRel) == WOKEN {
             return Ok(());
         }
         self.list(index)
