@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::kernels::Kernel;
 use crate::schedule::Pool;
 use crate::world::{Outcome, World};
 
@@ -25,7 +26,7 @@ const LINES_SHOWN: usize = 40;
 
 type Body = dyn Fn(&World) -> io::Result<()> + Send + Sync;
 
-/// Runs `body` as the main thread of a [world](World), once for each seed below `seeds`, on all cores.
+/// Runs `body` as the main thread of a [world](World) with Linux, once for each seed below `seeds`, on all cores.
 ///
 /// With `POLLIO_SEED` in the environment, it runs that seed and no other, and prints its whole trace to
 /// the standard error.
@@ -37,30 +38,65 @@ type Body = dyn Fn(&World) -> io::Result<()> + Send + Sync;
 /// simulation: it loops, or waits for something that the simulation does not know, such as a lock.
 #[track_caller]
 pub fn check(seeds: u64, body: impl Fn(&World) -> io::Result<()> + Send + Sync + 'static) {
+    check_on(&[Kernel::Linux], seeds, body);
+}
+
+/// As [`check()`], on several kernels: the seed says which.
+///
+/// Each is the kernel of as many worlds as the others, up to one. A failure names it, unless it is Linux, and the rules
+/// that Linux does not have and that made a difference. The seed replays on it with the same `kernels`.
+///
+/// ```
+/// use pollio_sim::Kernel;
+///
+/// pollio_sim::check_on(Kernel::ALL, 60, |world| {
+///     println!("{}", world.kernel());
+///     Ok(())
+/// });
+/// ```
+///
+/// # Panics
+///
+/// As [`check()`] does, and if there is no kernel.
+#[track_caller]
+pub fn check_on(
+    kernels: &[Kernel],
+    seeds: u64,
+    body: impl Fn(&World) -> io::Result<()> + Send + Sync + 'static,
+) {
+    assert!(!kernels.is_empty(), "no kernel to run on");
     let body: Arc<Body> = Arc::new(body);
     if let Ok(seed) = env::var(SEED) {
         let seed = seed.parse().unwrap_or_else(|_| panic!("{SEED}={seed} is no number"));
+        let kernel = Kernel::of_seed(kernels, seed);
         let run = |world: &World| body(world);
-        let (outcome, backtrace) = World::run_with(&Pool::default(), seed, true, |_| (), run);
+        let (outcome, backtrace) =
+            World::run_with(&Pool::default(), kernel, seed, true, |_| (), run);
         outcome.trace.iter().for_each(|line| eprintln!("{line}"));
-        if let Some(why) = outcome.failure {
+        if outcome.failure.is_some() {
             let backtrace = backtrace.map(|trace| format!("\n{trace}")).unwrap_or_default();
-            panic!("seed {seed} fails: {why}{backtrace}");
+            panic!("{}{backtrace}", cause(&outcome).trim_end());
         }
         return;
     }
-    if let Some(first) = first_failure(seeds, &body, LONGEST_COMPUTATION) {
-        let again = [(); 2].map(|()| World::run(first.seed, |world| body(world)));
+    if let Some(first) = first_failure(kernels, seeds, &body, LONGEST_COMPUTATION) {
+        let again = [(); 2].map(|()| World::run_on(first.kernel, first.seed, |world| body(world)));
         panic!("{}", report(&first, &again));
     }
 }
 
 /// The lowest seed that fails. Panics if a thread computes for longer than `longest`.
-fn first_failure(seeds: u64, body: &Arc<Body>, longest: Duration) -> Option<Outcome> {
+fn first_failure(
+    kernels: &[Kernel],
+    seeds: u64,
+    body: &Arc<Body>,
+    longest: Duration,
+) -> Option<Outcome> {
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let threads = threads.min(usize::try_from(seeds).unwrap_or(usize::MAX));
     let (sender, reports) = mpsc::channel();
-    let common = Arc::new(Common { next: AtomicU64::new(0), end: AtomicU64::new(seeds) });
+    let (next, end) = (AtomicU64::new(0), AtomicU64::new(seeds));
+    let common = Arc::new(Common { kernels: kernels.to_vec(), next, end });
     // Not scoped: one that is stuck must not keep the others from reporting.
     let runners: Vec<_> = (0..threads)
         .map(|_| {
@@ -92,6 +128,7 @@ fn first_failure(seeds: u64, body: &Arc<Body>, longest: Duration) -> Option<Outc
 }
 
 struct Common {
+    kernels: Vec<Kernel>,
     next: AtomicU64,
     /// No seed from here on matters.
     end: AtomicU64,
@@ -120,7 +157,8 @@ impl Runner {
                 let watched = Watched { world: world.clone(), steps: 0, since: Instant::now() };
                 *self.watched() = Some(watched);
             };
-            let (outcome, _) = World::run_with(&pool, seed, false, watch, body);
+            let kernel = Kernel::of_seed(&common.kernels, seed);
+            let (outcome, _) = World::run_with(&pool, kernel, seed, false, watch, body);
             if outcome.failure.is_some() {
                 common.end.fetch_min(seed, Ordering::Relaxed);
                 if failures.send(outcome).is_err() {
@@ -144,19 +182,35 @@ impl Runner {
             (*steps, *since) = (now, Instant::now());
         } else if since.elapsed() > longest {
             panic!(
-                "seed {} hangs: thread `{thread}` has made no call into the simulation for \
+                "{} hangs: thread `{thread}` has made no call into the simulation for \
                  {longest:?}: it loops, or waits for something that is not simulated, such as a lock that \
                  one of these holds:{}",
-                world.seed(),
+                name(world.kernel(), world.seed()),
                 world.machine().describe_waits(),
             );
         }
     }
 }
 
+fn name(kernel: Kernel, seed: u64) -> String {
+    match kernel {
+        Kernel::Linux => format!("seed {seed}"),
+        _ => format!("seed {seed} on {kernel}"),
+    }
+}
+
+/// Why it failed, and the rules that made a difference.
+fn cause(Outcome { seed, kernel, failure, rules, .. }: &Outcome) -> String {
+    let why = failure.as_deref().unwrap_or_default();
+    let mut text = format!("{} fails: {why}\n", name(*kernel, *seed));
+    if !rules.is_empty() {
+        text += &format!("  unlike Linux: {}\n", rules.join("; "));
+    }
+    text
+}
+
 fn report(first: &Outcome, [again, and_again]: &[Outcome; 2]) -> String {
-    let why = first.failure.as_deref().unwrap_or_default();
-    let mut text = format!("seed {} fails: {why}\n", first.seed);
+    let mut text = cause(first);
     let difference = again.trace.iter().zip(&and_again.trace).find(|(one, other)| one != other);
     if again.failure != first.failure {
         let why = again.failure.as_deref().unwrap_or("it passes");
@@ -204,7 +258,7 @@ mod tests {
             Ok(())
         });
         let longest = Duration::from_millis(300);
-        let check = AssertUnwindSafe(|| first_failure(1, &body, longest));
+        let check = AssertUnwindSafe(|| first_failure(&[Kernel::Linux], 1, &body, longest));
         let why = *panic::catch_unwind(check).unwrap_err().downcast::<String>().unwrap();
         assert!(why.starts_with("seed 0 hangs: thread `main` has made no call"), "{why}");
         assert!(why.contains("one of these holds:\n  holder: sleeps"), "{why}");

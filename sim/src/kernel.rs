@@ -1,7 +1,8 @@
 //! The kernel of a world: descriptors, files, and what calls do to them. It knows a thread only by what it blocks.
 //!
 //! Here are its system calls. Each ends in the part that has the rules: [`tcp`], [`unix`], [`timers`], [`epoll`].
-//! These share [`base`]: the schedule, the files with those who wait for them, and the faults.
+//! These share [`base`]: the schedule, the files with those who wait for them, the faults, and the rules of
+//! kernels other than Linux, [`rules`].
 
 mod base;
 mod descriptors;
@@ -15,6 +16,7 @@ mod ids;
 mod patience;
 mod received;
 mod report;
+mod rules;
 mod tcp;
 mod timer;
 mod timers;
@@ -29,6 +31,7 @@ use std::time::Duration;
 use pollio::{EventObject, Readiness};
 
 use crate::conditions::{self, Conditions};
+use crate::kernels;
 use crate::schedule::{QueueId, Schedule};
 use base::Base;
 use descriptors::Descriptors;
@@ -37,6 +40,7 @@ use event::Arrival;
 use files::Kind;
 use forgotten::Streams;
 use report::Report;
+use rules::Rule;
 use tcp::Tcp;
 use timer::Timer;
 use unix::Pairs;
@@ -67,15 +71,24 @@ struct Script {
 }
 
 impl Kernel {
-    pub(crate) fn new(seed: u64, is_traced: bool) -> Self {
+    pub(crate) fn new(kernel: kernels::Kernel, seed: u64, is_traced: bool) -> Self {
         Self {
-            base: Base::new(seed, is_traced),
+            base: Base::new(kernel, seed, is_traced),
             descriptors: Descriptors::default(),
             tcp: Tcp::default(),
             pairs: Pairs::default(),
             signals: Vec::new(),
             script: Script::default(),
         }
+    }
+
+    pub(crate) const fn kernel(&self) -> kernels::Kernel {
+        self.base.rules().kernel()
+    }
+
+    /// The rules of its kernel that made a difference so far.
+    pub(crate) fn rules_applied(&self) -> Vec<&'static str> {
+        self.base.rules().applied().map(Rule::text).collect()
     }
 
     pub(crate) const fn schedule(&self) -> &Schedule<Event> {
@@ -270,6 +283,10 @@ impl Kernel {
         let listener = self.socket(id, libc::EINVAL)?;
         let add_file = |socket, base: &mut Base| base.add_file(Kind::Tcp(socket));
         let (file, client) = self.tcp.accept(listener, &mut self.base, add_file)?;
+        let is_nonblocking = self.settings(id)?.is_nonblocking;
+        if is_nonblocking && self.base.applies(Rule::AcceptedAreNonblocking) {
+            self.settings_mut(file)?.is_nonblocking = true;
+        }
         Ok((self.open(file), client))
     }
 

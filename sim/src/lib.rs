@@ -5,6 +5,7 @@ mod check;
 mod conditions;
 mod descriptor;
 mod kernel;
+mod kernels;
 mod machine;
 pub mod net;
 pub mod os;
@@ -21,8 +22,9 @@ mod timer;
 mod world;
 
 pub use channel::{Receiver, Sender, SyncSender, TryIter, channel, sync_channel};
-pub use check::check;
+pub use check::{check, check_on};
 pub use conditions::Conditions;
+pub use kernels::Kernel;
 pub use poller::SimPoller;
 pub use timer::Timer;
 pub use world::{Outcome, World};

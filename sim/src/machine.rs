@@ -15,6 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::kernel::{FileId, Kernel, errno};
+use crate::kernels;
 use crate::panics::{self, Caught, Panic};
 use crate::schedule::{Action, Baton, Job, MAIN, Pool, QueueId, Reason, ThreadId, Turn, Worker};
 
@@ -46,6 +47,8 @@ pub(crate) struct Run {
     pub(crate) failure: Option<String>,
     pub(crate) elapsed: Duration,
     pub(crate) trace: Vec<String>,
+    /// The rules of its kernel that made a difference.
+    pub(crate) rules: Vec<&'static str>,
     /// Of the panic that failed it, if `RUST_BACKTRACE` asks for one.
     pub(crate) backtrace: Option<String>,
 }
@@ -59,8 +62,8 @@ thread_local! {
 }
 
 impl Machine {
-    pub(crate) fn new(seed: u64, pool: Pool, is_traced: bool) -> Self {
-        let kernel = Mutex::new(Kernel::new(seed, is_traced));
+    pub(crate) fn new(kernel: kernels::Kernel, seed: u64, pool: Pool, is_traced: bool) -> Self {
+        let kernel = Mutex::new(Kernel::new(kernel, seed, is_traced));
         Self(Arc::new(Shared {
             kernel,
             is_traced,
@@ -434,12 +437,13 @@ impl Machine {
         let mut kernel = self.kernel();
         let elapsed = kernel.now();
         let (failure, trace) = kernel.schedule_mut().take_outcome();
+        let rules = kernel.rules_applied();
         // A plan that never came may hold the world itself.
         let agenda = kernel.schedule_mut().take_agenda();
         drop(kernel);
         drop(agenda);
         let backtrace = self.backtrace().take();
-        Run { failure, elapsed, trace, backtrace }
+        Run { failure, elapsed, trace, rules, backtrace }
     }
 
     /// Fails the run, unless a thread was ended by the end of the world.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use pollio::{Backend, Event, EventObject, Poller, Registry, Wakeups};
 
 use crate::kernel::{FileId, Kernel};
+use crate::kernels;
 use crate::machine::Machine;
 use crate::schedule::{Pool, Reason};
 use crate::world::World;
@@ -122,7 +123,7 @@ impl SimPoller {
     /// A test that panics prints its seed; [`new`](Poller::new) has seed 0.
     #[must_use]
     pub fn with_seed(seed: u64) -> Self {
-        Self::of(World::of(Machine::new(seed, Pool::default(), false)))
+        Self::of(World::of(Machine::new(kernels::Kernel::Linux, seed, Pool::default(), false)))
     }
 
     /// As [`new`](Poller::new): a buffer needs no capacity here.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use pollio::Readiness;
 
 use crate::conditions::Conditions;
+use crate::kernels::Kernel;
 use crate::machine::{Guard, Machine, Run};
 use crate::schedule::{Action, Pool};
 use crate::thread::{JoinHandle, spawn_in};
@@ -41,38 +42,53 @@ pub struct World(Machine);
 pub struct Outcome {
     /// The seed of the world.
     pub seed: u64,
+    /// The kernel of the world.
+    pub kernel: Kernel,
     /// What failed, if anything did.
     pub failure: Option<String>,
     /// How much virtual time has passed.
     pub elapsed: Duration,
     /// A line for each call and event. The same seed gives the same lines.
     pub trace: Vec<String>,
+    /// The rules that Linux does not have, and that made a difference in this run. Empty on Linux.
+    pub rules: Vec<&'static str>,
 }
 
 /// Running programs.
 impl World {
-    /// Runs `body` as the main thread of a new world. The world ends when `body` returns, and ends all other
+    /// Runs `body` as the main thread of a new world, whose kernel is Linux. The world ends when `body` returns, and ends all other
     /// threads.
     ///
     /// A run fails if the body returns an error, if a thread panics, and [in a few other
     /// cases](crate#what-fails-a-run). [`check()`](crate::check()) runs many seeds.
     #[must_use = "a failure is returned"]
     pub fn run(seed: u64, body: impl FnOnce(&Self) -> io::Result<()>) -> Outcome {
-        Self::run_with(&Pool::default(), seed, true, |_| (), body).0
+        Self::run_on(Kernel::Linux, seed, body)
+    }
+
+    /// As [`run`](Self::run), with another kernel.
+    #[must_use = "a failure is returned"]
+    pub fn run_on(
+        kernel: Kernel,
+        seed: u64,
+        body: impl FnOnce(&Self) -> io::Result<()>,
+    ) -> Outcome {
+        Self::run_with(&Pool::default(), kernel, seed, true, |_| (), body).0
     }
 
     /// Also returns the backtrace of the panic that failed the run, if `RUST_BACKTRACE` asks for one.
     pub(crate) fn run_with(
         pool: &Pool,
+        kernel: Kernel,
         seed: u64,
         is_traced: bool,
         watch: impl FnOnce(&Self),
         body: impl FnOnce(&Self) -> io::Result<()>,
     ) -> (Outcome, Option<String>) {
-        let world = Self(Machine::new(seed, pool.clone(), is_traced));
+        let world = Self(Machine::new(kernel, seed, pool.clone(), is_traced));
         watch(&world);
-        let Run { failure, elapsed, trace, backtrace } = world.0.run(|| body(&world));
-        (Outcome { seed, failure, elapsed, trace }, backtrace)
+        let Run { failure, elapsed, trace, rules, backtrace } = world.0.run(|| body(&world));
+        (Outcome { seed, kernel, failure, elapsed, trace, rules }, backtrace)
     }
 
     /// Starts a thread of this world, with a name for reports.
@@ -89,7 +105,7 @@ impl World {
         body: impl FnOnce() -> T + Send + 'static,
     ) -> JoinHandle<T> {
         assert!(
-            self.kernel().schedule().has_threads(),
+            self.lock().schedule().has_threads(),
             "this world has no threads: run its body with `pollio_sim::check` or `World::run`"
         );
         spawn_in(&self.0, name, body)
@@ -98,7 +114,13 @@ impl World {
     /// The seed of this world.
     #[must_use]
     pub fn seed(&self) -> u64 {
-        self.kernel().schedule().seed()
+        self.lock().schedule().seed()
+    }
+
+    /// The kernel of this world.
+    #[must_use]
+    pub fn kernel(&self) -> Kernel {
+        self.lock().kernel()
     }
 }
 
@@ -127,7 +149,7 @@ impl World {
         if self.0.current_thread().is_some() {
             return crate::thread::sleep(time);
         }
-        let mut kernel = self.kernel();
+        let mut kernel = self.lock();
         let now = kernel.now();
         kernel.schedule_mut().set_now(now.checked_add(time).unwrap_or(now));
     }
@@ -141,7 +163,7 @@ impl World {
     /// argument: a clone that it owns would keep the world alive. A plan is no thread: it can make every call that
     /// does not wait.
     pub fn schedule(&self, delay: Duration, action: impl FnOnce(&Self) + Send + 'static) {
-        let mut kernel = self.kernel();
+        let mut kernel = self.lock();
         let now = kernel.now();
         let is_reachable = self.0.start().checked_add(now).and_then(|now| now.checked_add(delay));
         if is_reachable.is_none() {
@@ -162,29 +184,29 @@ impl World {
 impl World {
     /// Sets what the network is like, for connections that are made from now on, and what may go wrong.
     pub fn set_conditions(&self, conditions: Conditions) {
-        self.kernel().set_conditions(conditions);
+        self.lock().set_conditions(conditions);
     }
 
     /// Stalls the TCP connection of a stream: nothing arrives at either end for this long. Bytes that are on their
     /// way arrive afterwards.
     pub fn stall(&self, stream: &impl AsRawFd, length: Duration) {
-        self.kernel().stall(stream.as_raw_fd(), length);
+        self.lock().stall(stream.as_raw_fd(), length);
     }
 
     /// Resets the TCP connection of a stream at both ends. Bytes that are on their way are lost.
     pub fn reset(&self, stream: &impl AsRawFd) {
-        self.kernel().reset(stream.as_raw_fd());
+        self.lock().reset(stream.as_raw_fd());
     }
 
     /// Resets the TCP connection of a stream at both ends once `count` more bytes of what the stream writes have
     /// arrived. The peer can read these bytes. At 0, the next byte resets it.
     pub fn reset_after(&self, stream: &impl AsRawFd, count: usize) {
-        self.kernel().reset_after(stream.as_raw_fd(), count);
+        self.lock().reset_after(stream.as_raw_fd(), count);
     }
 
     /// Refuses the next `count` connections to `address`, although a listener is there.
     pub fn refuse(&self, address: SocketAddr, count: usize) {
-        self.kernel().refuse(address, count);
+        self.lock().refuse(address, count);
     }
 }
 
@@ -212,19 +234,19 @@ impl World {
     /// # assert_eq!(outcome.failure, None);
     /// ```
     pub fn set_descriptor_limit(&self, limit: usize) {
-        self.kernel().set_descriptor_limit(limit);
+        self.lock().set_descriptor_limit(limit);
     }
 
     /// How many descriptors are open: sockets, timers and pollers, and one for the wakers of each poller.
     #[must_use]
     pub fn descriptors(&self) -> usize {
-        self.kernel().descriptor_count()
+        self.lock().descriptor_count()
     }
 
     /// Sends a signal to the program: writes a byte to each stream that was registered for it with
     /// [`pipe::register`](crate::signal_hook::low_level::pipe::register). Without one, the signal is ignored.
     pub fn raise(&self, signal: i32) {
-        self.kernel().raise(signal);
+        self.lock().raise(signal);
     }
 }
 
@@ -240,7 +262,7 @@ impl World {
     /// program that holds a fast peer back does not read. A world has no patience set at first. It counts for what
     /// arrives after this call.
     pub fn set_patience(&self, patience: Duration) {
-        self.kernel().set_patience(patience);
+        self.lock().set_patience(patience);
     }
 }
 
@@ -251,13 +273,13 @@ impl World {
     /// A descriptor with this number is closed first. A negative number stays a bad descriptor.
     pub fn open(&self, fd: RawFd) {
         if fd >= 0 {
-            self.kernel().open_scripted(fd);
+            self.lock().open_scripted(fd);
         }
     }
 
     /// Closes the descriptor `fd`, which deletes its registration. Registering it then fails with `EBADF`.
     pub fn close(&self, fd: RawFd) {
-        self.kernel().close(fd);
+        self.lock().close(fd);
     }
 
     /// Makes `fd` ready for `readiness`, in addition to what it is ready for.
@@ -269,38 +291,38 @@ impl World {
     /// A later `add` finds the readiness of a descriptor that is not registered yet. A descriptor that is not open
     /// stays as it is.
     pub fn set_ready(&self, fd: RawFd, readiness: Readiness) {
-        self.kernel().set_ready(fd, readiness);
+        self.lock().set_ready(fd, readiness);
     }
 
     /// Ends the readiness of `fd` for `readiness`: `READABLE` once everything is read, `WRITABLE` once there is no
     /// more room.
     pub fn clear_ready(&self, fd: RawFd, readiness: Readiness) {
-        self.kernel().clear_ready(fd, readiness);
+        self.lock().clear_ready(fd, readiness);
     }
 
     /// Makes one wait report `readiness` of `fd`, although a read would block: as if another process was quicker.
     ///
     /// It is reported as far as the registration asks for it.
     pub fn spurious(&self, fd: RawFd, readiness: Readiness) {
-        self.kernel().report_spuriously(fd, readiness);
+        self.lock().report_spuriously(fd, readiness);
     }
 
     /// Makes each wait report `size` descriptors, or all that are ready if they are fewer, instead of a number that
     /// the seed draws. 0 counts as 1.
     pub fn set_batch(&self, size: usize) {
-        self.kernel().set_batch(size);
+        self.lock().set_batch(size);
     }
 
     /// Makes the next `add` fail with `error`, and register nothing. After several calls, as many adds fail, in this
     /// order.
     pub fn fail_add(&self, error: io::Error) {
-        self.kernel().fail_add(error);
+        self.lock().fail_add(error);
     }
 
     /// Makes the next wait fail with `error`; in a plan, the current one. The wait after it reports what is ready.
     /// After several calls, as many waits fail, in this order.
     pub fn fail_wait(&self, error: io::Error) {
-        self.kernel().fail_wait(error);
+        self.lock().fail_wait(error);
     }
 }
 
@@ -313,7 +335,7 @@ impl World {
         &self.0
     }
 
-    fn kernel(&self) -> Guard<'_> {
+    fn lock(&self) -> Guard<'_> {
         self.0.kernel()
     }
 }
@@ -321,6 +343,7 @@ impl World {
 impl fmt::Debug for World {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("World")
+            .field("kernel", &self.kernel())
             .field("seed", &self.seed())
             .field("elapsed", &self.elapsed())
             .finish_non_exhaustive()

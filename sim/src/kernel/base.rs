@@ -12,23 +12,27 @@ use super::faults::Faults;
 use super::files::{File, Files, Kind};
 use super::ids::FileId;
 use super::patience::Patience;
+use super::rules::{Rule, Rules};
 use crate::conditions::{self, Conditions};
+use crate::kernels;
 use crate::schedule::{Action, QueueId, Random, Schedule, When};
 
 pub(crate) struct Base {
     schedule: Schedule<Event>,
+    rules: Rules,
     files: Files,
     faults: Faults,
     patience: Patience,
 }
 
 impl Base {
-    pub(super) fn new(seed: u64, is_traced: bool) -> Self {
+    pub(super) fn new(kernel: kernels::Kernel, seed: u64, is_traced: bool) -> Self {
         let mut random = Random::new(seed);
         let faults = Faults::draw(Conditions::default(), &mut random);
         let mut schedule = Schedule::new(seed, random, is_traced);
         schedule.set_pauses(faults.conditions().has(conditions::Kind::Pauses));
-        Self { schedule, files: Files::default(), faults, patience: Patience::default() }
+        let (rules, files, patience) = (Rules::new(kernel), Files::default(), Patience::default());
+        Self { schedule, rules, files, faults, patience }
     }
 
     pub(super) const fn schedule(&self) -> &Schedule<Event> {
@@ -53,6 +57,25 @@ impl Base {
 
     pub(super) fn note(&mut self, text: impl FnOnce() -> String) {
         self.schedule.note(text);
+    }
+}
+
+/// Rules.
+impl Base {
+    pub(super) const fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// Whether the kernel has this rule. Asked where it makes a difference, which is noted.
+    #[inline]
+    pub(super) fn applies(&mut self, rule: Rule) -> bool {
+        let applies = self.rules.has(rule);
+        if applies {
+            self.rules.set_applied(rule);
+            let kernel = self.rules.kernel();
+            self.note(|| format!("{kernel}: {}", rule.text()));
+        }
+        applies
     }
 }
 

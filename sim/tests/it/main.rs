@@ -12,5 +12,6 @@ mod world;
 mod alike;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod in_step;
+mod kernels;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod random;
