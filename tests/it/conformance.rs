@@ -12,8 +12,6 @@ pub(crate) mod interest;
 pub(crate) mod kqueue;
 pub(crate) mod load;
 pub(crate) mod mode;
-#[cfg(any(target_os = "linux", target_os = "android"))]
-pub(crate) mod modelled;
 pub(crate) mod ownership;
 pub(crate) mod registered;
 pub(crate) mod sharing;
@@ -22,8 +20,7 @@ pub(crate) mod waiting;
 pub(crate) mod waking;
 
 /// Makes a test of each case, over one backend; or of those that need neither real time nor a
-/// poller that is a descriptor; or of those about several handles; or of those about kqueue; or of
-/// those that only a model can bring about.
+/// poller that is a descriptor; or of those about several handles; or of those about kqueue.
 macro_rules! conformance {
     (simulated: $poller:ty) => {
         conformance! { @each $poller;
@@ -213,28 +210,6 @@ macro_rules! conformance {
             waking::a_wait_that_begins_with_wakes_leaves_a_sleeper_its_own,
         }
     };
-    (modelled: $poller:ty) => {
-        conformance! { @each $poller;
-            modelled::a_oneshot_is_reported_once_by_a_buffer_of_one,
-            modelled::a_poller_that_spins_uses_the_processor,
-            modelled::a_failed_modify_is_never_reported_and_undoes_nothing,
-            modelled::a_dropped_filter_is_noted_without_an_allocation,
-            modelled::a_level_that_became_a_oneshot_lets_waits_sleep,
-            modelled::a_oneshot_that_lost_a_filter_is_reported_once_after_modify,
-            modelled::a_poll_finds_what_is_ready_behind_false_alarms,
-            modelled::a_re_arming_that_fails_takes_the_longer_way,
-            modelled::an_add_that_fails_leaves_nothing_registered,
-            modelled::a_connection_that_could_not_be_modified_stays_in_its_table,
-            modelled::a_number_that_is_not_open_takes_no_memory,
-            modelled::a_pipe_whose_reader_left_is_still_registered,
-            modelled::no_interest_is_never_reported_beside_waits,
-            modelled::a_full_buffer_is_no_out_of_band_data,
-            modelled::a_client_that_waits_is_no_out_of_band_data,
-            modelled::an_interrupted_poll_polls_again,
-            modelled::each_verb_and_each_wait_is_as_many_calls_as_promised,
-            modelled::nothing_is_allocated_in_steady_waits,
-        }
-    };
     (kqueue: $poller:ty) => {
         conformance! { @each $poller;
             kqueue::a_broken_pipe_is_refused_or_reported,
@@ -250,7 +225,7 @@ macro_rules! conformance {
     (@each $poller:ty; $($file:ident::$case:ident,)*) => {
         $(#[test]
         fn $case() {
-            $crate::subprocess::in_subprocess!($crate::conformance::$file::$case::<$poller>);
+            $crate::support::subprocess::in_subprocess!($crate::conformance::$file::$case::<$poller>);
         })*
     };
 }

@@ -211,8 +211,8 @@ const REPLACEMENTS: &[(&str, &str)] = &[
     // Its unit tests are run where it is.
     ("#[cfg(test)]", "#[cfg(any())]"),
     // A simulated signal has no mask, and the thread that has it may be any.
-    ("nix::sys::signal::SigSet", "crate::sim::programs::SigSet"),
-    ("io::stdin()", "crate::sim::programs::stdin()"),
+    ("nix::sys::signal::SigSet", "crate::linux::sim::programs::SigSet"),
+    ("io::stdin()", "crate::linux::sim::programs::stdin()"),
     ("eprintln!(", "let _ = format!("),
 ];
 

@@ -14,8 +14,8 @@ use pollio::{
 };
 
 use super::sharing::{BLOCKED, Share};
-use crate::descriptors::pair;
-use crate::expect::{Expect, LONG_MS};
+use crate::support::descriptors::pair;
+use crate::support::expect::{Expect, LONG_MS};
 
 const TOKEN: u32 = 2;
 

@@ -12,9 +12,9 @@ use pollio::{EventObject, Interest, Mode, Poller};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::mode::MODES;
-use crate::descriptors::{drain, fill, pair, pipe, tcp_pair};
-use crate::expect::Expect;
-use crate::kernel::{Kernel, On};
+use crate::support::descriptors::{drain, fill, pair, pipe, tcp_pair};
+use crate::support::expect::Expect;
+use crate::support::kernel::{Kernel, On};
 
 /// C6
 pub(crate) fn a_half_close_is_read_closed_and_readable<P: Poller>() {

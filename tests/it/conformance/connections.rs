@@ -10,8 +10,8 @@ use pollio::{
     Connections, EventKind, EventObject, ForeignSource, Key, Mode, Poller, Registry, Waker,
 };
 
-use crate::descriptors::pair;
-use crate::expect::Expect;
+use crate::support::descriptors::pair;
+use crate::support::expect::Expect;
 
 /// C1: whatever token its object has.
 pub(crate) fn a_connection_is_found_by_its_event_and_by_its_key<P: Poller>() {

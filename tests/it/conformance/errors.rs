@@ -6,9 +6,9 @@ use std::os::fd::{AsRawFd, RawFd};
 use nix::errno::Errno;
 use pollio::{EventObject, Interest, Poller};
 
-use crate::descriptors::pair;
-use crate::expect::Expect;
-use crate::kernel::{Kernel, On};
+use crate::support::descriptors::pair;
+use crate::support::expect::Expect;
+use crate::support::kernel::{Kernel, On};
 
 /// C10
 pub(crate) fn delete_of_unknown_fd_is_not_found<P: Poller>() {

@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use pollio::{EventKind, EventObject, Mode, Poller};
 
 use super::mode::MODES;
-use crate::descriptors::{drain, pair, udp_pair};
-use crate::expect::Expect;
+use crate::support::descriptors::{drain, pair, udp_pair};
+use crate::support::expect::Expect;
 
 /// C1
 pub(crate) fn fd_kind_and_token_come_back<P: Poller>() {

@@ -9,9 +9,9 @@ use pollio::{EventKind, EventObject, Interest, Mode, Poller, Readiness};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use super::mode::MODES;
-use crate::descriptors::{drain, fill, pair, tcp_pair};
-use crate::expect::Expect;
-use crate::kernel::{Kernel, On};
+use crate::support::descriptors::{drain, fill, pair, tcp_pair};
+use crate::support::expect::Expect;
+use crate::support::kernel::{Kernel, On};
 
 /// C2
 pub(crate) fn readable_is_reported_to_those_who_asked<P: Poller>() {

@@ -9,9 +9,9 @@ use nix::errno::Errno;
 use pollio::{EventObject, Interest, Mode, Poller};
 
 use super::mode::MODES;
-use crate::descriptors::{pair, pipe, tcp_pair};
-use crate::expect::Expect;
-use crate::kernel::{Kernel, On};
+use crate::support::descriptors::{pair, pipe, tcp_pair};
+use crate::support::expect::Expect;
+use crate::support::kernel::{Kernel, On};
 
 /// C10: with all that was asked.
 pub(crate) fn adding_twice_replaces<P: Poller>() {

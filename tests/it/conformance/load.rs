@@ -8,8 +8,8 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use pollio::{EventObject, Interest, Mode, Poller};
 
 use super::sharing::Share;
-use crate::descriptors::{allow_descriptors, pair};
-use crate::expect::Expect;
+use crate::support::descriptors::{allow_descriptors, pair};
+use crate::support::expect::Expect;
 
 /// C9, C1: an unbound datagram socket has room to send, so it is writable from the start.
 ///

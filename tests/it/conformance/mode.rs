@@ -6,10 +6,10 @@ use std::thread;
 
 use pollio::{Event, EventObject, Interest, Mode, Poller};
 
-use crate::descriptors::{drain, fill, pair, tcp_pair, udp_pair};
-use crate::expect::{Expect, LONG_MS};
+use crate::support::descriptors::{drain, fill, pair, tcp_pair, udp_pair};
+use crate::support::expect::{Expect, LONG_MS};
 
-pub(super) const MODES: [Mode; 3] = [Mode::Level, Mode::Edge, Mode::Oneshot];
+pub(crate) const MODES: [Mode; 3] = [Mode::Level, Mode::Edge, Mode::Oneshot];
 
 /// C2
 pub(crate) fn level_repeats_until_drained<P: Poller>() {

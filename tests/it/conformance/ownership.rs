@@ -9,8 +9,10 @@ use nix::errno::Errno;
 use nix::unistd::close;
 use pollio::{EventObject, Interest, Poller};
 
-use crate::descriptors::{inherited, make_with_too_little_room_first, open, pair, tcp_pair};
-use crate::expect::Expect;
+use crate::support::descriptors::{
+    inherited, make_with_too_little_room_first, open, pair, tcp_pair,
+};
+use crate::support::expect::Expect;
 
 /// C11
 pub(crate) fn a_dropped_poller_leaves_registered_descriptors_open<P: Poller>() {

@@ -13,9 +13,9 @@ use std::thread;
 
 use pollio::{EventKind, EventObject, Interest, Mode, Poller, Registered, Registry};
 
-use crate::descriptors::{pair, pipe};
-use crate::expect::Expect;
-use crate::subprocess::spawn;
+use crate::support::descriptors::{pair, pipe};
+use crate::support::expect::Expect;
+use crate::support::subprocess::spawn;
 
 /// C1
 pub(crate) fn a_registered_source_is_reported_as_its_object_says<P: Poller>() {

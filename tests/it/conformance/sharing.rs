@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use nix::unistd::alarm;
 use pollio::{EventObject, Interest, Mode, OsPoller, Poller};
 
-use crate::descriptors::{open, pair};
-use crate::expect::Expect;
-use crate::kernel::{Kernel, On};
+use crate::support::descriptors::{open, pair};
+use crate::support::expect::Expect;
+use crate::support::kernel::{Kernel, On};
 
 /// A poller of which there can be several handles.
 pub(crate) trait Share: Poller + Send {
@@ -146,7 +146,7 @@ pub(crate) fn no_message_of_a_level_or_an_edge_is_lost<P: Share>() {
 }
 
 /// Three threads wait on handles of `poller`, and count the events of each token, while `body` runs.
-pub(super) fn beside_waits<P: Share>(
+pub(crate) fn beside_waits<P: Share>(
     poller: &P,
     rounds: u32,
     body: impl FnOnce(&dyn Fn(u32)),

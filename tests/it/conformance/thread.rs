@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use pollio::{Event, EventObject, Interest, Mode, Poller};
 
-use crate::descriptors::{open, pair};
-use crate::expect::{Expect, LONG_MS};
+use crate::support::descriptors::{open, pair};
+use crate::support::expect::{Expect, LONG_MS};
 
 /// Long enough for the other thread to be blocked in its wait.
 const BLOCKED: Duration = Duration::from_millis(50);

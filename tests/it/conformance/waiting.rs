@@ -16,8 +16,8 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 use pollio::{EventObject, Mode, OsPoller, Poller, Timer};
 
 use crate::conformance::sharing::Share;
-use crate::descriptors::pair;
-use crate::expect::Expect;
+use crate::support::descriptors::pair;
+use crate::support::expect::Expect;
 
 /// A wait that should have ended by itself is ended after this, and fails.
 const LATE: Duration = Duration::from_secs(10);

@@ -12,8 +12,8 @@ use pollio::{Event, EventKind, EventObject, Mode, OsPoller, Poller, Waker};
 
 use super::sharing::{BLOCKED, Share, times};
 use super::waiting::under_signals;
-use crate::descriptors::pair;
-use crate::expect::Expect;
+use crate::support::descriptors::pair;
+use crate::support::expect::Expect;
 
 const MS: Duration = Duration::from_millis(1);
 

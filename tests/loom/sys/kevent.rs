@@ -8,7 +8,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 #[allow(dead_code, reason = "the model of the other tests needs more of it")]
-#[path = "../../it/sys/kevent/entry.rs"]
+#[path = "../../it/linux/kqueue_model/kevent/entry.rs"]
 mod entry;
 pub(crate) use entry::Kevent;
 use loom::sync::Mutex;

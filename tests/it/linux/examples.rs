@@ -1,0 +1,12 @@
+//! The examples as programs, each in a file of its name, and what they have in common.
+
+mod async_runtime;
+mod command_line;
+pub(crate) mod echo_server;
+mod graceful_shutdown;
+mod http_server;
+mod pool;
+mod proxy;
+mod quick_start;
+mod supervise;
+mod surroundings;

@@ -1,0 +1,215 @@
+//! The example `pool`: who is served while others keep threads busy, and clients that come and go.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::linux::support::example::{
+    Running, eventually, example, expect_usage_error, read_to_end, reset, with_timeouts,
+    write_until_stuck,
+};
+use crate::linux::support::random::Random;
+
+const MODES: [&[&str]; 2] = [&[], &["--apart"]];
+
+#[test]
+fn clients_that_come_and_go_in_every_thread_are_answered() {
+    for mode in MODES {
+        let server = start(mode, 4);
+        let descriptors = server.descriptors().len();
+        thread::scope(|scope| {
+            for seed in 0..4 {
+                let address = server.address();
+                scope.spawn(move || come_and_go(address, seed));
+            }
+        });
+        eventually("all are forgotten", || server.descriptors().len() == descriptors);
+        server.expect_idle();
+    }
+}
+
+/// Some stay, some leave in one way or another, and each gets the answers to what it asked.
+fn come_and_go(server: SocketAddr, seed: usize) {
+    let mut random = Random::new(seed);
+    let connect = || with_timeouts(TcpStream::connect(server).unwrap());
+    let mut clients: Vec<_> = (0..20).map(|_| connect()).collect();
+    for n in 0..1_000_usize {
+        let which = random.below(clients.len());
+        match random.below(8) {
+            0 => reset(clients.swap_remove(which)),
+            1 => drop(clients.swap_remove(which)),
+            2 => {
+                let mut client = clients.swap_remove(which);
+                client.write_all(b"last\n").unwrap();
+                client.shutdown(Shutdown::Write).unwrap();
+                assert_eq!(read_to_end(&mut client), b"last\n");
+            }
+            _ => ask(&mut clients[which], &format!("{n} of {seed}\n").repeat(1 + n % 5)),
+        }
+        if clients.len() < 20 {
+            clients.push(connect());
+        }
+    }
+}
+
+#[test]
+fn who_comes_next_is_served_by_a_thread_that_is_free() {
+    let server = start(&[], 3);
+    let mut quick = server.connect();
+    ask(&mut quick, "now\n");
+    let mut slow: Vec<_> = (0..2).map(|_| server.connect()).collect();
+    let begin = Instant::now();
+    slow.iter_mut().for_each(|client| client.write_all(b"3000\n").unwrap());
+    // Each of the others by the one thread that is left.
+    let mut others: Vec<_> = (0..20).map(|_| server.connect()).collect();
+    for n in 0..10 {
+        others.iter_mut().for_each(|client| ask(client, &format!("now {n}\n")));
+        ask(&mut quick, "now\n");
+    }
+    // A busy machine may take as long.
+    let is_late = begin.elapsed() > Duration::from_secs(3);
+    for client in &slow {
+        client.set_nonblocking(true).unwrap();
+        let is_under_way = client.peek(&mut [0]).is_err();
+        assert!(is_late || is_under_way, "the slow ones came first");
+        client.set_nonblocking(false).unwrap();
+    }
+    for client in &mut slow {
+        let mut answer = [0; 5];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"3000\n");
+    }
+}
+
+#[test]
+fn a_client_that_never_reads_stalls_nobody() {
+    let server = start(&[], 2);
+    let slow = server.connect();
+    let line = "some words that are no number\n";
+    let lines = line.repeat((64 << 20) / line.len());
+    let sent = write_until_stuck(&slow, lines.as_bytes());
+    assert!(sent < lines.len(), "the server took {sent} bytes from a client that reads nothing");
+    let mut other = server.connect();
+    (0..100).for_each(|_| ask(&mut other, "0\n"));
+    server.expect_idle();
+
+    let mut slow = slow;
+    slow.shutdown(Shutdown::Write).unwrap();
+    let whole = sent - sent % line.len();
+    assert!(read_to_end(&mut slow) == lines.as_bytes()[..whole], "other answers");
+}
+
+#[test]
+fn a_request_that_is_too_long_is_the_end() {
+    let server = start(&[], 2);
+    let mut client = server.connect();
+    ask(&mut client, &format!("{}\n", "x".repeat(4_095)));
+    let mut endless = server.connect();
+    endless.write_all(&[b'x'; 4_096]).unwrap();
+    assert_eq!(read_to_end(&mut endless), b"");
+    ask(&mut client, "0\n");
+}
+
+#[test]
+fn clients_beyond_the_last_descriptor_wait_for_one_that_leaves() {
+    for mode in ["", "--apart"] {
+        let limited = format!("ulimit -S -n 40; exec \"$0\" {mode} 127.0.0.1:0 3");
+        let mut shell = Command::new("sh");
+        let server = Running::spawn(shell.args(["-c", &limited]).arg(example("pool"))).listening();
+        let clients: Vec<_> = (0..60).map(|_| server.connect()).collect();
+        server.expect_idle();
+        // Those who came first are in, and leave. So all of them have their turn.
+        for mut client in clients {
+            ask(&mut client, "hello\n");
+        }
+    }
+}
+
+#[test]
+fn a_signal_ends_every_thread() {
+    for mode in MODES {
+        let server = start(mode, 4);
+        let mut client = server.connect();
+        ask(&mut client, "hello\n");
+        let (status, _) = server.stop(Signal::SIGTERM);
+        assert_eq!(status.code(), Some(0), "{status}");
+        assert_eq!(read_to_end(&mut client), b"");
+    }
+}
+
+/// Prints what one poller for all threads costs, and what becomes of the slowest requests, beside a poller for
+/// each thread: 16 clients, and every 20th request takes 5 ms.
+#[test]
+#[ignore = "a measurement: cargo build --release --examples, then this with --release --nocapture"]
+fn cost_and_tail() {
+    println!("| pollers | requests/s | CPU a request | p50 | p99 | longest |");
+    println!("|---|---|---|---|---|---|");
+    for round in 0..5 {
+        for (mode, name) in MODES.into_iter().zip(["one", "one for each thread"]) {
+            let server = start(mode, 4);
+            let (begin, cpu) = (Instant::now(), server.processor_time());
+            let clients: Vec<_> = (0..16)
+                .map(|seed| {
+                    let address = server.address();
+                    thread::spawn(move || ask_often(address, seed + 16 * round))
+                })
+                .collect();
+            let mut times: Vec<_> =
+                clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
+            let (took, cpu) = (begin.elapsed(), server.processor_time() - cpu);
+            times.sort_unstable();
+            let at = |percent| times[(times.len() - 1) * percent / 100];
+            let count = u32::try_from(times.len()).unwrap();
+            println!(
+                "| {name} | {:.0} | {:?} | {:?} | {:?} | {:?} |",
+                f64::from(count) / took.as_secs_f64(),
+                cpu / count,
+                at(50),
+                at(99),
+                at(100)
+            );
+        }
+    }
+}
+
+/// How long each request took.
+fn ask_often(server: SocketAddr, seed: usize) -> Vec<Duration> {
+    let mut random = Random::new(seed);
+    let mut client = with_timeouts(TcpStream::connect(server).unwrap());
+    let mut requests = (0..2_000).map(|_| if random.below(20) == 0 { "5\n" } else { "0\n" });
+    std::iter::from_fn(|| {
+        let request = requests.next()?;
+        let begin = Instant::now();
+        ask(&mut client, request);
+        Some(begin.elapsed())
+    })
+    .collect()
+}
+
+#[test]
+fn threads_are_a_number() {
+    for threads in ["0", "-1", "many", ""] {
+        let why = "THREADS is a whole number above 0";
+        let complaint = match threads {
+            "-1" => "invalid option '-1'".into(),
+            _ => format!("cannot parse argument {threads:?}: {why}"),
+        };
+        expect_usage_error("pool", &["127.0.0.1:0", threads], &complaint);
+    }
+}
+
+fn start(mode: &[&str], threads: usize) -> Running {
+    Running::start("pool", &[mode, &["127.0.0.1:0", &threads.to_string()]].concat()).listening()
+}
+
+#[track_caller]
+fn ask(client: &mut TcpStream, lines: &str) {
+    client.write_all(lines.as_bytes()).unwrap();
+    let mut answer = vec![0; lines.len()];
+    client.read_exact(&mut answer).unwrap();
+    assert_eq!(String::from_utf8_lossy(&answer), lines);
+}
