@@ -1,3 +1,21 @@
+// The links of the front page, as they are in the docs: a label's first definition counts. README.md has those for
+// the repository.
+//! [guide]: crate::guide
+//! [kernels]: crate::kernels
+//! [contract]: crate::Poller#the-contract
+//! [`Connections`]: crate::Connections
+//! [`try_clone`]: crate::OsPoller::try_clone
+//! [`Waker`]: crate::Waker
+//! [`channel`]: crate::channel()
+//! [`Timer`]: crate::Timer
+//! [`ChildExit`]: crate::ChildExit
+//! [`set_spin`]: crate::OsPoller::set_spin
+//! [RESULTS]: https://docs.rs/crate/pollio/latest/source/bench/RESULTS.md
+//! [COMPARE]: https://docs.rs/crate/pollio/latest/source/COMPARE.md
+//! [CHANGELOG]: https://docs.rs/crate/pollio/latest/source/CHANGELOG.md
+//! [ARCHITECTURE]: https://docs.rs/crate/pollio/latest/source/ARCHITECTURE.md
+//! [TESTING]: https://docs.rs/crate/pollio/latest/source/TESTING.md
+//! [examples]: https://docs.rs/crate/pollio/latest/source/examples/
 #![doc = include_str!("../README.md")]
 
 mod backend;

@@ -1,6 +1,6 @@
 //! Order in the source, where no lint keeps it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -10,9 +10,8 @@ fn every_file_opens_with_a_sentence() {
         if is_markdown(&path) {
             continue;
         }
-        let is_front_page = path.ends_with("src/lib.rs");
-        let opening = if is_front_page { "#![doc = include_str!" } else { "//! " };
-        assert!(text.starts_with(opening), "{}", path.display());
+        let is_front_page = text.contains("#![doc = include_str!(\"../README.md\")]");
+        assert!(is_front_page || text.starts_with("//! "), "{}", path.display());
     }
 }
 
@@ -157,6 +156,46 @@ fn every_link_leads_somewhere() {
             assert!(leads, "{}: {link}", path.display());
         }
     }
+}
+
+/// A label of the front page has one target in the repository and one in the docs, where the first definition counts.
+#[test]
+fn every_link_of_the_front_page_stays_in_the_docs_or_the_repository() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let library = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    let definitions = |text: &str, start: &str| -> Vec<(String, String)> {
+        let lines = text.lines().filter_map(|line| line.strip_prefix(start)?.split_once("]: "));
+        let lines = lines.filter(|(label, _)| !label.contains(']'));
+        lines.map(|(label, target)| (label.to_string(), target.to_string())).collect()
+    };
+    let in_docs: BTreeMap<_, _> = definitions(&library, "//! [").into_iter().collect();
+    let in_repository = definitions(&readme, "[");
+    assert!(in_repository.len() > 10, "the definitions are not found");
+    for (label, target) in in_repository {
+        if target.starts_with("https://docs.rs/pollio-sim") {
+            continue;
+        }
+        let in_docs = in_docs.get(&label).unwrap_or_else(|| panic!("[{label}] in src/lib.rs"));
+        if target.starts_with("https://docs.rs/pollio/") {
+            assert!(in_docs.starts_with("crate::"), "[{label}]: {in_docs}");
+        } else {
+            assert!(root().join(&target).exists(), "[{label}]: {target}");
+            assert_eq!(*in_docs, format!("https://docs.rs/crate/pollio/latest/source/{target}"));
+        }
+    }
+}
+
+#[test]
+fn what_pollio_was_tested_on_is_said_in_the_same_words() {
+    let sentence = |path: &str| -> String {
+        let text = fs::read_to_string(root().join(path)).unwrap();
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let start = text.find("epoll is tested on Linux; ").expect(path);
+        text[start..].split(". ").next().unwrap().to_string()
+    };
+    let front_page = sentence("README.md");
+    assert_eq!(sentence("COMPARE.md"), front_page);
+    assert_eq!(sentence("src/kernels.md"), front_page);
 }
 
 /// Rustdoc checks that the page of a link exists, not that its section does.
