@@ -80,8 +80,8 @@ pub(crate) fn pwait2(
     events: &mut [Event],
     timeout: Duration,
 ) -> io::Result<usize> {
-    // Android's seccomp policy kills the process for a system call that it does not know.
-    if cfg!(target_os = "android") {
+    // Android's seccomp policy kills the process for a system call that it does not know; Miri stops.
+    if cfg!(any(target_os = "android", miri)) {
         return Err(io::Error::from_raw_os_error(libc::ENOSYS));
     }
     let timeout = KernelTimespec::from(timeout);
