@@ -272,17 +272,25 @@ impl Kernel {
     }
 
     pub(crate) fn bind(&mut self, id: FileId, address: SocketAddr) -> io::Result<()> {
-        self.tcp.bind(self.socket(id, libc::EINVAL)?, address)
+        self.tcp.bind(self.socket(id, libc::EINVAL)?, address, &mut self.base)
     }
 
     pub(crate) fn listen(&mut self, id: FileId, backlog: usize) -> io::Result<()> {
-        self.tcp.listen(self.socket(id, libc::EINVAL)?, backlog)
+        self.tcp.listen(self.socket(id, libc::EINVAL)?, backlog, &mut self.base)
+    }
+
+    /// Fails if [`accept`](Self::accept) needs a descriptor before it takes a client from the queue.
+    pub(crate) fn check_accept(&self) -> io::Result<()> {
+        let is_reserved = !self.base.rules().has(Rule::AcceptLosesClient);
+        if is_reserved { self.check_limit(1) } else { Ok(()) }
     }
 
     pub(crate) fn accept(&mut self, id: FileId) -> io::Result<(RawFd, SocketAddr)> {
         let listener = self.socket(id, libc::EINVAL)?;
         let add_file = |socket, base: &mut Base| base.add_file(Kind::Tcp(socket));
-        let (file, client) = self.tcp.accept(listener, &mut self.base, add_file)?;
+        let is_reserved = !self.base.rules().has(Rule::AcceptLosesClient);
+        let has_room = is_reserved || self.check_limit(1).is_ok();
+        let (file, client) = self.tcp.accept(listener, has_room, &mut self.base, add_file)?;
         let is_nonblocking = self.settings(id)?.is_nonblocking;
         if is_nonblocking && self.base.applies(Rule::AcceptedAreNonblocking) {
             self.settings_mut(file)?.is_nonblocking = true;
@@ -299,9 +307,23 @@ impl Kernel {
         self.socket(id, libc::EINVAL).is_ok_and(|socket| self.tcp.is_stream(socket))
     }
 
+    /// The outcome of a `connect` that blocks, once there is one.
+    pub(crate) fn finish_connect(&mut self, id: FileId) -> io::Result<()> {
+        self.tcp.finish_connect(self.socket(id, libc::EINVAL)?, &mut self.base)
+    }
+
     pub(crate) fn connect_again(&mut self, id: FileId) -> io::Result<()> {
         let blocks = !self.settings(id)?.is_nonblocking;
-        self.tcp.connect_again(self.socket(id, libc::EINVAL)?, blocks)
+        self.tcp.connect_again(self.socket(id, libc::EINVAL)?, blocks, &mut self.base)
+    }
+
+    /// Fails if an option can no longer be set: one of TCP, or of any socket.
+    pub(crate) fn check_option(&mut self, id: FileId, is_of_tcp: bool) -> io::Result<()> {
+        match self.base.files().kind(id) {
+            Some(Kind::Tcp(socket)) => self.tcp.check_option(*socket, is_of_tcp, &mut self.base),
+            Some(Kind::Unix(end)) => self.pairs.check_option(*end, &mut self.base),
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn set_options(
@@ -322,8 +344,8 @@ impl Kernel {
         self.tcp.local_address(self.socket(id, libc::EINVAL).ok()?)
     }
 
-    pub(crate) fn peer_address(&self, id: FileId) -> io::Result<SocketAddr> {
-        self.tcp.peer_address(self.socket(id, libc::ENOTCONN)?)
+    pub(crate) fn peer_address(&mut self, id: FileId) -> io::Result<SocketAddr> {
+        self.tcp.peer_address(self.socket(id, libc::ENOTCONN)?, &mut self.base)
     }
 
     pub(crate) fn read(&mut self, id: FileId, buffer: &mut [u8]) -> io::Result<usize> {
@@ -346,13 +368,20 @@ impl Kernel {
         }
     }
 
+    /// Writes after having waited for room: a pending error comes before anything else.
+    pub(crate) fn resume_write(&mut self, id: FileId, bytes: &[u8]) -> io::Result<usize> {
+        if !self.base.rules().has(Rule::WriteLeavesError) {
+            if let Some(error) = self.take_error(id) {
+                return Err(error);
+            }
+        }
+        self.write(id, bytes)
+    }
+
     pub(crate) fn shut_down(&mut self, id: FileId, how: Shutdown) -> io::Result<()> {
         match self.base.files().kind(id) {
             Some(Kind::Tcp(socket)) => self.tcp.shut_down(*socket, how, &mut self.base),
-            Some(Kind::Unix(end)) => {
-                self.pairs.shut_down(*end, how, &mut self.base);
-                Ok(())
-            }
+            Some(Kind::Unix(end)) => self.pairs.shut_down(*end, how, &mut self.base),
             _ => Err(errno(libc::ENOTCONN)),
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::descriptor::Descriptor;
 use crate::kernel::{BACKLOG, FileId, Kernel, Options};
 use crate::machine::Machine;
-use crate::stream::{accept, descriptor, local_addr, peek, set_nonblocking, stream};
+use crate::stream::{accept, descriptor, local_addr, peek, set_nonblocking, set_option, stream};
 
 /// A simulated listener, in place of [`std::net::TcpListener`].
 pub struct TcpListener(pub(super) Descriptor);
@@ -136,7 +136,7 @@ impl TcpStream {
         let machine = Machine::current();
         let socket = Descriptor::open(&machine, |kernel| kernel.open_socket(Options::default()))?;
         socket.call("connect", |kernel, file| kernel.connect(file, address))?;
-        let connected = |kernel: &mut Kernel, file: FileId| kernel.connect_again(file);
+        let connected = |kernel: &mut Kernel, file: FileId| kernel.finish_connect(file);
         let show = |_: &Kernel, (): &()| ": connected".into();
         match socket.blocking_call("connect", |_| timeout, connected, show) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => Err(ErrorKind::TimedOut.into()),
@@ -171,9 +171,9 @@ impl TcpStream {
     ///
     /// # Errors
     ///
-    /// It never fails: the signature is that of `std`.
+    /// Not on Linux. On other kernels, `EINVAL` or `ECONNRESET` once the connection has ended.
     pub fn set_nodelay(&self, _nodelay: bool) -> io::Result<()> {
-        Ok(())
+        set_option(&self.0, true, |_, _| Ok(()))
     }
 
     /// Reads, and leaves there what was read.

@@ -11,7 +11,7 @@ use crate::machine::Machine;
 use crate::net::{TcpListener, TcpStream};
 use crate::os::fd::{AsFd, BorrowedFd};
 use crate::stream::{
-    accept, descriptor, local_addr, set_nonblocking, shut_down, take_error, write,
+    accept, descriptor, local_addr, set_nonblocking, set_option, shut_down, take_error, write,
 };
 
 /// The family of a socket's addresses.
@@ -147,11 +147,16 @@ impl Socket {
     /// As [`TcpStream::connect`]; `EALREADY` while it connects. The first call after that returns how it ended,
     /// others `EISCONN`; if it could not be connected, they try again.
     pub fn connect(&self, address: &SockAddr) -> io::Result<()> {
+        let mut has_begun = false;
         let connect = |kernel: &mut Kernel, file: FileId| {
+            if has_begun {
+                return kernel.finish_connect(file);
+            }
             if kernel.has_connected(file) {
                 return kernel.connect_again(file);
             }
             kernel.connect(file, address.0)?;
+            has_begun = true;
             let is_nonblocking = kernel.settings(file)?.is_nonblocking;
             Err(errno(if is_nonblocking { libc::EINPROGRESS } else { libc::EAGAIN }))
         };
@@ -200,9 +205,9 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// It never fails: the signature is that of `socket2`.
+    /// As [`TcpStream::set_nodelay`].
     pub fn set_tcp_nodelay(&self, _nodelay: bool) -> io::Result<()> {
-        Ok(())
+        set_option(&self.0, true, |_, _| Ok(()))
     }
 
     /// The address of this end.
@@ -285,9 +290,9 @@ impl SockRef<'_> {
     ///
     /// # Errors
     ///
-    /// It never fails: the signature is that of `socket2`.
+    /// Not on Linux. On Apple systems, `EINVAL` once both directions have ended.
     pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
-        self.0.0.call("set linger of", |kernel, file| {
+        set_option(self.0.0, false, |kernel, file| {
             kernel.set_linger_zero(file, linger == Some(Duration::ZERO));
             Ok(())
         })
@@ -306,27 +311,27 @@ impl SockRef<'_> {
     ///
     /// # Errors
     ///
-    /// It never fails: the signature is that of `socket2`.
+    /// As [`TcpStream::set_nodelay`].
     pub fn set_tcp_keepalive(&self, _parameters: &TcpKeepalive) -> io::Result<()> {
-        Ok(())
+        set_option(self.0.0, true, |_, _| Ok(()))
     }
 
     /// Has no effect: nothing waits to be sent here, what is written is on its way.
     ///
     /// # Errors
     ///
-    /// It never fails: the signature is that of `socket2`.
+    /// As [`TcpStream::set_nodelay`].
     pub fn set_tcp_notsent_lowat(&self, _lowat: u32) -> io::Result<()> {
-        Ok(())
+        set_option(self.0.0, true, |_, _| Ok(()))
     }
 
     /// Has no effect: nothing is held back here.
     ///
     /// # Errors
     ///
-    /// It never fails: the signature is that of `socket2`.
+    /// As [`TcpStream::set_nodelay`].
     pub fn set_tcp_nodelay(&self, _nodelay: bool) -> io::Result<()> {
-        Ok(())
+        set_option(self.0.0, true, |_, _| Ok(()))
     }
 
     /// As [`TcpStream::shutdown`]; a listener whose reading is shut down listens no more.

@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use crate::descriptor::Descriptor;
-use crate::kernel::{Kernel, Settings};
+use crate::kernel::{FileId, Kernel, Settings};
 
 /// Methods of both kinds of stream.
 macro_rules! stream {
@@ -147,8 +147,7 @@ pub(crate) fn accept(listener: &Descriptor) -> io::Result<(Descriptor, SocketAdd
     let mut has_room = false;
     let accept = |kernel: &mut Kernel, file| {
         if !has_room {
-            // The kernel reserves the descriptor before it takes from the queue.
-            kernel.check_limit(1)?;
+            kernel.check_accept()?;
             has_room = true;
         }
         let (fd, client) = kernel.accept(file)?;
@@ -177,9 +176,8 @@ fn show_count(_: &Kernel, count: &usize) -> String {
 pub(crate) fn write(stream: &Descriptor, bytes: &[u8]) -> io::Result<usize> {
     let mut is_first = true;
     let write = |kernel: &mut Kernel, file| {
-        // A write that was blocked fails with a pending error before anything else.
-        let error = if mem::take(&mut is_first) { None } else { kernel.take_error(file) };
-        error.map_or_else(|| kernel.write(file, bytes), Err)
+        let is_first = mem::take(&mut is_first);
+        if is_first { kernel.write(file, bytes) } else { kernel.resume_write(file, bytes) }
     };
     let show = |_: &Kernel, count: &usize| format!(" takes {count} of {}", bytes.len());
     // A blocking write of the kernel goes on until it has taken everything, this one until it has taken
@@ -207,7 +205,22 @@ pub(crate) fn set_timeout(
     if timeout == Some(Duration::ZERO) {
         return Err(ErrorKind::InvalidInput.into());
     }
-    socket.set(|settings| *place(settings) = timeout)
+    set_option(socket, false, |kernel, file| {
+        *place(kernel.settings_mut(file)?) = timeout;
+        Ok(())
+    })
+}
+
+/// Sets an option: one of TCP, or of any socket.
+pub(crate) fn set_option(
+    socket: &Descriptor,
+    is_of_tcp: bool,
+    set: impl FnOnce(&mut Kernel, FileId) -> io::Result<()>,
+) -> io::Result<()> {
+    socket.call("set option of", |kernel, file| {
+        kernel.check_option(file, is_of_tcp)?;
+        set(kernel, file)
+    })
 }
 
 pub(crate) fn local_addr(socket: &Descriptor) -> io::Result<SocketAddr> {

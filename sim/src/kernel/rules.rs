@@ -8,22 +8,201 @@ use crate::kernels::Kernel;
 /// A rule that Linux does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rule {
+    // Sockets: accepting.
     AcceptedAreNonblocking,
+    AcceptLosesClient,
+    AcceptOfResetAborts,
+    FullQueueResets,
+    // Sockets: connecting.
+    ConnectIsConnected,
+    ReconnectIsRefused,
+    ReconnectReturnsError,
+    ReconnectIsInvalid,
+    ReconnectFailsLater,
+    WriteNeedsConnection,
+    // Sockets: how connections end.
+    WriteLeavesError,
+    ResetComesBeforeEnd,
+    CloseNeverResets,
+    PairsNeverReset,
+    ReadShutdownDiscards,
+    ReadShutdownDrops,
+    ReadShutdownResets,
+    ShutdownOnce,
+    ShutdownOfEndedIsInvalid,
+    PairShutdownNeedsPeer,
+    PeerOfEndedIsInvalid,
+    OptionsOfEndedAreInvalid,
+    TcpOptionsNeedConnection,
+    // Sockets: addresses.
+    ReusedPortIsOnes,
+    ListenersNest,
+    Ipv6Only,
 }
 
-/// Those of Apple systems.
+/// Those of Apple systems: XNU 11417 (macOS 15.4), files below `bsd/kern` and `bsd/netinet`.
 const APPLE: &[Rule] = &[
-    // `accept`, uipc_syscalls.c. The standard library calls accept4(2) on the BSDs, where nothing is inherited.
+    // `accept_nocancel`, uipc_syscalls.c. The standard library calls accept4(2) on the BSDs, where nothing is inherited.
     Rule::AcceptedAreNonblocking,
+    // The same: it takes the client from the queue before it allocates the descriptor.
+    Rule::AcceptLosesClient,
+    // `soconnectlock`, uipc_socket.c.
+    Rule::ConnectIsConnected,
+    // `tcp_usr_connect`, tcp_usrreq.c: `INPCB_STATE_DEAD`.
+    Rule::ReconnectReturnsError,
+    // `sosendcheck`, uipc_socket.c, looks at `SS_CANTSENDMORE` first, then at the error, then at `SS_ISCONNECTED`.
+    Rule::WriteNeedsConnection,
+    Rule::WriteLeavesError,
+    // `tcp_input`, tcp_input.c, sets `ECONNRESET` in `CLOSE_WAIT` too, and `soreceive` looks at it before the end.
+    Rule::ResetComesBeforeEnd,
+    // `unp_disconnect`, uipc_usrreq.c.
+    Rule::PairsNeverReset,
+    // `sorflush`, uipc_socket.c.
+    Rule::ReadShutdownDiscards,
+    // `tcp_input`, tcp_input.c: `close_it`.
+    Rule::ReadShutdownResets,
+    // `soshutdown` and `soshutdownlock_final`, uipc_socket.c.
+    Rule::ShutdownOnce,
+    Rule::PairShutdownNeedsPeer,
+    // `getpeername`, uipc_syscalls.c.
+    Rule::PeerOfEndedIsInvalid,
+    // `sosetoptlock`, uipc_socket.c.
+    Rule::OptionsOfEndedAreInvalid,
+    // `in_pcblookup_hash`, in_pcb.c.
+    Rule::ReusedPortIsOnes,
+    // `in_pcbbind`, in_pcb.c.
+    Rule::ListenersNest,
 ];
 
-const FREEBSD: &[Rule] = &[];
+/// FreeBSD 13.0, files below `sys/kern` and `sys/netinet`.
+const FREEBSD: &[Rule] = &[
+    // `tcp_usr_accept`, tcp_usrreq.c.
+    Rule::AcceptOfResetAborts,
+    // `syncache_socket`, tcp_syncache.c, and `tcp_input`, tcp_input.c: `tcp_sc_rst_sock_fail`.
+    Rule::FullQueueResets,
+    // `soconnectat`, uipc_socket.c.
+    Rule::ConnectIsConnected,
+    // `tcp_usr_connect`, tcp_usrreq.c: `INP_DROPPED`.
+    Rule::ReconnectIsRefused,
+    // `sosend_generic`, uipc_socket.c.
+    Rule::WriteNeedsConnection,
+    Rule::WriteLeavesError,
+    // `tcp_do_segment`, tcp_input.c, and `soreceive_generic`, uipc_socket.c.
+    Rule::ResetComesBeforeEnd,
+    // `tcp_disconnect`, tcp_usrreq.c.
+    Rule::CloseNeverResets,
+    // `unp_disconnect`, uipc_usrreq.c.
+    Rule::PairsNeverReset,
+    // `sorflush`, uipc_socket.c.
+    Rule::ReadShutdownDiscards,
+    // `tcp_do_segment`, tcp_input.c: `SBS_CANTRCVMORE`.
+    Rule::ReadShutdownDrops,
+    // `soshutdown`, uipc_socket.c.
+    Rule::PairShutdownNeedsPeer,
+    // `tcp_default_ctloutput`, tcp_usrreq.c: `INP_WLOCK_RECHECK`.
+    Rule::TcpOptionsNeedConnection,
+    // `in_pcblookup_hash_locked`, in_pcb.c. `SO_REUSEPORT_LB` does spread.
+    Rule::ReusedPortIsOnes,
+    // `in_pcbbind_setup`, in_pcb.c.
+    Rule::ListenersNest,
+    // `ip6_v6only`, in6_proto.c.
+    Rule::Ipv6Only,
+];
 
-const NETBSD: &[Rule] = &[];
+/// NetBSD 7.99.34, files below `sys/kern` and `sys/netinet`.
+const NETBSD: &[Rule] = &[
+    // `soaccept`, uipc_socket.c: `PR_ABRTACPTDIS`.
+    Rule::AcceptOfResetAborts,
+    // `syn_cache_get`, tcp_input.c: `resetandabort`.
+    Rule::FullQueueResets,
+    // `soconnect`, uipc_socket.c.
+    Rule::ConnectIsConnected,
+    // `tcp_getpcb`, tcp_usrreq.c.
+    Rule::ReconnectIsInvalid,
+    // `sosend`, uipc_socket.c.
+    Rule::WriteNeedsConnection,
+    Rule::WriteLeavesError,
+    // `tcp_input`, tcp_input.c, and `soreceive`, uipc_socket.c.
+    Rule::ResetComesBeforeEnd,
+    // `tcp_disconnect1`, tcp_usrreq.c.
+    Rule::CloseNeverResets,
+    // `unp_disconnect1`, uipc_usrreq.c.
+    Rule::PairsNeverReset,
+    // `sorflush`, uipc_socket.c.
+    Rule::ReadShutdownDiscards,
+    // `tcp_input`, tcp_input.c: `SS_CANTRCVMORE`.
+    Rule::ReadShutdownDrops,
+    // `soshutdown`, uipc_socket.c, and `tcp_getpcb`, tcp_usrreq.c.
+    Rule::ShutdownOfEndedIsInvalid,
+    // `tcp_ctloutput`, tcp_usrreq.c.
+    Rule::TcpOptionsNeedConnection,
+    // `in_pcblookup_bind`, in_pcb.c.
+    Rule::ReusedPortIsOnes,
+    // `in_pcbbind_port`, in_pcb.c.
+    Rule::ListenersNest,
+    // `ip6_v6only`, in6_proto.c.
+    Rule::Ipv6Only,
+];
 
-const OPENBSD: &[Rule] = &[];
+/// OpenBSD, files of 2000 to 2015 below `sys/kern` and `sys/netinet`.
+const OPENBSD: &[Rule] = &[
+    // `soaccept`, uipc_socket.c: `PR_ABRTACPTDIS`.
+    Rule::AcceptOfResetAborts,
+    // `soconnect`, uipc_socket.c.
+    Rule::ConnectIsConnected,
+    // `tcp_usrreq`, tcp_usrreq.c.
+    Rule::ReconnectIsInvalid,
+    // `sosend`, uipc_socket.c.
+    Rule::WriteNeedsConnection,
+    Rule::WriteLeavesError,
+    // `tcp_input`, tcp_input.c, and `soreceive`, uipc_socket.c.
+    Rule::ResetComesBeforeEnd,
+    // `tcp_disconnect`, tcp_usrreq.c.
+    Rule::CloseNeverResets,
+    // `unp_disconnect`, uipc_usrreq.c.
+    Rule::PairsNeverReset,
+    // `sorflush`, uipc_socket.c.
+    Rule::ReadShutdownDiscards,
+    // `soshutdown`, uipc_socket.c, and `tcp_usrreq`, tcp_usrreq.c.
+    Rule::ShutdownOfEndedIsInvalid,
+    // `tcp_ctloutput`, tcp_usrreq.c.
+    Rule::TcpOptionsNeedConnection,
+    // `in_pcbbind`, in_pcb.c.
+    Rule::ListenersNest,
+    // `tcp_attach`, tcp_usrreq.c.
+    Rule::Ipv6Only,
+];
 
-const DRAGONFLY: &[Rule] = &[];
+/// DragonFly BSD 5.9, files below `sys/kern` and `sys/netinet`.
+const DRAGONFLY: &[Rule] = &[
+    // `tcp_usr_accept`, tcp_usrreq.c.
+    Rule::AcceptOfResetAborts,
+    // `soconnect`, uipc_socket.c.
+    Rule::ConnectIsConnected,
+    // `kern_connect`, uipc_syscalls.c, and `tcp_usr_preconnect` and `tcp_usr_connect`, tcp_usrreq.c.
+    Rule::ReconnectFailsLater,
+    // `sosendtcp`, uipc_socket.c.
+    Rule::WriteNeedsConnection,
+    Rule::WriteLeavesError,
+    // `tcp_input`, tcp_input.c, and `sorecvtcp`, uipc_socket.c.
+    Rule::ResetComesBeforeEnd,
+    // `tcp_disconnect`, tcp_usrreq.c.
+    Rule::CloseNeverResets,
+    // `unp_disconnect`, uipc_usrreq.c.
+    Rule::PairsNeverReset,
+    // `sorflush`, uipc_socket.c.
+    Rule::ReadShutdownDiscards,
+    // `tcp_input`, tcp_input.c: `SS_CANTRCVMORE`.
+    Rule::ReadShutdownDrops,
+    // `soshutdown`, uipc_socket.c, and `tcp_usr_shutdown`, tcp_usrreq.c.
+    Rule::ShutdownOfEndedIsInvalid,
+    // `tcp_ctloutput`, tcp_usrreq.c.
+    Rule::TcpOptionsNeedConnection,
+    // `in_pcbbind`, in_pcb.c.
+    Rule::ListenersNest,
+    // `ip6_ctloutput`, ip6_output.c.
+    Rule::Ipv6Only,
+];
 
 const fn rules_of(kernel: Kernel) -> &'static [Rule] {
     match kernel {
@@ -41,6 +220,43 @@ impl Rule {
     pub(super) const fn text(self) -> &'static str {
         match self {
             Self::AcceptedAreNonblocking => "an accepted socket is non-blocking if its listener is",
+            Self::AcceptLosesClient => "accept without a descriptor closes the client",
+            Self::AcceptOfResetAborts => "accept of a client that was reset is ECONNABORTED",
+            Self::FullQueueResets => "a full queue resets the client",
+            Self::ConnectIsConnected => {
+                "connect of a connected socket is EISCONN the first time too"
+            }
+            Self::ReconnectIsRefused => "connect after one that failed is ECONNREFUSED",
+            Self::ReconnectReturnsError => {
+                "connect after one that failed is its error, then EINVAL"
+            }
+            Self::ReconnectIsInvalid => "connect after one that failed is EINVAL",
+            Self::ReconnectFailsLater => "connect after one that failed fails later, with EINVAL",
+            Self::WriteNeedsConnection => "a write before the connection is made is ENOTCONN",
+            Self::WriteLeavesError => "a write after a reset is EPIPE, and leaves the error",
+            Self::ResetComesBeforeEnd => "a reset after the peer's end is ECONNRESET",
+            Self::CloseNeverResets => "a close with unread bytes is an end, not a reset",
+            Self::PairsNeverReset => "a close of a Unix socket with unread bytes is no error",
+            Self::ReadShutdownDiscards => "a shutdown of reading throws unread bytes away",
+            Self::ReadShutdownDrops => "bytes after a shutdown of reading are thrown away",
+            Self::ReadShutdownResets => "bytes after a shutdown of reading reset the connection",
+            Self::ShutdownOnce => "shutdown of a direction that has ended is ENOTCONN",
+            Self::ShutdownOfEndedIsInvalid => {
+                "shutdown of a connection that has ended is EINVAL for writing only"
+            }
+            Self::PairShutdownNeedsPeer => {
+                "shutdown of a Unix socket whose peer has closed is ENOTCONN"
+            }
+            Self::PeerOfEndedIsInvalid => {
+                "the peer's address is EINVAL once both directions have ended"
+            }
+            Self::OptionsOfEndedAreInvalid => "options are EINVAL once both directions have ended",
+            Self::TcpOptionsNeedConnection => {
+                "options of TCP are ECONNRESET once the connection is gone"
+            }
+            Self::ReusedPortIsOnes => "of several listeners at one address, one takes all clients",
+            Self::ListenersNest => "one listener can have an address, another one all addresses",
+            Self::Ipv6Only => "a listener at all addresses of IPv6 has none of IPv4",
         }
     }
 
@@ -68,6 +284,18 @@ impl Rules {
 
     pub(super) const fn has(&self, rule: Rule) -> bool {
         self.rules & rule.bit() != 0
+    }
+
+    /// Whether a socket that could not be connected never can be.
+    pub(super) fn connects_once(&self) -> bool {
+        [
+            Rule::ReconnectIsRefused,
+            Rule::ReconnectReturnsError,
+            Rule::ReconnectIsInvalid,
+            Rule::ReconnectFailsLater,
+        ]
+        .into_iter()
+        .any(|rule| self.has(rule))
     }
 
     pub(super) const fn set_applied(&mut self, rule: Rule) {

@@ -17,6 +17,7 @@ use super::epoll::ALL;
 use super::errno::errno;
 use super::event::{Arrival, Event};
 use super::ids::{EndId, FileId, SocketId};
+use super::rules::Rule;
 use crate::conditions;
 use connections::Connections;
 use end::Attempt;
@@ -55,12 +56,40 @@ impl Tcp {
         file
     }
 
-    pub(super) fn bind(&mut self, id: SocketId, address: SocketAddr) -> io::Result<()> {
-        self.sockets.bind(id, address)
+    pub(super) fn bind(
+        &mut self,
+        id: SocketId,
+        address: SocketAddr,
+        base: &mut Base,
+    ) -> io::Result<()> {
+        self.sockets.bind(id, address, base)
     }
 
-    pub(super) fn listen(&mut self, id: SocketId, backlog: usize) -> io::Result<()> {
-        self.sockets.listen(id, backlog)
+    pub(super) fn listen(
+        &mut self,
+        id: SocketId,
+        backlog: usize,
+        base: &mut Base,
+    ) -> io::Result<()> {
+        self.sockets.listen(id, backlog, base)
+    }
+
+    /// Fails if an option of a connection can no longer be set: one of TCP, or of any socket.
+    pub(super) fn check_option(
+        &self,
+        id: SocketId,
+        is_of_tcp: bool,
+        base: &mut Base,
+    ) -> io::Result<()> {
+        let Ok(end) = self.sockets.end(id) else { return Ok(()) };
+        let end = self.connections.end(end);
+        if end.is_shut() && base.applies(Rule::OptionsOfEndedAreInvalid) {
+            return Err(errno(libc::EINVAL));
+        }
+        if is_of_tcp && end.is_gone() && base.applies(Rule::TcpOptionsNeedConnection) {
+            return Err(errno(libc::ECONNRESET));
+        }
+        Ok(())
     }
 
     /// Changes the options of a socket that is not connected, or those that it had before it listened.
@@ -89,8 +118,8 @@ impl Tcp {
         }
     }
 
-    pub(super) fn peer_address(&self, id: SocketId) -> io::Result<SocketAddr> {
-        self.connections.peer_address(self.sockets.end(id)?)
+    pub(super) fn peer_address(&self, id: SocketId, base: &mut Base) -> io::Result<SocketAddr> {
+        self.connections.peer_address(self.sockets.end(id)?, base)
     }
 
     /// The end that a socket is, if it was ever connected.
@@ -133,16 +162,41 @@ impl Tcp {
         Ok(())
     }
 
+    /// What a call of `connect` returns that has waited for the connection.
+    pub(super) fn finish_connect(&mut self, id: SocketId, base: &mut Base) -> io::Result<()> {
+        self.attempt(id, true, base)
+    }
+
     /// What another call of `connect` returns: once how it ended, and from then on that it has. A socket that
     /// could not be connected may try again.
-    pub(super) fn connect_again(&mut self, id: SocketId, blocks: bool) -> io::Result<()> {
+    pub(super) fn connect_again(
+        &mut self,
+        id: SocketId,
+        blocks: bool,
+        base: &mut Base,
+    ) -> io::Result<()> {
+        let end = self.sockets.end(id)?;
+        if self.connections.end(end).is_closed() {
+            if let Some(error) = self.connections.reconnect_error(end, blocks, base) {
+                return Err(error);
+            }
+        }
+        match self.attempt(id, blocks, base) {
+            Ok(()) if base.applies(Rule::ConnectIsConnected) => Err(errno(libc::EISCONN)),
+            result => result,
+        }
+    }
+
+    fn attempt(&mut self, id: SocketId, blocks: bool, base: &Base) -> io::Result<()> {
         let end = self.sockets.end(id)?;
         match self.connections.end_mut(end).attempt() {
             Attempt::GoesOn => Err(errno(if blocks { libc::EAGAIN } else { libc::EALREADY })),
             Attempt::Succeeded => Ok(()),
             Attempt::IsKnown => Err(errno(libc::EISCONN)),
+            Attempt::Failed(error) if base.rules().connects_once() => Err(error),
             Attempt::Failed(error) => {
-                let end = self.connections.end(end);
+                let end = self.connections.end_mut(end);
+                end.detach();
                 let (bound, has_linger_zero) = (end.address(), end.has_linger_zero());
                 let options = Options { bound, has_linger_zero, ..Options::default() };
                 self.sockets.set_new(id, options);
@@ -157,7 +211,7 @@ impl Tcp {
             return;
         }
         let is_refused = self.takes_refusal(address);
-        let listeners = self.sockets.listeners(address);
+        let listeners = self.sockets.listeners(address, base);
         let latency = self.connections.latency(end);
         if listeners.is_empty() || is_refused || base.draw_fault(conditions::Kind::Refusals) {
             base.note(|| format!("nobody listens at {address}"));
@@ -165,10 +219,16 @@ impl Tcp {
         }
         let id = match listeners[..] {
             [id] => id,
+            _ if base.applies(Rule::ReusedPortIsOnes) => listeners[0],
             _ => listeners[base.random().index(listeners.len())],
         };
         let Some(listening) = self.sockets.listening_mut(id) else { return };
         if !listening.reserve() {
+            if base.applies(Rule::FullQueueResets) {
+                self.connections.end_mut(end.peer()).set_closed();
+                self.arrive_in(latency, Arrival::Connected(end), base);
+                return self.arrive_in(3 * latency, Arrival::Reset(end, libc::ECONNRESET), base);
+            }
             return if attempt < SYN_RETRIES {
                 let time = Duration::from_secs(1 << attempt);
                 self.arrive_in(time, Arrival::Syn(end, attempt + 1), base);
@@ -251,11 +311,12 @@ impl Tcp {
         base.check_later(file);
     }
 
-    /// Takes a connection from the queue of a listener, for the file that `file` adds. Returns that, and the
-    /// client's address.
+    /// Takes a connection from the queue of a listener, for the file that `file` adds, if there is room for one more.
+    /// Returns that, and the client's address.
     pub(super) fn accept(
         &mut self,
         id: SocketId,
+        has_room: bool,
         base: &mut Base,
         file: impl FnOnce(SocketId, &mut Base) -> FileId,
     ) -> io::Result<(FileId, SocketAddr)> {
@@ -263,10 +324,17 @@ impl Tcp {
         let listening = self.sockets.listening_mut(id).ok_or_else(|| errno(libc::EINVAL))?;
         let end = listening.first().ok_or_else(|| errno(libc::EAGAIN))?;
         base.touch(listener);
-        if base.draw_fault(conditions::Kind::FailingAccepts) {
+        if !has_room || base.draw_fault(conditions::Kind::FailingAccepts) {
+            if base.applies(Rule::AcceptLosesClient) {
+                listening.remove_first();
+                self.connections.close(end, base);
+            }
             return Err(errno(libc::EMFILE));
         }
         listening.remove_first();
+        if self.connections.end(end).is_closed() && base.applies(Rule::AcceptOfResetAborts) {
+            return Err(errno(libc::ECONNABORTED));
+        }
         let has_linger_zero = listening.options().has_linger_zero;
         if base.draw_fault(conditions::Kind::Resets) {
             self.connections.reset_peer(end, base);
@@ -322,8 +390,11 @@ impl Tcp {
         bytes: &[u8],
         base: &mut Base,
     ) -> io::Result<usize> {
-        // A socket that was never connected.
-        let end = self.sockets.end(id).map_err(|_| errno(libc::EPIPE))?;
+        let Ok(end) = self.sockets.end(id) else {
+            // A socket that was never connected.
+            let needs_connection = base.applies(Rule::WriteNeedsConnection);
+            return Err(errno(if needs_connection { libc::ENOTCONN } else { libc::EPIPE }));
+        };
         self.connections.write(end, bytes, base)
     }
 

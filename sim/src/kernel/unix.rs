@@ -11,6 +11,7 @@ use super::epoll::ALL;
 use super::errno::errno;
 use super::ids::{EndId, FileId};
 use super::received::Received;
+use super::rules::Rule;
 
 /// One that is written to and not read can hold so much.
 const CAPACITY: usize = 208 << 10;
@@ -137,12 +138,42 @@ impl Pairs {
         self.end_mut(id).error.take().map(errno)
     }
 
-    pub(super) fn shut_down(&mut self, id: EndId, how: Shutdown, base: &mut Base) {
+    /// Fails if an option can no longer be set.
+    pub(super) fn check_option(&self, id: EndId, base: &mut Base) -> io::Result<()> {
+        let end = self.end(id);
+        let is_shut = end.is_read_shut && end.is_write_shut;
+        if is_shut && base.applies(Rule::OptionsOfEndedAreInvalid) {
+            return Err(errno(libc::EINVAL));
+        }
+        Ok(())
+    }
+
+    pub(super) fn shut_down(
+        &mut self,
+        id: EndId,
+        how: Shutdown,
+        base: &mut Base,
+    ) -> io::Result<()> {
         let (reads, writes) = (how != Shutdown::Write, how != Shutdown::Read);
+        let has_peer = self.end(id.peer()).file.is_some();
+        if !has_peer && base.applies(Rule::PairShutdownNeedsPeer) {
+            return Err(errno(libc::ENOTCONN));
+        }
+        let end = self.end(id);
+        if reads && end.is_read_shut && base.applies(Rule::ShutdownOnce) {
+            return Err(errno(libc::ENOTCONN));
+        }
+        let is_twice = writes && end.is_write_shut && base.applies(Rule::ShutdownOnce);
+        if reads && !end.received.is_empty() && base.applies(Rule::ReadShutdownDiscards) {
+            let discarded = mem::take(&mut self.end_mut(id).received).len();
+            let writer = self.end_mut(id.peer());
+            writer.in_use = writer.in_use.saturating_sub(discarded);
+        }
         self.end_mut(id).shut_down(reads, writes);
         self.notify(id, ALL, base);
         self.end_mut(id.peer()).shut_down(writes, reads);
         self.notify(id.peer(), ALL, base);
+        if is_twice { Err(errno(libc::ENOTCONN)) } else { Ok(()) }
     }
 
     /// What closing the last descriptor of an end does.
@@ -152,7 +183,7 @@ impl Pairs {
         let has_unread = !mem::take(&mut end.received).is_empty();
         let peer = self.end_mut(id.peer());
         peer.shut_down(true, true);
-        if has_unread {
+        if has_unread && !base.applies(Rule::PairsNeverReset) {
             (peer.error, peer.in_use) = (Some(libc::ECONNRESET), 0);
         }
         self.notify(id.peer(), ALL, base);

@@ -3,6 +3,7 @@
 mod ending;
 mod reporting;
 mod scripted;
+mod sockets;
 mod sync;
 mod wakes;
 mod world;

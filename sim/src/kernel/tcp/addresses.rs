@@ -47,11 +47,11 @@ impl Addresses {
     }
 
     /// Who has an address that this one would be part of, or the other way round.
-    pub(super) fn rivals(&self, address: SocketAddr) -> impl Iterator<Item = SocketId> {
+    pub(super) fn rivals(&self, address: SocketAddr) -> impl Iterator<Item = &(IpAddr, SocketId)> {
         let ip = address.ip();
         let is_rival =
             move |other: &IpAddr| ip == *other || covers(ip, *other) || covers(*other, ip);
-        self.at(address.port()).filter(move |(other, _)| is_rival(other)).map(|(_, socket)| *socket)
+        self.at(address.port()).filter(move |(other, _)| is_rival(other))
     }
 
     fn at(&self, port: u16) -> std::slice::Iter<'_, (IpAddr, SocketId)> {

@@ -13,6 +13,7 @@ use crate::kernel::epoll::ALL;
 use crate::kernel::errno::errno;
 use crate::kernel::event::{Arrival, Event};
 use crate::kernel::ids::{EndId, FileId};
+use crate::kernel::rules::Rule;
 
 #[derive(Default)]
 pub(super) struct Connections(Vec<Connection>);
@@ -57,8 +58,11 @@ impl Connections {
         self.of(id).latency
     }
 
-    pub(super) fn peer_address(&self, id: EndId) -> io::Result<SocketAddr> {
+    pub(super) fn peer_address(&self, id: EndId, base: &mut Base) -> io::Result<SocketAddr> {
         let end = self.end(id);
+        if end.is_shut() && base.applies(Rule::PeerOfEndedIsInvalid) {
+            return Err(errno(libc::EINVAL));
+        }
         let address = self.end(id.peer()).address();
         let address = address.filter(|_| end.is_connected() && !end.is_closed());
         address.ok_or_else(|| errno(libc::ENOTCONN))
@@ -102,10 +106,13 @@ impl Connections {
             base.add_event(stalled_until, Event::Tcp(Arrival::Segment(id)));
             return;
         }
-        match self.end_mut(id).arrive() {
+        match self.end_mut(id).arrive(base) {
             Reply::Nothing => {}
             Reply::Reset => self.reset_arrives(id, libc::ECONNRESET, base),
-            Reply::ResetPeer => self.reset_peer(id, base),
+            Reply::ResetPeer => {
+                self.reset_peer(id, base);
+                self.notify(id, ALL, base);
+            }
             Reply::ResetBoth => {
                 self.reset_arrives(id, libc::ECONNRESET, base);
                 self.reset_peer(id, base);
@@ -119,11 +126,14 @@ impl Connections {
                     base.check_later(file);
                 }
             }
+            Reply::Discarded(count) => self.acknowledge(id, count, base),
             Reply::End => {
-                let [near, far] = &mut self.0[id.connection].ends;
-                if near.is_done() && far.is_done() {
-                    near.set_closed();
-                    far.set_closed();
+                let is_peer_done = self.end(id.peer()).is_done();
+                if is_peer_done {
+                    self.end_mut(id).set_closed();
+                    let last = self.end_mut(id.peer());
+                    last.set_closed();
+                    last.set_gone();
                 }
                 self.notify(id, ALL, base);
             }
@@ -150,7 +160,7 @@ impl Connections {
     }
 
     pub(super) fn reset_arrives(&mut self, id: EndId, error: i32, base: &mut Base) {
-        if self.end_mut(id).reset(error) {
+        if self.end_mut(id).reset(error, base) {
             self.notify(id, ALL, base);
         }
     }
@@ -166,6 +176,36 @@ impl Connections {
     pub(super) fn stall(&mut self, id: EndId, length: Duration, base: &mut Base) {
         base.note(|| format!("fault: a connection stalls for {length:?}"));
         self.0[id.connection].stalled_until = base.now() + length;
+    }
+
+    /// What a further call of `connect` fails with on a connection that has failed, if it cannot try again.
+    pub(super) fn reconnect_error(
+        &mut self,
+        id: EndId,
+        blocks: bool,
+        base: &mut Base,
+    ) -> Option<io::Error> {
+        let end = self.end_mut(id);
+        if base.applies(Rule::ReconnectIsRefused) {
+            end.take_error();
+            return Some(errno(libc::ECONNREFUSED));
+        }
+        if base.applies(Rule::ReconnectReturnsError) {
+            return Some(errno(end.take_error().unwrap_or(libc::EINVAL)));
+        }
+        if base.applies(Rule::ReconnectIsInvalid) {
+            return Some(errno(libc::EINVAL));
+        }
+        if !base.applies(Rule::ReconnectFailsLater) {
+            return None;
+        }
+        end.take_error();
+        if blocks {
+            return Some(errno(libc::EINVAL));
+        }
+        end.set_error(libc::EINVAL);
+        self.notify(id, ALL, base);
+        Some(errno(libc::EINPROGRESS))
     }
 
     /// The client's end is connected.
@@ -213,7 +253,7 @@ impl Connections {
 
     pub(super) fn write(&mut self, id: EndId, bytes: &[u8], base: &mut Base) -> io::Result<usize> {
         let end = self.end_mut(id);
-        end.check_write()?;
+        end.check_write(base)?;
         if bytes.is_empty() {
             return Ok(0);
         }
@@ -248,13 +288,22 @@ impl Connections {
     ) -> io::Result<()> {
         let (reads, writes) = (how != Shutdown::Write, how != Shutdown::Read);
         let end = self.end_mut(id);
-        let ends = end.shut_down(reads, writes);
         if end.is_closed() {
-            self.notify(id, ALL, base);
-            return Err(errno(libc::ENOTCONN));
+            return self.shut_down_closed(id, reads, writes, base);
         }
+        if reads {
+            if end.is_read_shut() && base.applies(Rule::ShutdownOnce) {
+                return Err(errno(libc::ENOTCONN));
+            }
+            let discarded = end.shut_down_reading(base);
+            if discarded > 0 {
+                self.acknowledge(id, discarded, base);
+            }
+        }
+        let end = self.end_mut(id);
+        let ends = writes && end.shut_down_writing();
         if !end.is_connected() {
-            if end.end_attempt() {
+            if end.end_attempt(base) {
                 self.notify(id, ALL, base);
             }
             return Ok(());
@@ -264,13 +313,41 @@ impl Connections {
         }
         // Any shutdown is an arrival at this end too.
         self.notify(id, ALL, base);
+        if writes && !ends && base.applies(Rule::ShutdownOnce) {
+            return Err(errno(libc::ENOTCONN));
+        }
         Ok(())
+    }
+
+    fn shut_down_closed(
+        &mut self,
+        id: EndId,
+        reads: bool,
+        writes: bool,
+        base: &mut Base,
+    ) -> io::Result<()> {
+        let end = self.end_mut(id);
+        if reads {
+            end.shut_down_reading(base);
+        }
+        if writes {
+            end.shut_down_writing();
+        }
+        let is_gone = end.is_gone();
+        self.notify(id, ALL, base);
+        if !base.applies(Rule::ShutdownOfEndedIsInvalid) {
+            return Err(errno(libc::ENOTCONN));
+        }
+        if writes && is_gone { Err(errno(libc::EINVAL)) } else { Ok(()) }
     }
 
     /// What closing the last descriptor of an end does.
     pub(super) fn close(&mut self, id: EndId, base: &mut Base) {
-        if let Some(segment) = self.end_mut(id).close() {
-            self.send(id, segment, base);
+        let unread = self.end(id).unread();
+        let Some(segment) = self.end_mut(id).close(base) else { return };
+        if unread > 0 && matches!(segment, Segment::End) {
+            self.acknowledge(id, unread, base);
         }
+        self.send(id, segment, base);
     }
 }

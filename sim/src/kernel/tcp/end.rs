@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use pollio::Readiness;
 
+use crate::kernel::base::Base;
 use crate::kernel::errno::errno;
 use crate::kernel::ids::FileId;
 use crate::kernel::received::Received;
+use crate::kernel::rules::Rule;
 
 pub(super) enum Segment {
     Bytes(Box<[u8]>),
@@ -35,6 +37,8 @@ pub(super) enum Reply {
     Bytes {
         were_none: bool,
     },
+    /// Nobody will read so many bytes.
+    Discarded(usize),
     /// The peer has ended its direction.
     End,
     /// This end is reset.
@@ -68,11 +72,14 @@ pub(super) struct End {
     is_announced: bool,
     /// As the state `TCP_CLOSE`: it was reset, or both directions have ended.
     is_closed: bool,
+    /// Its control block is gone, as other kernels see it: not that of an end that waits in `TIME_WAIT`.
+    is_gone: bool,
     /// As `RCV_SHUTDOWN` and `SEND_SHUTDOWN`.
     is_read_shut: bool,
     is_write_shut: bool,
-    /// The peer's end has arrived. It hides an error that comes later.
+    /// The peer's end has arrived. It hides an error that comes later, if `hides_error`.
     is_done: bool,
+    hides_error: bool,
     error: Option<i32>,
     has_linger_zero: bool,
     /// On its way here, in order.
@@ -99,9 +106,11 @@ impl End {
             is_connected: false,
             is_announced: false,
             is_closed: false,
+            is_gone: false,
             is_read_shut: false,
             is_write_shut: false,
             is_done: false,
+            hides_error: true,
             error: None,
             has_linger_zero: false,
             inbox: VecDeque::new(),
@@ -155,6 +164,16 @@ impl End {
         self.is_closed
     }
 
+    /// Whether other kernels know no connection of it any more.
+    pub(super) const fn is_gone(&self) -> bool {
+        self.is_gone
+    }
+
+    /// Whether both directions have ended.
+    pub(super) const fn is_shut(&self) -> bool {
+        self.is_read_shut && self.is_write_shut || self.is_closed
+    }
+
     /// Whether its program still waits for the connection.
     pub(super) const fn is_wanted(&self) -> bool {
         !self.is_orphan && !self.is_closed
@@ -174,8 +193,12 @@ impl End {
         if !self.is_closed {
             return Attempt::Succeeded;
         }
-        (self.file, self.is_orphan) = (None, true);
         Attempt::Failed(errno(self.error.take().unwrap_or(libc::ECONNABORTED)))
+    }
+
+    /// Takes it from its program, which keeps the file.
+    pub(super) const fn detach(&mut self) {
+        (self.file, self.is_orphan) = (None, true);
     }
 }
 
@@ -199,7 +222,7 @@ impl End {
     }
 
     /// Takes the next segment.
-    pub(super) fn arrive(&mut self) -> Reply {
+    pub(super) fn arrive(&mut self, base: &mut Base) -> Reply {
         match self.inbox.pop_front() {
             None => Reply::Nothing,
             Some(_) if self.is_closed => Reply::Nothing,
@@ -207,6 +230,17 @@ impl End {
             Some(Segment::Bytes(_)) if self.is_orphan => {
                 self.is_closed = true;
                 Reply::ResetPeer
+            }
+            Some(Segment::Bytes(_))
+                if self.is_read_shut && base.applies(Rule::ReadShutdownResets) =>
+            {
+                (self.is_closed, self.is_write_shut, self.is_gone) = (true, true, true);
+                Reply::ResetPeer
+            }
+            Some(Segment::Bytes(bytes))
+                if self.is_read_shut && base.applies(Rule::ReadShutdownDrops) =>
+            {
+                Reply::Discarded(bytes.len())
             }
             // As in FIN_WAIT with `RCV_SHUTDOWN`.
             Some(Segment::Bytes(_)) if self.is_read_shut && self.is_write_shut && !self.is_done => {
@@ -240,14 +274,21 @@ impl End {
         self.is_closed = true;
     }
 
+    pub(super) const fn set_gone(&mut self) {
+        self.is_gone = true;
+    }
+
     /// Resets it. Returns whether it was still open.
-    pub(super) fn reset(&mut self, error: i32) -> bool {
+    pub(super) fn reset(&mut self, error: i32, base: &mut Base) -> bool {
         if self.is_closed {
             return false;
         }
-        let error = if self.is_done && !self.is_write_shut { libc::EPIPE } else { error };
-        self.error = Some(error);
+        let is_half_closed = self.is_done && !self.is_write_shut;
+        self.hides_error = !is_half_closed || !base.applies(Rule::ResetComesBeforeEnd);
+        let is_pipe = is_half_closed && self.hides_error;
+        self.error = Some(if is_pipe { libc::EPIPE } else { error });
         (self.is_closed, self.is_read_shut, self.is_write_shut) = (true, true, true);
+        self.is_gone = true;
         self.inbox.clear();
         (self.in_use, self.has_no_room) = (0, false);
         true
@@ -285,6 +326,10 @@ impl End {
         !self.received.is_empty()
     }
 
+    pub(super) fn unread(&self) -> usize {
+        self.received.len()
+    }
+
     /// Room is worth an event if it is a third.
     pub(super) const fn is_writable(&self) -> bool {
         self.in_use * 3 <= self.capacity * 2 && !self.has_no_room
@@ -292,7 +337,7 @@ impl End {
 
     /// What a read returns that finds no bytes.
     fn read_nothing(&mut self) -> io::Result<usize> {
-        if self.is_done {
+        if self.is_done && self.hides_error {
             return Ok(0);
         }
         if let Some(error) = self.error.take() {
@@ -319,9 +364,13 @@ impl End {
     }
 
     /// Fails if nothing may be written.
-    pub(super) fn check_write(&mut self) -> io::Result<()> {
+    pub(super) fn check_write(&mut self, base: &mut Base) -> io::Result<()> {
         if !self.is_connected && !self.is_closed {
-            return Err(errno(libc::EAGAIN));
+            let needs_connection = base.applies(Rule::WriteNeedsConnection);
+            return Err(errno(if needs_connection { libc::ENOTCONN } else { libc::EAGAIN }));
+        }
+        if self.error.is_some() && self.is_write_shut && base.applies(Rule::WriteLeavesError) {
+            return Err(errno(libc::EPIPE));
         }
         match self.error.take() {
             Some(error) => Err(errno(error)),
@@ -366,23 +415,37 @@ impl End {
         self.error.take()
     }
 
-    /// Shuts it down. Returns whether that ends what it sends.
-    pub(super) const fn shut_down(&mut self, reads: bool, writes: bool) -> bool {
-        let ends = writes && !self.is_write_shut;
-        self.is_read_shut |= reads;
-        self.is_write_shut |= writes;
-        ends
+    pub(super) const fn set_error(&mut self, error: i32) {
+        self.error = Some(error);
+    }
+
+    pub(super) const fn is_read_shut(&self) -> bool {
+        self.is_read_shut
+    }
+
+    /// Ends the reading. Returns how many bytes are thrown away.
+    pub(super) fn shut_down_reading(&mut self, base: &mut Base) -> usize {
+        self.is_read_shut = true;
+        if self.received.is_empty() || !base.applies(Rule::ReadShutdownDiscards) {
+            return 0;
+        }
+        mem::take(&mut self.received).len()
+    }
+
+    /// Ends the writing. Returns whether it was open.
+    pub(super) const fn shut_down_writing(&mut self) -> bool {
+        !mem::replace(&mut self.is_write_shut, true)
     }
 
     /// Ends an attempt to connect, and with it what was shut down: see `inet_shutdown`.
-    pub(super) fn end_attempt(&mut self) -> bool {
-        let was_open = self.reset(libc::ECONNRESET);
+    pub(super) fn end_attempt(&mut self, base: &mut Base) -> bool {
+        let was_open = self.reset(libc::ECONNRESET, base);
         self.is_read_shut = false;
         was_open
     }
 
     /// What closing its last descriptor does: what it has to send.
-    pub(super) fn close(&mut self) -> Option<Segment> {
+    pub(super) fn close(&mut self, base: &mut Base) -> Option<Segment> {
         (self.file, self.is_orphan) = (None, true);
         let has_unread = !mem::take(&mut self.received).is_empty();
         if self.is_closed || !self.is_connected {
@@ -390,7 +453,8 @@ impl End {
             self.is_closed |= !self.is_connected;
             return None;
         }
-        if has_unread || self.has_linger_zero {
+        let resets = self.has_linger_zero || has_unread && !base.applies(Rule::CloseNeverResets);
+        if resets {
             self.is_closed = true;
             return Some(Segment::Reset);
         }

@@ -6,8 +6,10 @@ use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::addresses::Addresses;
+use crate::kernel::base::Base;
 use crate::kernel::errno::errno;
 use crate::kernel::ids::{EndId, FileId, SocketId};
+use crate::kernel::rules::Rule;
 
 #[derive(Default)]
 pub(super) struct Sockets {
@@ -122,7 +124,12 @@ impl Sockets {
 /// Addresses.
 impl Sockets {
     /// Gives a socket an address that no other has, or all that have it share.
-    pub(super) fn bind(&mut self, id: SocketId, mut address: SocketAddr) -> io::Result<()> {
+    pub(super) fn bind(
+        &mut self,
+        id: SocketId,
+        mut address: SocketAddr,
+        base: &mut Base,
+    ) -> io::Result<()> {
         let options = *self.new_options(id)?;
         if options.bound.is_some() {
             return Err(errno(libc::EINVAL));
@@ -131,7 +138,7 @@ impl Sockets {
             let port = self.addresses.free_port();
             address.set_port(port.ok_or_else(|| errno(libc::EADDRINUSE))?);
         }
-        self.check_rivals(id, address, options)?;
+        self.check_rivals(id, address, options, base)?;
         self.addresses.take(address, id);
         self.new_options(id)?.bound = Some(address);
         Ok(())
@@ -147,8 +154,13 @@ impl Sockets {
 
     /// Fails if a socket has this address that does not share it: two that listen share a port, others an
     /// address too. See `inet_csk_bind_conflict`.
-    fn check_rivals(&self, id: SocketId, address: SocketAddr, options: Options) -> io::Result<()> {
-        let mut rivals = self.addresses.rivals(address).filter(|rival| *rival != id);
+    fn check_rivals(
+        &self,
+        id: SocketId,
+        address: SocketAddr,
+        options: Options,
+        base: &mut Base,
+    ) -> io::Result<()> {
         let is_shared = |rival| match self.state(rival) {
             State::New(rival) => {
                 rival.reuses_port && options.reuses_port
@@ -157,11 +169,22 @@ impl Sockets {
             State::Listening(rival) => rival.options.reuses_port && options.reuses_port,
             State::Connected(_) | State::Closed => false,
         };
-        if rivals.all(is_shared) { Ok(()) } else { Err(errno(libc::EADDRINUSE)) }
+        let rivals = self.addresses.rivals(address).filter(|(_, rival)| *rival != id);
+        let rivals = rivals.filter(|(_, rival)| !is_shared(*rival)).map(|(ip, _)| *ip);
+        let reuses = options.reuses_address || options.reuses_port;
+        for ip in rivals {
+            let is_other_family = ip.is_ipv6() != address.is_ipv6();
+            let is_free = is_other_family && base.applies(Rule::Ipv6Only)
+                || ip != address.ip() && reuses && base.applies(Rule::ListenersNest);
+            if !is_free {
+                return Err(errno(libc::EADDRINUSE));
+            }
+        }
+        Ok(())
     }
 
     /// The listeners that take clients of an address: those at exactly this one come first.
-    pub(super) fn listeners(&self, address: SocketAddr) -> Vec<SocketId> {
+    pub(super) fn listeners(&self, address: SocketAddr, base: &mut Base) -> Vec<SocketId> {
         let all: IpAddr = match address {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -170,8 +193,12 @@ impl Sockets {
             let owners = self.addresses.owners(SocketAddr::new(ip, address.port()));
             owners.filter(|id| self.listening(*id).is_some()).collect::<Vec<_>>()
         };
-        let ips = [address.ip(), all, Ipv6Addr::UNSPECIFIED.into()];
-        ips.into_iter().map(at).find(|sockets| !sockets.is_empty()).unwrap_or_default()
+        let ips = [address.ip(), all];
+        if let Some(sockets) = ips.into_iter().map(at).find(|sockets| !sockets.is_empty()) {
+            return sockets;
+        }
+        let sockets = at(Ipv6Addr::UNSPECIFIED.into());
+        if sockets.is_empty() || base.applies(Rule::Ipv6Only) { Vec::new() } else { sockets }
     }
 
     /// Closes a socket that had this address. Returns what it was.
@@ -186,17 +213,22 @@ impl Sockets {
 /// Listening.
 impl Sockets {
     /// Listens, at any port if the socket has none, or changes the length of the queue.
-    pub(super) fn listen(&mut self, id: SocketId, backlog: usize) -> io::Result<()> {
+    pub(super) fn listen(
+        &mut self,
+        id: SocketId,
+        backlog: usize,
+        base: &mut Base,
+    ) -> io::Result<()> {
         if let Some(listening) = self.listening_mut(id) {
             listening.backlog = backlog;
             return Ok(());
         }
         if self.new_options(id)?.bound.is_none() {
-            self.bind(id, (Ipv4Addr::UNSPECIFIED, 0).into())?;
+            self.bind(id, (Ipv4Addr::UNSPECIFIED, 0).into(), base)?;
         }
         let options = *self.new_options(id)?;
         let address = options.bound.ok_or_else(|| errno(libc::EINVAL))?;
-        self.check_rivals(id, address, options)?;
+        self.check_rivals(id, address, options, base)?;
         let queue = VecDeque::new();
         *self.state_mut(id) =
             State::Listening(Listening { address, queue, coming: 0, backlog, options });
