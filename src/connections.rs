@@ -59,7 +59,7 @@ use crate::registry::Registry;
 /// possible page up to that of the highest number. So high numbers cost little: 16 KiB for 2^20.
 ///
 /// It is for one thread. See the guide for [several threads on one
-/// poller](crate::guide#several-threads-on-one-poller).
+/// poller](crate::guide::threads#several-threads-on-one-poller).
 pub struct Connections<S, D> {
     registry: Registry,
     /// Without gaps, in no order.
@@ -70,7 +70,7 @@ pub struct Connections<S, D> {
 /// Identifies an entry of [`Connections`]: the number and the token of its registration.
 ///
 /// [`Connections::insert`] returns it, and an [`Event`] can be converted to it. It is small and ordered, so
-/// that you can key [timeouts](crate::guide#ten-thousand-timeouts) by it.
+/// that you can key [timeouts](crate::guide::threads#ten-thousand-timeouts) by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     fd: RawFd,

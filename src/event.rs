@@ -97,8 +97,8 @@ impl Event {
         self.readiness.contains(Readiness::WRITABLE)
     }
 
-    /// Exceptional data can be read, as [`Interest::PRIORITY`](crate::Interest::PRIORITY) explains.
-    /// FreeBSD and NetBSD never report it.
+    /// Exceptional data can be read, as [`Interest::PRIORITY`](crate::Interest::PRIORITY) explains,
+    /// also where there is none.
     #[must_use]
     pub const fn is_priority(&self) -> bool {
         self.readiness.contains(Readiness::PRIORITY)
@@ -119,9 +119,9 @@ impl Event {
     }
 
     /// An error is pending, which the next call returns: the connection was refused or reset, or, on epoll,
-    /// the reader of a pipe is gone. For a socket,
-    /// [`TcpStream::take_error`](std::net::TcpStream::take_error) says which (`SO_ERROR`). On epoll it may also be a message in the
-    /// socket's [error queue](crate::guide#what-readiness-does-not-mean), which no read returns.
+    /// the reader of a pipe is gone. For a socket, [`TcpStream::take_error`](std::net::TcpStream::take_error) says which
+    /// (`SO_ERROR`). On epoll it may also be a message in the socket's
+    /// [error queue](crate::guide::first_server#what-readiness-does-not-mean), which no read returns.
     #[must_use]
     pub const fn is_error(&self) -> bool {
         self.readiness.contains(Readiness::ERROR)

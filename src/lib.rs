@@ -57,7 +57,19 @@ pub use waker::Waker;
 pub use wakers::Wakeups;
 
 #[doc = include_str!("guide.md")]
-pub mod guide {}
+pub mod guide {
+    #[doc = include_str!("guide/first_server.md")]
+    pub mod first_server {}
+
+    #[doc = include_str!("guide/descriptors.md")]
+    pub mod descriptors {}
+
+    #[doc = include_str!("guide/threads.md")]
+    pub mod threads {}
+
+    #[doc = include_str!("guide/porting.md")]
+    pub mod porting {}
+}
 
 #[doc = include_str!("kernels.md")]
 pub mod kernels {}

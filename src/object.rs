@@ -96,7 +96,7 @@ impl EventObject {
     /// them. It is meant for listening sockets. The kernel accepts it only with `READABLE` and `WRITABLE`,
     /// level or edge. With `PRIORITY` or `Oneshot`, `add` is `InvalidInput`; a later `modify` always is.
     /// A half-close is reported as readable, without [`is_read_closed`](crate::Event::is_read_closed). It
-    /// does not balance the load; see the [guide](crate::guide#listening-sockets).
+    /// does not balance the load; see the [guide](crate::guide::descriptors#listening-sockets).
     pub const fn exclusive(self) -> Self {
         Self { exclusive: true, ..self }
     }

@@ -125,7 +125,7 @@ impl OsPoller {
     /// It has a buffer of its own, with the capacity and the [bound](Self::set_max_events) that this one has
     /// now, and does not spin until you call [`set_spin`](Self::set_spin) on it. The registrations live until
     /// the last handle and the last [`Registry`] are dropped. The guide shows [several threads on one
-    /// poller](crate::guide#several-threads-on-one-poller).
+    /// poller](crate::guide::threads#several-threads-on-one-poller).
     ///
     /// ```
     /// # use pollio::{EventObject, Interest, Mode, OsPoller, Poller};
@@ -179,7 +179,7 @@ impl OsPoller {
     ///
     /// An event that arrives in that time costs no sleep and no wake-up. These take tens of microseconds
     /// if the core falls idle in between. The guide says
-    /// [when to spin](crate::guide#when-to-spin), and for how long.
+    /// [when to spin](crate::guide::threads#when-to-spin), and for how long.
     ///
     /// Each call resets what the poller has learned: the next wait spins.
     pub fn set_spin(&mut self, limit: Duration) {
@@ -190,7 +190,7 @@ impl OsPoller {
     /// [clause C9](Poller#the-contract). `usize::MAX` removes the bound, and is the default; 0 counts as 1.
     ///
     /// Use it where one thread should not take more than its share: in a [pool of
-    /// threads](crate::guide#several-threads-on-one-poller), or to return to other work after a few events.
+    /// threads](crate::guide::threads#several-threads-on-one-poller), or to return to other work after a few events.
     /// The kernel keeps the rest for the next wait. A buffer that is smaller grows up to the bound and no
     /// further; one that is larger keeps its size.
     ///

@@ -71,8 +71,8 @@ use crate::registry::Registry;
 ///   A wait that finds wakes is one as well: a poll. (A signal that interrupts a wait costs it another, and
 ///   so does a wake-up whose wakes another handle has returned.) A `wake` is none while no thread is blocked
 ///   in a wait, else one for all wakes until a wait returns them. The first waker of a poller
-///   [costs more](crate::guide#what-a-wake-costs), and so does a poller that
-///   [another loop watches](crate::guide#a-poller-inside-another-loop).
+///   [costs more](crate::guide::threads#what-a-wake-costs), and so does a poller that
+///   [another loop watches](crate::guide::threads#a-poller-inside-another-loop).
 ///
 /// **Around it**
 ///

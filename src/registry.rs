@@ -97,10 +97,9 @@ impl Registry {
     /// Replaces interest, mode, kind and token of the registration of `object.fd`, and arms it
     /// again if it was a oneshot that has been reported.
     ///
-    /// A descriptor that is already ready is reported by the next wait, in every mode (C3). All four
-    /// are replaced, so keep the `EventObject` that you added, or build it again: an
-    /// [`Event`](crate::Event) has neither interest nor mode. Events that a wait has already returned stay in
-    /// its slice, as they are.
+    /// A descriptor that is already ready is reported by the next wait, in every mode (C3). All four are replaced, so
+    /// pass the `EventObject` that you added: an [`Event`](crate::Event) is not one. Events that a wait has already
+    /// returned stay in its slice, as they are.
     ///
     /// # Errors
     ///

@@ -8,7 +8,8 @@ mod programs;
 use std::path::Path;
 use std::{env, fs};
 
-const GUIDE: &str = "../src/guide.md";
+/// The pages that have samples which tests include.
+const GUIDE: [&str; 2] = ["../src/guide/descriptors.md", "../src/guide/threads.md"];
 
 /// Samples of the guide: the file that each becomes, and an item in it.
 const SAMPLES: [(&str, &str); 7] = [
@@ -23,10 +24,12 @@ const SAMPLES: [(&str, &str); 7] = [
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed={GUIDE}");
+    for page in GUIDE {
+        println!("cargo::rerun-if-changed={page}");
+    }
     println!("cargo::rustc-cfg=included");
 
-    let guide = fs::read_to_string(GUIDE).unwrap();
+    let guide = GUIDE.map(|page| fs::read_to_string(page).unwrap()).concat();
     for (name, item) in SAMPLES {
         write(name, &sample_with(&guide, item));
     }

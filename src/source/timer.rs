@@ -21,7 +21,7 @@ use crate::sys::TimerFd;
 ///
 /// For many timeouts you need one timer, set to the next of them; or none, since the timeout of
 /// [`wait_timeout`](crate::Poller::wait_timeout) does the same. The guide
-/// [shows how](crate::guide#ten-thousand-timeouts).
+/// [shows how](crate::guide::threads#ten-thousand-timeouts).
 ///
 /// ```
 /// use std::{os::fd::AsRawFd, time::Duration};

@@ -8,7 +8,7 @@ use crate::os_poller::OsPoller as KqueuePoller;
 
 const FD: i32 = 3;
 
-// As it stands in `src/guide.md`, but for loom's `Arc` and `Mutex`.
+// As it stands in the guide, but for loom's `Arc` and `Mutex`.
 #[allow(dead_code, reason = "its server runs in the docs")]
 mod sample {
     include!(concat!(env!("OUT_DIR"), "/table_over_loom.rs"));

@@ -8,7 +8,7 @@ use socket2::SockAddr;
 
 use crate::support::expect::Expect;
 
-// As it stands in `src/guide.md`, with its imports: the build script takes it from there.
+// As it stands in the guide, with its imports: the build script takes it from there.
 include!(concat!(env!("OUT_DIR"), "/connecting.rs"));
 
 fn is_writable(socket: &Socket) -> EventObject {

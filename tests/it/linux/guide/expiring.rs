@@ -7,7 +7,7 @@ use pollio::{EventObject, OsPoller, Poller};
 use crate::support::descriptors::pair;
 use crate::support::expect::Expect;
 
-// As it stands in `src/guide.md`, with its imports: the build script takes it from there.
+// As it stands in the guide, with its imports: the build script takes it from there.
 include!(concat!(env!("OUT_DIR"), "/expiring.rs"));
 
 /// Both have sent in time, and the loop comes late. The first slice has room for one of them.

@@ -6,7 +6,7 @@ use std::sync::mpsc::TrySendError;
 
 use nix::fcntl::{FcntlArg, fcntl};
 
-// As it stands in `src/guide.md`, with its imports: the build script takes it from there.
+// As it stands in the guide, with its imports: the build script takes it from there.
 include!(concat!(env!("OUT_DIR"), "/line_writer.rs"));
 
 fn blocking_pipe() -> (File, File) {

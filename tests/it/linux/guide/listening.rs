@@ -16,7 +16,7 @@ use crate::linux::suites::epoll::woken;
 use crate::support::expect::Expect;
 use crate::support::subprocess::in_subprocess;
 
-// As it stands in `src/guide.md`, with its imports: the build script takes it from there.
+// As it stands in the guide, with its imports: the build script takes it from there.
 include!(concat!(env!("OUT_DIR"), "/listener.rs"));
 
 /// Each wait of these returns at once.

@@ -7,7 +7,7 @@ use pollio::Mode;
 use crate::support::expect::Expect;
 use crate::support::subprocess::spawn;
 
-// As it stands in `src/guide.md`, with its imports: the build script takes it from there.
+// As it stands in the guide, with its imports: the build script takes it from there.
 include!(concat!(env!("OUT_DIR"), "/output.rs"));
 
 /// The end is added first, so that its event is the first of the slice.

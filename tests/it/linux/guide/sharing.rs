@@ -3,7 +3,7 @@
 use crate::support::descriptors::pair;
 use crate::support::expect::Expect;
 
-// As it stands in `src/guide.md`, with its imports: the build script takes it from there.
+// As it stands in the guide, with its imports: the build script takes it from there.
 #[allow(dead_code, reason = "its server runs where it stands")]
 mod sample {
     include!(concat!(env!("OUT_DIR"), "/table.rs"));

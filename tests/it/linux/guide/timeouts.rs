@@ -9,7 +9,7 @@ use proptest::{collection::vec, prop_assert_eq, prop_oneof, proptest};
 
 use crate::support::descriptors::pair;
 
-// As it stands in `src/guide.md`, with its imports: the build script takes it from there.
+// As it stands in the guide, with its imports: the build script takes it from there.
 include!(concat!(env!("OUT_DIR"), "/timeouts.rs"));
 
 /// Of the sample, for one that is gone as well.
