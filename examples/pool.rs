@@ -3,10 +3,10 @@
 //! `cargo run --release -p pollio --example pool`, then, elsewhere, `nc 127.0.0.1 7979`, and type `500`.
 //! `--help` says more.
 //!
-//! Where some requests take long, whichever thread is free serves who comes next, and nobody waits behind a thread
-//! that is busy. Each registration is a oneshot: one thread gets its event, and no other has the client until that
-//! one calls `modify`. The price is that call, and a lock for each event: with `--apart`, each thread has a poller
-//! and clients of its own, to compare.
+//! Where some requests take long, a free thread serves the next client, so no client waits behind a busy thread. Each
+//! registration is a oneshot: one thread gets its event, and no other has the client until that one calls `modify`. The
+//! price is that call, and a lock for each event: with `--apart`, each thread has a poller and clients of its own, to
+//! compare.
 
 mod shared;
 
@@ -25,7 +25,7 @@ use shared::{Log, address_and_port};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use socket2::SockRef;
 
-/// The longest request, and all that is read before it is answered.
+/// The longest request, and the most that is read before it is answered.
 const LONGEST: usize = 4 * 1024;
 
 /// Serves until a signal ends all threads.
@@ -62,10 +62,10 @@ struct Worker {
 }
 
 impl Worker {
-    /// The first of a pool.
+    /// The first thread of a pool.
     fn new(listener: TcpListener, signals: UnixStream, log: &Log) -> io::Result<Self> {
         let mut poller = OsPoller::new()?;
-        // What one thread has taken, no other can serve, however long the first of it takes.
+        // One event at a time: no other thread can serve the events that this one has taken.
         poller.set_max_events(1);
         let registry = poller.registry();
         let pool = Pool {
@@ -73,7 +73,7 @@ impl Worker {
             // With `Level`, each client would wake every thread.
             listener: Registered::new(registry, listener, server)?,
             retry: Registered::new(registry, Timer::new()?, EventObject::new)?,
-            // `Level`, and nobody reads what is there: it ends all threads.
+            // `Level`, and no thread reads the byte, so it ends all threads.
             signals: Registered::new(registry, signals, EventObject::new)?,
             clients: Mutex::default(),
             log: log.clone(),
@@ -90,7 +90,7 @@ impl Worker {
                 } else if event.fd == pool.signals.as_raw_fd() {
                     return Ok(());
                 } else if event.fd == pool.retry.as_raw_fd() {
-                    // Of several threads that get this event, one clears it.
+                    // Several threads get this event; one of them clears it.
                     if pool.retry.get_ref().clear()? > 0 {
                         pool.listener.modify(server)?;
                     }
@@ -106,7 +106,7 @@ impl Worker {
 struct Pool {
     registry: Registry,
     listener: Registered<TcpListener>,
-    /// Goes off when the listener is to be looked at again.
+    /// Goes off when the listener's pause is over.
     retry: Registered<Timer>,
     signals: Registered<UnixStream>,
     clients: Mutex<Clients>,
@@ -121,7 +121,7 @@ struct Clients {
 }
 
 impl Pool {
-    /// For as long as a look-up takes, never during a system call.
+    /// Locked for as long as a look-up takes, never during a system call.
     fn clients(&self) -> MutexGuard<'_, Clients> {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -135,7 +135,7 @@ impl Pool {
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
-            // Out of descriptors, as a rule: the client stays in the queue, and the listener silent.
+            // Out of descriptors, as a rule: the client stays in the queue, and the listener stays silent.
             Err(error) => {
                 self.log.not_served(&error);
                 return self.retry.get_ref().set(Duration::from_millis(100));
@@ -147,13 +147,13 @@ impl Pool {
     fn insert(&self, stream: TcpStream) -> io::Result<()> {
         let fd = stream.as_raw_fd();
         let mut clients = self.clients();
-        // Once all tokens were given, those of clients that live are left out.
+        // After 2^32 clients, skips the tokens in use.
         while clients.by_token.contains_key(&clients.next_token) {
             clients.next_token = clients.next_token.wrapping_add(1);
         }
         let token = clients.next_token;
         clients.next_token = token.wrapping_add(1);
-        // Before it is added: its first event may be another thread's, and come at once.
+        // Before `add`: another thread may get its first event at once.
         let client = Client { stream, input: Vec::new(), output: Vec::new() };
         clients.by_token.insert(token, Some(client));
         drop(clients);
@@ -193,14 +193,14 @@ fn oneshot(fd: RawFd, token: u32, interest: Interest) -> EventObject {
 
 struct Client {
     stream: TcpStream,
-    /// What came of a request that is not whole.
+    /// The part of a request that has come so far.
     input: Vec<u8>,
-    /// Answers that were not yet sent.
+    /// Answers that are still to be sent.
     output: Vec<u8>,
 }
 
 impl Client {
-    /// Answers what one read finds, when all before it is sent. Returns what to wait for.
+    /// Sends the answers that are due, then answers the requests of one read. Returns the interest to wait for.
     fn serve(&mut self) -> io::Result<Interest> {
         if self.output.is_empty() {
             let mut bytes = [0; LONGEST];
@@ -232,7 +232,7 @@ impl Client {
     }
 }
 
-/// In the place of work that takes so many milliseconds.
+/// Stands for work that takes as many milliseconds as the request says.
 fn work(request: &[u8]) {
     let time = str::from_utf8(request).ok().and_then(|text| text.trim().parse().ok());
     let time = Duration::from_millis(time.unwrap_or(0));

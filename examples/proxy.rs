@@ -3,10 +3,10 @@
 //! `cargo run --release -p pollio --example proxy LISTEN UPSTREAM`, both of them `ADDRESS:PORT`.
 //! `--help` says more.
 //!
-//! Either way has one buffer, and nothing more is read until that is written: who sends faster than
-//! the other end takes is soon held back by TCP itself. The end of what one side sends is passed on
-//! while the other goes on. A broken connection reaches the other end as a broken one, but only after
-//! what it had delivered before: a server that answers and resets has answered.
+//! Each direction has one buffer, and no more is read until that is written: TCP itself soon holds a sender back that
+//! is faster than the other end. The end of one side's stream is passed on while the other side goes on. A broken
+//! connection reaches the other end as a broken one, but only after what it had delivered before: a server that answers
+//! and resets has answered.
 
 mod shared;
 
@@ -72,15 +72,15 @@ struct Proxy {
     registry: Registry,
     listener: Listener,
     log: Log,
-    /// All addresses of the upstream: where one cannot be reached, the next is tried.
+    /// All addresses of the upstream. If one cannot be reached, the next is tried.
     upstream: Vec<SocketAddr>,
     timeout: Duration,
-    /// The socket of the next connection to the upstream: without one nobody is accepted.
+    /// The socket for the next connection to the upstream. Without one, no client is accepted.
     spare: Option<Socket>,
     /// By token. `Connections` has one state for each source, and a pair is two sources with one.
     pairs: HashMap<u32, Pair>,
     next_token: u32,
-    /// When pairs have waited for long enough, the first to come first.
+    /// The deadlines of pairs, the earliest first.
     deadlines: VecDeque<(Instant, u32)>,
 }
 
@@ -91,19 +91,19 @@ struct Pair {
     is_connected: bool,
     /// How many addresses of the upstream were tried.
     tried: usize,
-    /// When it is given up: while it connects, and once one side is broken.
+    /// When it is given up. Set while it connects, and once one side is broken.
     deadline: Option<Instant>,
 }
 
 struct Side {
-    /// Its buffer holds what was read here, and not yet written to the other side.
+    /// The bytes that were read here and not yet written to the other side.
     stream: BufReader<Registered<TcpStream>>,
     token: u32,
-    /// All that it sends is passed on, or nobody takes it.
+    /// Its whole stream is passed on, or the other side takes no more.
     has_ended: bool,
     /// It was reset, or cannot be written to.
     is_broken: bool,
-    /// It is to end, and is not writable before its kernel has sent everything.
+    /// It is to end, and becomes writable only once its kernel has sent everything.
     is_writable_once_sent: bool,
 }
 
@@ -119,7 +119,7 @@ impl Proxy {
             return;
         };
         self.spare = socket_to(self.upstream[0]).ok();
-        // Once all tokens were given, those of pairs that live are left out.
+        // After 2^32 pairs, skips the tokens in use.
         while self.pairs.contains_key(&self.next_token) {
             self.next_token = self.next_token.wrapping_add(1);
         }
@@ -131,8 +131,8 @@ impl Proxy {
         }
     }
 
-    /// Begins to connect to the upstream, at the first address that does not refuse it at once. If
-    /// there is none, the client is reset, and the last refusal the reason.
+    /// Begins to connect to the upstream, at the first address that does not refuse it at once. If all do, the client
+    /// is reset, and the last refusal is the reason.
     fn connect(
         &mut self,
         client: Side,
@@ -165,7 +165,7 @@ impl Proxy {
         self.connect(client, token, None, tried, refusal);
     }
 
-    /// Registered once: whichever way a side is stuck, the end of it is reported.
+    /// Registered once, for both directions: whichever is stuck, its end is reported.
     fn side(&self, stream: TcpStream, token: u32) -> io::Result<Side> {
         let source = Registered::new(&self.registry, stream, both_ways(token))?;
         Ok(Side {
@@ -178,7 +178,7 @@ impl Proxy {
     }
 
     fn handle(&mut self, event: &Event) {
-        // An event for a pair that is gone finds nobody: its token is not given again so soon.
+        // An event for a pair that is gone finds none: its token is not used again so soon.
         let Some(pair) = self.pairs.get_mut(&event.token) else { return };
         if !pair.is_connected && event.fd == pair.upstream.fd() {
             match pair.connected() {
@@ -190,10 +190,10 @@ impl Proxy {
             }
         }
         let was_broken = pair.is_broken();
-        // A way that is stuck at its other end neither reads nor writes here, and would miss it.
+        // A direction that is stuck at its other end neither reads nor writes here, and would miss it.
         pair.side(event).is_broken |= event.is_error();
         let is_over = pair.pass().is_err() || pair.is_over();
-        // What the kernel has not sent yet, the reset would discard.
+        // A reset would discard the bytes that the kernel has not sent yet.
         if is_over && pair.has_sent(event).unwrap_or(true) {
             return self.end(event.token);
         }
@@ -226,8 +226,8 @@ impl Proxy {
         Some(deadline.saturating_duration_since(Instant::now()))
     }
 
-    /// The time of a pair is up. It has a last look at what came in time, but was not reported yet: after a
-    /// stop of the process, there is more of that than one wait reports.
+    /// The deadline of a pair is over. Looks once more: after a stop of the process, more events came in time than one
+    /// wait reports.
     fn give_up(&mut self, token: u32) {
         let Some(pair) = self.pairs.get_mut(&token) else { return };
         pair.deadline = None;
@@ -249,7 +249,7 @@ impl Proxy {
         }
     }
 
-    /// Closes both sides, and lets a broken one not look like the proper end of what was sent.
+    /// Closes both sides, such that the end of a broken one does not look like a proper end.
     fn end(&mut self, token: u32) {
         let Some(pair) = self.pairs.remove(&token) else { return };
         if pair.is_broken() {
@@ -303,7 +303,7 @@ impl Pair {
         if event.fd == self.client.fd() { &mut self.client } else { &mut self.upstream }
     }
 
-    /// Whether the connection to the upstream is made; an error if it cannot be.
+    /// Whether the connection to the upstream is established; an error if it cannot be.
     fn connected(&self) -> io::Result<bool> {
         let upstream = self.upstream.socket();
         match upstream.take_error()? {
@@ -314,28 +314,26 @@ impl Pair {
         }
     }
 
-    /// An event of either side may set either way going, so both are tried. Returns whether anything was
-    /// passed on.
+    /// Tries both directions, since an event of either side can unblock either. Returns whether anything was passed on.
     fn pass(&mut self) -> io::Result<bool> {
         let (client, upstream) = (&mut self.client, &mut self.upstream);
         let has_passed = self.is_connected && client.pass_to(upstream) | upstream.pass_to(client);
         if has_passed {
-            // A modify reports again what is still there, after the others had their turn.
+            // A modify reports the rest again, after the others had their turn.
             client.look_again()?;
             upstream.look_again()?;
         }
         Ok(has_passed)
     }
 
-    /// Both ways have ended, or one side is broken and all that it sent is passed on.
+    /// Both directions have ended, or one side is broken and all its data is passed on.
     fn is_over(&self) -> bool {
         let (client, upstream) = (&self.client, &self.upstream);
         let is_over = |side: &Side| side.is_broken && side.has_ended;
         client.has_ended && upstream.has_ended || is_over(client) || is_over(upstream)
     }
 
-    /// Whether the kernel has sent all that was written to the side that is left, where one is broken. If
-    /// not, an event will come of it.
+    /// Whether the kernel has sent all data of the remaining side, where the other is broken. If not, an event follows.
     fn has_sent(&mut self, event: &Event) -> io::Result<bool> {
         let side = match (self.client.is_broken, self.upstream.is_broken) {
             (true, false) => &mut self.upstream,
@@ -370,13 +368,12 @@ impl Side {
         self.stream.get_ref().as_raw_fd()
     }
 
-    /// Has an edge reported again for what is still there.
+    /// Re-arms a side, so that its unread bytes are an edge again.
     fn look_again(&self) -> io::Result<()> {
         self.stream.get_ref().modify(both_ways(self.token))
     }
 
-    /// Passes on one buffer full; the next is read when all of it is written. Returns whether there
-    /// may be more to pass on.
+    /// Passes on one buffer; the next is read when all of it is written. Returns whether there may be more.
     fn pass_to(&mut self, other: &mut Self) -> bool {
         if self.has_ended {
             return false;
@@ -406,7 +403,7 @@ impl Side {
                 count > 0
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => false,
-            // Nobody takes it. What the other side had sent before is still passed on.
+            // The other side takes no more. Its own data is still passed on.
             Err(_) => {
                 (other.is_broken, self.has_ended) = (true, true);
                 false

@@ -3,9 +3,9 @@
 //! `cargo run --release -p pollio --example supervise 0.5 'sleep 3' 'date; exit 1'`. `--help` says
 //! more.
 //!
-//! A command is all that it starts: when its first process ends, what is left of its process group is
-//! killed. Ctrl-C, or any other signal that would end the supervisor, asks the commands to end, by SIGTERM, and ends
-//! with the last of them; a second one kills those that go on. What has left its group, as by `setsid`, escapes.
+//! A command is its whole process group: when its first process ends, the rest of the group is killed. Ctrl-C, or any
+//! other signal that would end the supervisor, asks the commands to end, by SIGTERM, and ends with the last of them; a
+//! second one kills those that go on. A process that has left its group, as by `setsid`, escapes.
 
 mod shared;
 
@@ -26,8 +26,8 @@ use signal_hook::consts::{
     SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU, SIGXFSZ,
 };
 
-/// What would end this process without a word to its commands, and can be handled. SIGKILL cannot, nor what a fault of
-/// its own is.
+/// The signals that would end this process without a word to its commands, and can be handled. SIGKILL cannot, nor
+/// those of a fault.
 const ENDING: [i32; 14] = [
     SIGABRT, SIGALRM, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGSYS, SIGTERM, SIGTRAP, SIGUSR1, SIGUSR2,
     SIGVTALRM, SIGXCPU, SIGXFSZ,
@@ -38,17 +38,17 @@ fn supervise(arguments: &Arguments, log: &Log) -> io::Result<()> {
     let registry = poller.registry().clone();
     let watch =
         |signals: &[i32]| Registered::new(&registry, shared::signals(signals)?, EventObject::new);
-    // The process that started this may have ignored SIGCHLD, and then the kernel reaps what nobody has waited for.
-    // A handler, of whatever kind, ends that, and no command inherits it.
+    // The parent of this process may have ignored SIGCHLD, and then the kernel reaps children unasked. Any handler ends
+    // that, and no command inherits it.
     let children = watch(&[SIGCHLD])?;
     let asked = watch(&ENDING)?;
-    // As `nohup` has it, which wants its command to outlive the terminal.
+    // `nohup` ignores it, so that its command outlives the terminal.
     let mut hang_up = if is_ignored(SIGHUP) { None } else { Some(watch(&[SIGHUP])?) };
     let commands = (0..).zip(&arguments.commands);
     let services = commands.map(|(token, command)| Service::new(command, token, &registry));
     let mut services = services.collect::<io::Result<Vec<_>>>()?;
 
-    // What ends the commands, once they shall end.
+    // The signal that ends the commands, once they shall end.
     let (mut signal, mut has_begun) = (None, false);
     while signal.is_none() || services.iter().any(|service| service.process.is_some()) {
         for event in poller.wait(-1)? {
@@ -122,7 +122,7 @@ impl Service {
     fn start(&mut self, registry: &Registry, log: &Log) -> io::Result<()> {
         let mut command = Command::new("sh");
         command.arg("-c").arg(&self.command).stdin(Stdio::null());
-        // Ctrl-C reaches only the supervisor, and from here the whole of the group.
+        // Ctrl-C reaches only the supervisor, which passes it on to the whole group.
         let group = Group { process: command.process_group(0).spawn()?, is_reaped: false };
         let end = Registered::new(registry, ChildExit::new(&group.process)?, |fd| {
             EventObject::new(fd).with_token(self.token).with_mode(Mode::Oneshot)
@@ -133,12 +133,12 @@ impl Service {
         Ok(())
     }
 
-    /// Ends what is left of the group, then takes the status of its first process: as long as nobody
-    /// has, the number of the group cannot belong to another one.
+    /// Ends the rest of the group, then takes the status of its first process: until then no other group can have its
+    /// number.
     fn ended(&mut self, log: &Log) -> io::Result<()> {
         let Some((group, _)) = &mut self.process else { return Ok(()) };
         group.end(Signal::SIGKILL);
-        // A process that is debugged is reported before its debugger lets go of it. To wait would hold up the others.
+        // A traced process is reported before its debugger lets go of it. Waiting for that would hold up the others.
         let Some(status) = group.process.try_wait()? else {
             return self.timer.get_ref().set(Duration::from_millis(100));
         };
@@ -149,17 +149,17 @@ impl Service {
         Ok(())
     }
 
-    /// Starts nothing again, and ends what runs.
+    /// Ends the running process, and starts it no more.
     fn end(&self, signal: Signal) -> io::Result<()> {
         let Some((group, _)) = &self.process else { return self.timer.get_ref().disarm() };
         group.end(signal);
-        // What is stopped has to go on to hear of it.
+        // A stopped process has to continue to get the signal.
         group.end(Signal::SIGCONT);
         Ok(())
     }
 }
 
-/// A process, and all that it starts.
+/// A process and its group.
 struct Group {
     process: process::Child,
     is_reaped: bool,
@@ -174,7 +174,7 @@ impl Group {
 }
 
 impl Drop for Group {
-    /// However the supervisor ends itself, it leaves nothing behind. (SIGKILL ends it unasked.)
+    /// However the supervisor ends, it leaves no process behind, except after SIGKILL.
     fn drop(&mut self) {
         if !self.is_reaped {
             self.end(Signal::SIGKILL);
@@ -182,8 +182,8 @@ impl Drop for Group {
     }
 }
 
-/// As process 1, of a container, it is the parent of all whose parents have ended. They stay as zombies until
-/// somebody takes their status.
+/// As process 1 of a container, it is the parent of every process whose parent has ended. These stay zombies until it
+/// takes their status.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn reap_adopted(services: &[Service]) {
     use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
@@ -203,7 +203,7 @@ fn reap_adopted(services: &[Service]) {
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn reap_adopted(_services: &[Service]) {}
 
-/// Whether whoever started this program has it ignore a signal: proc_pid_status(5), of Linux.
+/// Whether this program inherited that a signal is ignored: proc_pid_status(5), of Linux.
 fn is_ignored(signal: i32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -5,10 +5,10 @@ use std::os::fd::RawFd;
 
 use crate::object::EventObject;
 
-/// What stands behind a [`Registry`](crate::Registry): the three verbs of a kernel, and how to wake it.
+/// The kernel's side of a [`Registry`](crate::Registry): the three verbs, and how to wake a wait.
 ///
 /// A poller of your own, over io_uring or a network stack in user space, implements this trait
-/// and [`Poller`](crate::Poller), which has the contract to keep. Its waits use [`Wakeups`](crate::Wakeups).
+/// and [`Poller`](crate::Poller), whose contract it keeps. Its waits use [`Wakeups`](crate::Wakeups).
 pub trait Backend: Send + Sync {
     /// Registers a descriptor; see [`Registry::add`](crate::Registry::add).
     ///
@@ -32,11 +32,11 @@ pub trait Backend: Send + Sync {
     fn delete(&self, fd: RawFd) -> io::Result<()>;
 
     /// Wakes one thread that is blocked in a wait, or else the next one that blocks: its
-    /// [`block`](crate::Wakeups::block) ends, without an event of this. Several calls before that may count as one.
+    /// [`block`](crate::Wakeups::block) ends without an event for this. Several calls before that may count as one.
     ///
-    /// It is called by [`Waker::wake`](crate::Waker::wake), and only if a thread sleeps, or if the poller
-    /// itself is watched; for the first time when the first waker is created. If the poller itself can be
-    /// watched, this makes it ready. Do not create a waker within it.
+    /// The creation of the first waker calls it, and [`Waker::wake`](crate::Waker::wake) does if a thread sleeps or the
+    /// poller itself is watched. If the poller itself can be watched, this makes it ready. Do not create a waker within
+    /// it.
     ///
     /// # Errors
     ///

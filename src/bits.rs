@@ -1,4 +1,4 @@
-//! Sets of bits: what [`Interest`](crate::Interest) and [`Readiness`](crate::Readiness) have in common.
+//! Sets of bits: the common part of [`Interest`](crate::Interest) and [`Readiness`](crate::Readiness).
 
 use std::fmt::{self, Formatter};
 

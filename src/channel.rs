@@ -103,14 +103,14 @@ struct WakeOnDrop(Waker);
 impl WakeOnDrop {
     /// Called after the queue has the value, or is disconnected.
     fn wake(&self) {
-        // Fails only if other code closed the poller's descriptors, which then wake nobody any more.
+        // Fails only if other code closed the poller's descriptors: then no wait is left to wake.
         let _ = self.0.wake();
     }
 }
 
 impl Drop for WakeOnDrop {
     fn drop(&mut self) {
-        // The other clone is the receiver's: without it, nobody would know what the event is about.
+        // Only if the other clone, the receiver's, is there: without a receiver the event would mean nothing.
         if self.0.has_clones() {
             self.wake();
         }
@@ -119,8 +119,8 @@ impl Drop for WakeOnDrop {
 
 /// The sending half of a [`channel`]. Clone it for more threads.
 pub struct Sender<T> {
-    // In this order: each sender leaves the queue before it leaves the waker, so that the wake-up of the
-    // last one finds the queue disconnected.
+    // Fields are dropped in this order: the queue before the waker, so that the last sender's wake finds the queue
+    // disconnected.
     queue: mpsc::Sender<T>,
     waker: Arc<WakeOnDrop>,
 }
@@ -175,7 +175,7 @@ impl<T> SyncSender<T> {
 ///
 /// After a wait has returned the channel's event, the next one returns it again, until the receiver has returned
 /// `Empty`. So a loop may take a few values and serve others in between, and a value that it leaves by a panic or a
-/// `break` is reported again. If several handles wait on the poller, that is said of the one that returned the event.
+/// `break` is reported again. With several handles on the poller, this holds for the one that returned the event.
 pub struct Receiver<T> {
     queue: mpsc::Receiver<T>,
     waker: Waker,

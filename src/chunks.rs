@@ -30,7 +30,7 @@ impl<T> Chunks<T> {
         self.chunks.get()?.get(chunk)?.get()?.get(place)
     }
 
-    /// The entry at `index`, which is below 1 << 31. Makes it if need be, and the others of its chunk.
+    /// The entry at `index`, which is below 1 << 31. The first call for a chunk creates all its entries.
     pub(crate) fn reserve(&self, index: usize, entry: impl FnMut() -> T) -> io::Result<&T> {
         let (chunk, place) = locate(index);
         let chunks = get_or_try_fill(&self.chunks, CHUNKS, OnceLock::new)?;

@@ -62,7 +62,7 @@ use crate::registry::Registry;
 /// poller](crate::guide::threads#several-threads-on-one-poller).
 pub struct Connections<S, D> {
     registry: Registry,
-    /// Without gaps, in no order.
+    /// Dense, in no order.
     entries: Vec<Entry<S, D>>,
     positions: Positions,
 }
@@ -78,9 +78,9 @@ pub struct Key {
 }
 
 impl From<&Event> for Key {
-    /// That of a [wake](Event::is_wake) is of nothing.
+    /// The key of a [wake](Event::is_wake) finds nothing.
     fn from(event: &Event) -> Self {
-        // A wake has the number of its poller, which the table of another poller may have.
+        // A wake has the number of its poller, which the table of another poller may contain.
         let fd = if event.is_wake() { -1 } else { event.fd };
         Self { fd, token: event.token }
     }
@@ -154,10 +154,10 @@ impl<S, D> Connections<S, D> {
     }
 
     /// Replaces interest, mode and kind of the registration of a key or of an event, and re-arms a oneshot;
-    /// see [`Registry::modify`]. The token stays, whatever that of the object is, and so does the key.
+    /// see [`Registry::modify`]. The token and the key stay; the object's token is ignored.
     ///
-    /// If it fails, the entry stays. On kqueue it may then have no registration any more, so that no event
-    /// of it comes: remove it.
+    /// If it fails, the entry stays. On kqueue its registration may then be gone, so that no event of it comes: remove
+    /// it.
     ///
     /// # Errors
     ///
@@ -225,7 +225,7 @@ impl<S, D> Connections<S, D> {
         (entry.key == key).then_some(position)
     }
 
-    /// The last entry takes its place.
+    /// Removes the entry at a position. The last entry takes its place.
     fn remove_at(&mut self, position: usize) -> Entry<S, D> {
         let removed = self.entries.swap_remove(position);
         *self.positions.slot(removed.key.fd) = NOWHERE;
@@ -242,7 +242,7 @@ impl<S: fmt::Debug, D: fmt::Debug> fmt::Debug for Connections<S, D> {
     }
 }
 
-/// Where the entry of each number is.
+/// The position of each number's entry.
 #[derive(Default)]
 struct Positions {
     pages: Vec<Option<Box<[usize; PAGE]>>>,
@@ -260,7 +260,7 @@ impl Positions {
         Some(self.pages.get(page)?.as_deref()?[slot])
     }
 
-    /// The position of a number, to change. Its page is created if there is none yet.
+    /// The position of a number, to change. Creates its page if need be.
     fn slot(&mut self, fd: RawFd) -> &mut usize {
         let (page, slot) = place(fd);
         if page >= self.pages.len() {

@@ -118,10 +118,10 @@ impl Event {
         self.readiness.contains(Readiness::WRITE_CLOSED)
     }
 
-    /// An error is pending, which the next call returns: the connection was refused or reset, or, on epoll,
-    /// the reader of a pipe is gone. For a socket, [`TcpStream::take_error`](std::net::TcpStream::take_error) says which
-    /// (`SO_ERROR`). On epoll it may also be a message in the socket's
-    /// [error queue](crate::guide::first_server#what-readiness-does-not-mean), which no read returns.
+    /// An error is pending, which the next call returns: the connection was refused or reset, or, on epoll, the reader
+    /// of a pipe is gone. For a socket, [`TcpStream::take_error`](std::net::TcpStream::take_error) says which
+    /// (`SO_ERROR`). On epoll it may also be a message in the socket's [error
+    /// queue](crate::guide::first_server#what-readiness-does-not-mean), which no read returns.
     #[must_use]
     pub const fn is_error(&self) -> bool {
         self.readiness.contains(Readiness::ERROR)

@@ -1,11 +1,11 @@
-//! What has a number to register: the descriptors of the kernel, and those of a backend from elsewhere.
+//! Objects with a number to register: the descriptors of the kernel, and those of a backend from elsewhere.
 
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// What [`Registered`](crate::Registered) and [`Connections`](crate::Connections) take: everything that is [`AsFd`], and every
-/// [`ForeignSource`].
+/// An object that [`Registered`](crate::Registered) and [`Connections`](crate::Connections) take: every [`AsFd`], and
+/// every [`ForeignSource`].
 ///
 /// You neither implement it nor name its parameter: `By` keeps the two cases apart for the compiler, which
 /// infers it. Without `By`, a type that is both would have two implementations, so that no crate could
@@ -35,8 +35,8 @@ impl<T: ForeignSource + ?Sized> Source<dyn ForeignSource> for T {
 /// A source whose number is not a descriptor of the kernel, so that it cannot be [`AsFd`].
 ///
 /// A network stack in user space, or a simulation, implements this trait for its sockets, next to
-/// [`Backend`](crate::Backend) for its poller. [`Registered`](crate::Registered) then takes them, and references, boxes and
-/// shared pointers to them.
+/// [`Backend`](crate::Backend) for its poller. [`Registered`](crate::Registered) then takes them, and references, boxes
+/// and shared pointers to them.
 ///
 /// ```
 /// use std::os::fd::RawFd;
@@ -63,12 +63,11 @@ impl<T: ForeignSource + ?Sized> Source<dyn ForeignSource> for T {
 /// }
 /// ```
 pub trait ForeignSource {
-    /// The number that its backend knows it by. It stays the same, and no other open object of the backend
-    /// has it.
+    /// The number by which its backend knows it. It stays the same, and no other open object of the backend has it.
     fn foreign_fd(&self) -> RawFd;
 }
 
-/// Those through which std's types are [`AsFd`] as well.
+/// The pointers through which the standard library's types are [`AsFd`] as well.
 macro_rules! foreign_through {
     ($($pointer:ty),*) => {
         $(impl<T: ForeignSource + ?Sized> ForeignSource for $pointer {

@@ -59,20 +59,21 @@ pub struct OsPoller {
 /// How many events one wait takes at the most.
 pub(crate) const MAX_CAPACITY: usize = 1 << 20;
 
-/// What the buffer has where no wait has written.
+/// Fills the buffer where no wait has written.
 const NO_EVENT: Event = Event::new(-1, EventKind::Client, 0, Readiness::NONE);
 
 /// What one call of the kernel found.
 #[derive(Clone, Copy)]
 pub(crate) struct Found {
-    /// How many events. Zero: nothing was ready when the call ended, which may be early if the kernel cannot wait
+    /// How many events. Zero: nothing was ready when the call ended. It may have ended early if the kernel cannot wait
     /// for so long.
     pub(crate) events: usize,
-    /// The call also found what is no event: [`Backend::wake`], or an oddity of the kernel. It may have ended early.
+    /// The call also found something that is no event: a [`Backend::wake`], or an oddity of the kernel. It may have
+    /// ended early.
     pub(crate) is_wake_up: bool,
 }
 
-/// All that differs between kernels.
+/// The operations that differ between kernels.
 pub(crate) trait Selector: AsFd + Sized {
     /// How many events the first wait of a poller from [`new`](crate::Poller::new) takes.
     const CAPACITY: usize;
@@ -80,21 +81,21 @@ pub(crate) trait Selector: AsFd + Sized {
     /// Creates the kernel's object, with room for no event.
     fn create() -> io::Result<Self>;
 
-    /// Another one on the same kernel object, with room for no event.
+    /// Another selector on the same kernel object, with room for no event.
     fn share(&self) -> Self;
 
     /// The three verbs, which work from any thread and outlive the selector.
     fn backend(&self) -> Arc<dyn Backend>;
 
-    /// Makes room for the kernel to write `capacity` events, which is no less than there was.
+    /// Makes room for the kernel to write `capacity` events. That is never less than before.
     fn reserve(&mut self, capacity: usize) -> io::Result<()>;
 
-    /// Calls the kernel once, for as many `events` as there are: at least one, and no more than were reserved.
+    /// Calls the kernel once, for up to `events.len()` events: at least one, and no more than were reserved.
     ///
     /// `Interrupted` if a signal ended it: then the kernel has not looked for events.
     fn wait(&mut self, events: &mut [Event], timeout: Option<Duration>) -> io::Result<Found>;
 
-    /// Whether the last wait used all that was reserved, so that more may be ready than it returned.
+    /// Whether the last wait used all the reserved room, so that more may be ready than it returned.
     fn is_full(&self) -> bool;
 }
 
@@ -247,21 +248,21 @@ impl Poller for OsPoller {
     }
 }
 
-/// What each call of the kernel needs, of which a wait is made.
+/// The state for one call of the kernel. A wait consists of one or more.
 struct Asking {
     selector: OsSelector,
-    /// As many as the kernel can write.
+    /// The buffer: as many events as the kernel can write.
     events: Vec<Event>,
-    /// How many of them a wait may return: from 1 to `MAX_CAPACITY`, and perhaps more than there are.
+    /// How many events a wait may return: from 1 to `MAX_CAPACITY`. The buffer may have fewer.
     max_events: usize,
-    /// The lesser of the two numbers.
+    /// The smaller of `events.len()` and `max_events`.
     room: usize,
     wakeups: Wakeups,
     /// The last call had no room for a waker that was woken.
     wakes_first: bool,
 }
 
-/// How often a spin looks for a wake before each poll, which takes as long as all of these.
+/// How often a spin looks for a wake before each poll. All these looks take as long as the poll.
 const LOOKS: usize = 16;
 
 impl Wait for Asking {
@@ -272,7 +273,7 @@ impl Wait for Asking {
         }
         let room = self.room;
         let found = self.selector.wait(&mut self.events[..room], timeout)?;
-        // Of a waker that was created during the call.
+        // A waker was created during the call, and woken.
         if found.is_wake_up { self.add_wakes(found) } else { Ok(found.events) }
     }
 
@@ -299,7 +300,7 @@ impl Asking {
         Ok(())
     }
 
-    /// After a wait that filled the buffer, which has fewer than `max_events`.
+    /// Grows the buffer if the last wait filled it, up to `max_events`.
     #[inline]
     fn grow_if_full(&mut self) {
         let is_full = self.selector.is_full() || self.wakes_first;
@@ -310,7 +311,7 @@ impl Asking {
 
     #[cold]
     fn grow(&mut self) {
-        // Without the memory to grow, the rest comes at the next waits: nothing is lost.
+        // Without memory to grow, the next waits return the rest: nothing is lost.
         let _ = self.reserve(self.max_events.min(self.events.len() * 2));
     }
 
@@ -329,25 +330,25 @@ impl Asking {
         self.add_wakes(found)
     }
 
-    /// The wait before had no room for wakes, so this one began with `count` of them: they do not starve.
+    /// Polls for events behind the `count` wakes that this wait began with, because the last one had no room for them.
     #[cold]
     fn ask_after_wakes(&mut self, count: usize) -> io::Result<usize> {
         let room = self.room;
         if count == room {
             return Ok(count);
         }
-        // Then no more wakes: a waker that was woken since would be in the slice twice.
+        // It takes no further wakes: a waker that was woken since would be in the slice twice.
         let more = match self.selector.wait(&mut self.events[count..room], Some(Duration::ZERO)) {
             Ok(found) => found.events,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
             Err(error) => return Err(error),
         };
-        // The poll may have taken the wake-up of a thread that sleeps, also if it was interrupted then.
+        // The poll may have taken the wake-up of a sleeping thread, even if it was then interrupted.
         self.wakeups.take(0, |_| {});
         Ok(count + more)
     }
 
-    /// Puts the wakes behind what the kernel found.
+    /// Puts the wakes behind the kernel's events.
     fn add_wakes(&mut self, found: Found) -> io::Result<usize> {
         let total = self.take_wakes(found.events);
         self.wakes_first = total == self.room && self.wakeups.is_woken();
@@ -357,7 +358,7 @@ impl Asking {
         Ok(total)
     }
 
-    /// Puts wakes behind the first `count` events, and returns how many there are then.
+    /// Puts wakes behind the first `count` events, and returns the number of all.
     fn take_wakes(&mut self, mut count: usize) -> usize {
         let (fd, room) = (self.selector.as_fd().as_raw_fd(), self.room);
         let events = &mut self.events;
@@ -369,7 +370,7 @@ impl Asking {
     }
 }
 
-/// Whatever takes the descriptor may wait until it is readable, and a wake makes it so from now on.
+/// Code that takes the descriptor may wait until it is readable, so from now on a wake makes it readable.
 impl AsFd for OsPoller {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.asking.wakeups.watch();

@@ -146,7 +146,7 @@ impl<T: ForeignSource> ForeignSource for Registered<T> {
     }
 }
 
-/// The descriptor that is registered: that of its events.
+/// The descriptor that is registered, and that its events have.
 impl<T> AsRawFd for Registered<T> {
     fn as_raw_fd(&self) -> RawFd {
         self.registration.fd
@@ -215,13 +215,13 @@ where
 #[derive(Debug)]
 struct Registration {
     registry: Registry,
-    /// As it was when it was added: a source may answer `as_fd` differently later.
+    /// The number that was added: a later `as_fd` of the source may return another one.
     fd: RawFd,
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        // Fails if it is not registered any more, which is what a drop is for.
+        // An error says that it is no longer registered, which is the purpose of the drop.
         let _ = self.registry.delete(self.fd);
     }
 }

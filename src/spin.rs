@@ -2,25 +2,24 @@
 
 use std::time::Duration;
 
-/// What the next wait does, by what came of the last ones.
+/// Decides what the next wait does, from the results of the last ones.
 ///
 /// [KVM's halt polling](https://docs.kernel.org/virt/kvm/halt-polling.html) has the same to decide:
 /// it spins longer where an event came soon, shorter and then not at all where none did. Here two
 /// things pay for a spin.
 ///
-/// An account of time pays for spins of the full limit. An event that is caught adds one limit, a
-/// spin without an event costs what it took, and a sleep beyond the limit adds a little. So a side
-/// that has caught something outlasts a pause of the other, which then has to be woken.
+/// An account of time pays for spins of the full limit. A caught event adds one limit, a spin without an event costs
+/// the time that it took, and a sleep beyond the limit adds a little. So a side that has caught events keeps spinning
+/// through a pause of the other side.
 ///
-/// Sleeps that an event ends within the limit pay for a *probe*: a spin no longer than the last of
-/// them was. If the other side has another core, its answer arrives sooner than that, since nobody
-/// has to be woken here. If it needs this core, no spin ever sees its answer. So probes without an
-/// event become rare.
+/// A sleep that an event ends within the limit pays for a *probe*: a spin no longer than that sleep. If the other side
+/// has a core of its own, its answer arrives sooner than that, since no thread has to be woken here. If it needs this
+/// core, no spin ever sees its answer. So probes without an event become rare.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spin {
-    /// In nanoseconds, as all times here: adding up `Duration`s takes more instructions.
+    /// In nanoseconds, like all times here: adding `Duration`s takes more instructions.
     limit: u64,
-    /// Time to spend on spins of the full limit; at first, one limit.
+    /// The time left for spins of the full limit. It starts at one limit.
     balance: u64,
     /// The length of the probe that is due; zero if none is.
     probe: u64,
@@ -35,11 +34,11 @@ pub(crate) struct Spin {
 pub(crate) enum Next {
     /// Nothing.
     Sleep,
-    /// Nothing, but if an event ends the sleep, [`Spin::slept`] learns how long it was.
+    /// Nothing, but if an event ends the sleep, [`Spin::slept`] gets its length.
     TimedSleep,
-    /// It spins for up to so long, and [`Spin::caught`] or [`Spin::missed`] learns what came of it.
+    /// It spins for up to this long, then calls [`Spin::caught`] or [`Spin::missed`].
     Spin(Duration),
-    /// The same, and an event that it catches is timed, however soon it came.
+    /// The same, but the time of a caught event is always measured, however short.
     Probe(Duration),
 }
 
@@ -73,12 +72,12 @@ const fn sleeps_before_probe(failed: u32) -> u32 {
 impl Spin {
     /// Spins for up to `limit`; not at all, if it is zero.
     pub(crate) fn up_to(limit: Duration) -> Option<Self> {
-        // So that one more than can be saved up is still a number.
+        // The account holds up to this many limits plus one, which must not overflow.
         let limit = nanoseconds(limit).min(u64::MAX / (MAX_SAVED_SPINS + 1));
         (limit > 0).then_some(Self { limit, balance: limit, probe: 0, failed: 0, sleeps: 0 })
     }
 
-    /// What the next wait does. A sleep is counted here.
+    /// What the next wait does. Counts a sleep.
     pub(crate) fn next_wait(&mut self) -> Next {
         if self.balance >= self.limit {
             return Next::Spin(Duration::from_nanos(self.limit));
@@ -90,7 +89,7 @@ impl Spin {
         if self.sleeps < sleeps_before_probe(self.failed) { Next::Sleep } else { Next::TimedSleep }
     }
 
-    /// Learns that an event ended a timed sleep after so long.
+    /// An event ended a timed sleep after `slept`.
     pub(crate) fn slept(&mut self, slept: Duration) {
         let slept = nanoseconds(slept);
         if slept > self.limit {
@@ -100,19 +99,18 @@ impl Spin {
         }
     }
 
-    /// Learns that an event came after spinning for so long; zero if it was too soon to be timed.
+    /// An event came after spinning for `spun`; zero if it came too soon to be measured.
     pub(crate) fn caught(&mut self, spun: Duration) {
         let window = if self.balance >= self.limit { self.limit } else { self.probe };
         if nanoseconds(spun) > window {
-            // Another thread had the core. A sleeper would have got it back at once.
+            // Longer than the spin may last: another thread had the core. A sleeper would have got it back at once.
             return self.missed(spun, Duration::ZERO);
         }
         self.balance = (self.balance + self.limit).min(MAX_SAVED_SPINS * self.limit);
         (self.probe, self.failed, self.sleeps) = (0, 0, 0);
     }
 
-    /// Learns that no event came while spinning for so long, and that one ended the sleep that
-    /// followed, after `slept`; zero if none did.
+    /// No event came while spinning for `spun`. One ended the sleep that followed after `slept`; zero if none did.
     pub(crate) fn missed(&mut self, spun: Duration, slept: Duration) {
         if self.balance >= self.limit {
             self.balance -= self.limit.min(nanoseconds(spun));
@@ -125,7 +123,7 @@ impl Spin {
         }
     }
 
-    /// Adds to the account for a sleep beyond the limit, but never more than for one spin.
+    /// Pays for a sleep beyond the limit, up to the price of one spin.
     fn earn(&mut self, slept: u64) {
         if self.balance < self.limit {
             self.balance = (self.balance + slept / SLEEP_PER_SPIN).min(self.limit);

@@ -19,18 +19,19 @@ mod process;
 
 pub(crate) use system::*;
 
-// What threads share is named here, so that `tests/loom/` can put loom's in its place.
+// The types that threads share are named here, so that `tests/loom/` can replace them with loom's.
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32};
 pub(crate) use std::sync::{Mutex, mpsc};
 
 use std::ffi::c_int;
 use std::io;
 
-/// Between a store and a load of other places, both `SeqCst`. Loom, which takes that for `AcqRel`, has a fence here.
+/// Called between a `SeqCst` store and a `SeqCst` load of another place. Loom treats these as `AcqRel`, so it has a
+/// fence here.
 #[inline]
 pub(crate) fn fence_for_loom() {}
 
-/// What a system call returned, or the error that it left in `errno`.
+/// The value that a system call returned, or the error that it left in `errno`.
 fn result(returned: c_int) -> io::Result<c_int> {
     if returned == -1 { Err(io::Error::last_os_error()) } else { Ok(returned) }
 }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::spin::{Next, Spin};
 
-/// How often a spin polls between two looks at the clock, which take a fifth of a poll each. Together
-/// they take a microsecond or two: by so much a spin, or a timeout that ends in one, can be late.
+/// How many polls a spin makes between two readings of the clock, which take a fifth of a poll each. Eight polls take a
+/// microsecond or two: a spin, or a timeout that ends during one, can be late by as much.
 const POLLS: usize = 8;
 
 /// What a wait is made of.
@@ -17,8 +17,8 @@ pub(crate) trait Wait {
     /// or a wake-up without an event ended it.
     fn ask(&mut self, timeout: Option<Duration>) -> io::Result<usize>;
 
-    /// Called before each poll of a spin: looks for events that take no call of the kernel, for about as long as a
-    /// poll takes, or until there is one.
+    /// Called before each poll of a spin: looks for events that need no system call, until there is one, or for about
+    /// as long as a poll takes.
     fn pause(&mut self);
 }
 
@@ -33,7 +33,7 @@ pub(crate) fn wait_until(
     spin: &mut Option<Spin>,
     wait: &mut impl Wait,
 ) -> io::Result<usize> {
-    // The commonest waits, and their first answer, go straight through: those that need no clock.
+    // The commonest waits need no clock: their first answer is returned directly.
     if spin.is_none() && timeout.is_none_or(|timeout| timeout.is_zero()) {
         let answer = wait.ask(timeout);
         if !is_empty(&answer) || timeout.is_some() && answer.is_ok() {
@@ -75,7 +75,7 @@ fn spin_until(
         Next::Probe(window) => (window, true),
     };
     let window = timeout.map_or(window, |timeout| timeout.min(window));
-    // Pending events were neither caught nor missed, and need no clock.
+    // Events that were already pending count neither as caught nor as missed, and need no clock.
     let answer = wait.ask(Some(Duration::ZERO));
     if !is_empty(&answer) {
         return answer;
@@ -94,8 +94,8 @@ fn spin_until(
             spun = start.elapsed();
         }
     }
-    // With no time left, this polls: something may have come while the clock was read, or while this thread
-    // was stopped.
+    // With no time left, this polls: an event may have come while the clock was read, or while this thread was
+    // stopped.
     let answer = sleep_until(timeout.map(|timeout| timeout.saturating_sub(spun)), wait);
     let slept = if has_events(&answer) { start.elapsed() - spun } else { Duration::ZERO };
     spin.missed(spun, slept);
@@ -104,7 +104,7 @@ fn spin_until(
 
 #[inline]
 fn sleep_until(timeout: Option<Duration>, wait: &mut impl Wait) -> io::Result<usize> {
-    // No deadline for `None` and zero; one that overflows the clock is infinite.
+    // `None` and zero need no deadline. One that overflows the clock is infinite.
     let deadline = match timeout {
         None | Some(Duration::ZERO) => None,
         Some(time) => Instant::now().checked_add(time),

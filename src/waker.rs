@@ -60,8 +60,8 @@ impl Waker {
         Self::of(registry, token, false)
     }
 
-    /// That of a channel: after an event, each wait that begins counts as a wake, until the receiver
-    /// [finds](Self::finish) its queue empty.
+    /// Creates the waker of a channel: once a wait has returned its event, each further wait returns it again, until
+    /// the receiver [finds](Self::finish) its queue empty.
     pub(crate) fn of_channel(registry: &Registry, token: u32) -> io::Result<Self> {
         Self::of(registry, token, true)
     }
@@ -72,9 +72,8 @@ impl Waker {
         Ok(Self { slot: Arc::new(Slot { wakers, index }) })
     }
 
-    /// Wakes the poller: the wait that is blocked, or the next one, returns an event. It never blocks, and is
-    /// never lost. If another thread wakes at this moment as well, the wait may not end before both calls have ended; if
-    /// it is the same waker, the two are one event.
+    /// Wakes the poller: the wait that is blocked, or the next one, returns an event. It never blocks, and is never
+    /// lost. If two threads wake at once, the wait may end only after both calls; two wakes of one waker are one event.
     ///
     /// What a thread wrote before `wake` is visible to the thread whose wait returns the event. If several
     /// handles wait on one poller, exactly one of them returns it (C18). If the waker is dropped, its last wake is
@@ -88,17 +87,17 @@ impl Waker {
         self.slot.wakers.wake(self.slot.index)
     }
 
-    /// Whether it has other clones.
+    /// Whether there are other clones of this waker.
     pub(crate) fn has_clones(&self) -> bool {
         Arc::strong_count(&self.slot) > 1
     }
 
-    /// The receiver of a channel found its queue empty.
+    /// Notes that the receiver of a channel found its queue empty.
     pub(crate) fn finish(&self) {
         self.slot.wakers.finish(self.slot.index);
     }
 
-    /// The receiver of a channel is dropped.
+    /// Notes that the receiver of a channel is dropped.
     pub(crate) fn close(&self) {
         self.slot.wakers.close(self.slot.index);
     }

@@ -1,4 +1,4 @@
-//! Which wakers were woken, and whether a thread sleeps that has to be kicked: the same for every kernel.
+//! Which wakers were woken, and whether the kernel has to wake a sleeping thread: the same for every kernel.
 
 use std::fmt;
 use std::io;
@@ -14,20 +14,21 @@ use crate::sys::{AtomicBool, AtomicU32, Mutex, fence_for_loom};
 
 /// The wakers of a poller, shared by its handles, its registries and the wakers themselves.
 ///
-/// A wake calls the kernel only if a thread sleeps. For the two not to miss each other, each first says what it does,
-/// then looks at the other: a wake puts its slot on a list, then looks for sleepers; a wait counts itself as a sleeper,
-/// then looks at the lists. Both in one order for all threads (`SeqCst`), so at least one of them sees the other.
+/// A wake calls the kernel only if a thread sleeps. Wake and wait do not miss each other, because each announces itself
+/// before it looks at the other: a wake puts its slot on a list, then looks for sleepers; a wait counts itself as a
+/// sleeper, then looks at the lists. All threads see one order of the four (`SeqCst`), so at least one side sees the
+/// other.
 pub(crate) struct Wakers {
     backend: Arc<dyn Backend>,
     /// The slot that was woken last: the head of a list through `Slot::next`.
     woken: AtomicU32,
-    /// Those that were on `woken` when a wait had no room for all of them: a list with the oldest at its head.
+    /// The slots that a wait took off `woken` and had no room for: a list with the oldest at its head.
     left: AtomicU32,
     /// How many threads block in the kernel, or are about to.
     sleepers: AtomicU32,
     /// A waker was created, or a second handle: waits count themselves as sleepers.
     is_used: AtomicBool,
-    /// The poller's descriptor was handed out: something else may wait until it is readable.
+    /// The poller's descriptor was handed out: other code may wait until it is readable.
     is_watched: AtomicBool,
     slots: Chunks<Slot>,
     /// A slot without a waker: the head of a list through `Slot::next`.
@@ -46,20 +47,20 @@ struct Creation {
 
 /// A place for one waker.
 struct Slot {
-    /// Of [`WOKEN`] and [`DROPPED`].
+    /// The bits [`WOKEN`] and [`DROPPED`].
     state: AtomicU32,
     token: AtomicU32,
     next: AtomicU32,
-    /// It belongs to a channel, whose receiver is there: its event is returned by each wait until the receiver has found
-    /// the queue empty.
+    /// It belongs to a channel that has its receiver: each wait returns its event until the receiver has found the
+    /// queue empty.
     is_channel: AtomicBool,
     /// The channel's event was returned, and the receiver has not found the queue empty since.
     is_unfinished: AtomicBool,
 }
 
-/// The slot is on a list of those that were woken, or about to be.
+/// The slot is on a list of woken slots, or about to be.
 const WOKEN: u32 = 1;
-/// The waker was dropped: the slot is free once it is on no such list.
+/// The waker was dropped. Its slot becomes free when it leaves the list of woken slots.
 const DROPPED: u32 = 2;
 
 /// The end of a list.
@@ -94,7 +95,8 @@ impl Wakers {
         };
         if !creation.can_wake {
             self.is_used.store(true, SeqCst);
-            // The first call prepares the kernel, and ends a wait that does not count itself as a sleeper.
+            // The first call prepares the kernel. It also ends a wait that began before, which is not counted as a
+            // sleeper.
             if let Err(error) = self.backend.wake() {
                 self.push(&self.free, index, index);
                 return Err(error);
@@ -109,7 +111,7 @@ impl Wakers {
         Ok(index)
     }
 
-    /// The last handle of a waker is dropped. If it was woken, that is still reported.
+    /// Frees the slot of a waker whose last handle is dropped. A wake before that is still reported.
     pub(crate) fn retire(&self, index: u32) {
         if self.slot(index).state.fetch_or(DROPPED, AcqRel) & WOKEN == 0 {
             self.push(&self.free, index, index);
@@ -118,20 +120,20 @@ impl Wakers {
 
     /// Wakes a waker.
     pub(crate) fn wake(&self, index: u32) -> io::Result<()> {
-        // Also if it was woken already: what this thread wrote is then visible to the thread that takes it. A waker
-        // that wakes is not dropped, so there is no other bit to keep.
+        // A swap also if it was already woken, so that the thread which takes the wake sees what this thread wrote. It
+        // overwrites no other bit: a waker that wakes is not dropped.
         if self.slot(index).state.swap(WOKEN, AcqRel) == WOKEN {
             return Ok(());
         }
         self.list(index)
     }
 
-    /// The receiver of a channel found its queue empty.
+    /// Notes that the receiver of a channel found its queue empty.
     pub(crate) fn finish(&self, index: u32) {
         self.slot(index).is_unfinished.store(false, Relaxed);
     }
 
-    /// The receiver of a channel is dropped: it will not find its queue empty any more. What was woken before is still
+    /// Notes that the receiver of a channel is dropped, so that its event is not repeated. A wake before that is still
     /// reported.
     pub(crate) fn close(&self, index: u32) {
         self.slot(index).is_channel.store(false, Relaxed);
@@ -140,8 +142,8 @@ impl Wakers {
     /// Wakes a channel again whose event was returned, unless its receiver has found the queue empty since.
     fn wake_if_unfinished(&self, index: u32) {
         let slot = self.slot(index);
-        // Not if its receiver is gone. A slot that has another waker now is not unfinished; if it gets one at this moment,
-        // that is not touched, or woken without need.
+        // Only if its receiver is there. If the slot has another waker by now, it is not unfinished; if it gets one at
+        // this moment, at worst that waker is woken without need.
         if slot.is_channel.load(Relaxed)
             && slot.is_unfinished.load(Relaxed)
             && slot.state.compare_exchange(0, WOKEN, AcqRel, Relaxed).is_ok()
@@ -150,10 +152,10 @@ impl Wakers {
         }
     }
 
-    /// Puts a slot on the list of those that were woken.
+    /// Puts a slot on the list of woken slots.
     fn list(&self, index: u32) -> io::Result<()> {
         let is_first = self.push(&self.woken, index, index);
-        // While the list is not empty, no thread goes to sleep, and the thread that began it kicks.
+        // Only the first calls the kernel: while the list is not empty, no thread goes to sleep.
         if is_first { self.kick() } else { Ok(()) }
     }
 
@@ -161,7 +163,7 @@ impl Wakers {
         self.woken.load(order) != NONE || self.left.load(order) != NONE
     }
 
-    /// Calls the kernel if a thread sleeps, or if something else watches the poller.
+    /// Calls the kernel if a thread sleeps, or if other code watches the poller.
     fn kick(&self) -> io::Result<()> {
         fence_for_loom();
         if self.sleepers.load(SeqCst) == 0 && !self.is_watched.load(SeqCst) {
@@ -174,7 +176,7 @@ impl Wakers {
         self.slots.get(index as usize).expect("a waker has a slot")
     }
 
-    /// Puts the slots from `head` to `tail`, which are linked, in front of a list. Returns whether it was empty.
+    /// Puts the linked slots from `head` to `tail` in front of a list. Returns whether the list was empty.
     fn push(&self, list: &AtomicU32, head: u32, tail: u32) -> bool {
         let mut next = list.load(Relaxed);
         loop {
@@ -186,7 +188,7 @@ impl Wakers {
         }
     }
 
-    /// A slot that is free. Only while `creation` is locked: two threads at once could take one twice.
+    /// Takes a free slot. Call it only while `creation` is locked: two threads at once could take one slot twice.
     fn pop_free(&self) -> Option<u32> {
         let mut index = self.free.load(Acquire);
         while index != NONE {
@@ -221,7 +223,7 @@ impl Wakers {
     }
 }
 
-/// What the waits of a backend of your own need for wakers. Each handle on the poller has its own, from
+/// The wakers' part in the waits of a backend of your own. Each handle on the poller has its own, from
 /// [`Registry::wakeups`](crate::Registry::wakeups).
 ///
 /// A wait blocks within [`block`](Self::block), then takes the wakers that were woken, with [`take`](Self::take). A
@@ -261,8 +263,8 @@ impl Wakeups {
     /// Calls `block`, with the timeout that it may block for: `timeout`, or zero if a waker was already woken. During
     /// the call, a wake calls [`Backend::wake`].
     ///
-    /// If `block` ends without an event, and `take` returns no waker, it may have been woken up for nothing: call both
-    /// again, with the time that is left.
+    /// If `block` ends without an event, and `take` returns no waker, call both again with the remaining time: it may
+    /// have been woken up without need.
     pub fn block<T>(
         &mut self,
         timeout: Option<Duration>,
@@ -274,7 +276,7 @@ impl Wakeups {
             return block(timeout);
         }
         wakers.sleepers.fetch_add(1, SeqCst);
-        // However `block` ends: that of a simulation may unwind.
+        // Also if `block` unwinds, as a simulation's may.
         let _awake = OnDrop(|| {
             wakers.sleepers.fetch_sub(1, Relaxed);
         });
@@ -285,8 +287,8 @@ impl Wakeups {
     /// Takes up to `room` wakers that were woken, the first ones first, and reports the token of each. The others are
     /// left to the next call, of any handle.
     ///
-    /// If the wait polls once more after that, it may get a wake-up that was for a thread that sleeps. Then call this
-    /// with a room of zero, which passes it on.
+    /// If the wait polls once more after that, the poll may take the wake-up of a sleeping thread. Then call this with
+    /// a room of zero, which passes the wake-up on.
     pub fn take(&mut self, room: usize, mut report: impl FnMut(u32)) {
         if !self.is_woken() && self.channels.is_empty() {
             return;
@@ -294,7 +296,7 @@ impl Wakeups {
         let mut taken = Taken { wakeups: self, rest: NONE };
         if room > 0 {
             taken.rest = taken.wakers().left.swap(NONE, AcqRel);
-            // Not both: a waker that is woken again during this call would be reported twice.
+            // Only one of the lists: a waker that is woken again during this call would be reported twice.
             if taken.rest == NONE {
                 let woken = taken.wakers().woken.swap(NONE, AcqRel);
                 taken.rest = taken.wakers().reversed(woken);
@@ -321,8 +323,8 @@ impl Wakeups {
         self.wakers.is_woken(Relaxed)
     }
 
-    /// From now on, a wake calls [`Backend::wake`] also if no thread sleeps: something else watches the poller, and must
-    /// find it ready. If a waker was already woken, it is called now.
+    /// From now on, a wake calls [`Backend::wake`] also if no thread sleeps, because other code watches the poller and
+    /// must find it ready. If a waker was already woken, [`Backend::wake`] is called now.
     pub fn watch(&self) {
         if self.wakers.is_watched.load(Relaxed) {
             return;
@@ -334,23 +336,23 @@ impl Wakeups {
         }
     }
 
-    /// Whether waits must use [`block`](Self::block) and [`take`](Self::take), which cost two atomic operations: once a
-    /// waker was created, or [`share`](Self::share) was called. A wait that is under way by then is ended by a
-    /// [`Backend::wake`].
+    /// Whether waits must use [`block`](Self::block) and [`take`](Self::take), which cost two atomic operations. They
+    /// must once a waker was created, or [`share`](Self::share) was called; a [`Backend::wake`] ends a wait that began
+    /// before.
     #[inline]
     #[must_use]
     pub fn is_used(&self) -> bool {
         self.wakers.is_used.load(Relaxed)
     }
 
-    /// Call it before there is a second handle on the poller, so that [`is_used`](Self::is_used) holds for the waits of
-    /// both: the creation of a waker ends the wait of only one.
+    /// Call it before you create a second handle on the poller, so that [`is_used`](Self::is_used) holds for the waits
+    /// of both. (The creation of a waker ends the wait of only one.)
     pub fn share(&self) {
         self.wakers.is_used.store(true, SeqCst);
     }
 }
 
-/// A list of wakers that a `take` has to itself. However it ends, it leaves the rest to the next one.
+/// The list of wakers that a `take` works through. Its drop leaves the rest to the next `take`, also after a panic.
 struct Taken<'a> {
     wakeups: &'a mut Wakeups,
     rest: u32,
@@ -369,14 +371,14 @@ impl Taken<'_> {
         }
         let Wakeups { wakers, channels } = &mut *self.wakeups;
         let slot = wakers.slot(index);
-        // Before the slot can be woken again, or have another waker.
+        // Read before the slot can be woken again, or get another waker.
         let token = slot.token.load(Relaxed);
         self.rest = slot.next.load(Relaxed);
         if slot.is_channel.load(Relaxed) {
             slot.is_unfinished.store(true, Relaxed);
             channels.push(index);
         }
-        // What was written before each wake so far is now visible.
+        // From here on, this thread sees what other threads wrote before each wake so far.
         if slot.state.fetch_and(!WOKEN, AcqRel) & DROPPED != 0 {
             wakers.push(&wakers.free, index, index);
         }
@@ -394,8 +396,8 @@ impl Drop for Taken<'_> {
                 wakers.push(&wakers.left, rest, wakers.last(rest));
             }
         }
-        // The kernel's wake-up may have come to this thread, while another one sleeps; and whatever watches the poller
-        // must find it readable while a channel may have values.
+        // Passes the kernel's wake-up on: another thread may sleep. Code that watches the poller must find it readable
+        // while a channel may have values.
         let has_channels = !self.wakeups.channels.is_empty();
         let is_watched_channel = has_channels && wakers.is_watched.load(Relaxed);
         if self.wakeups.is_woken() || is_watched_channel {
@@ -404,7 +406,7 @@ impl Drop for Taken<'_> {
     }
 }
 
-// Each operation is atomic, so that a panic between two of them leaves nothing half changed; see `Registry`.
+// Each operation is atomic, so a panic between two of them leaves nothing half changed; see `Registry`.
 impl UnwindSafe for Wakers {}
 impl RefUnwindSafe for Wakers {}
 

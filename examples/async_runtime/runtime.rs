@@ -1,7 +1,7 @@
-//! An async runtime on one thread: tasks, and what they wait for.
+//! An async runtime on one thread: its tasks, and the events that they wait for.
 //!
-//! It asks three things of its poller: an edge, when an operation that would have blocked is worth
-//! another try; a timeout, until the next sleep is over; and a way in from other threads.
+//! It needs three things of its poller: an edge when an operation that would have blocked is worth another try; a
+//! timeout until the next sleep is over; and a wake-up from other threads.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
@@ -19,14 +19,14 @@ pub(crate) struct Runtime {
     pub(crate) poller: RefCell<OsPoller>,
     woken: Arc<Woken>,
     tasks: RefCell<HashMap<u64, Task>>,
-    /// Who wants to read from a descriptor, and who to write to it.
+    /// The task that wants to read from a descriptor, and the one that wants to write.
     pub(crate) blocked: RefCell<HashMap<RawFd, [Option<Waker>; 2]>>,
     sleeping: RefCell<BTreeMap<(Instant, u64), Waker>>,
-    /// For tasks and sleeps. No number is given twice: at one a nanosecond, 64 bits last for 500 years.
+    /// The next number of a task or a sleep. None is used twice: at one a nanosecond, 64 bits last for 500 years.
     next_number: Cell<u64>,
 }
 
-/// The tasks that shall be polled: where other threads reach the runtime.
+/// The tasks to poll, which other threads can add to.
 struct Woken {
     numbers: Mutex<Vec<u64>>,
     way_in: pollio::Waker,
@@ -60,14 +60,14 @@ impl Runtime {
         self.next_number.replace(self.next_number.get() + 1)
     }
 
-    /// Begins a task of its own.
+    /// Starts a task.
     pub(crate) fn spawn(&self, future: impl Future<Output = ()> + 'static) {
         let number = self.next_number();
         self.tasks.borrow_mut().insert(number, Box::pin(future));
         self.woken.numbers.lock().unwrap().push(number);
     }
 
-    /// Runs all tasks until `future` has its result. The others end with it.
+    /// Runs all tasks until `future` is ready. The other tasks end with it.
     pub(crate) fn block_on<T: 'static>(
         &self,
         future: impl Future<Output = T> + 'static,
@@ -87,7 +87,7 @@ impl Runtime {
                 }
             }
             if let Some(result) = result.take() {
-                // They hold the runtime, which holds them.
+                // Breaks the cycle: they hold the runtime, which holds them.
                 drop(self.tasks.take());
                 return Ok(result);
             }
@@ -102,7 +102,7 @@ impl Runtime {
         let timeout = if is_idle { timeout } else { Some(Duration::ZERO) };
         let mut blocked = self.blocked.borrow_mut();
         for event in self.poller.borrow_mut().wait_timeout(timeout)? {
-            // Woken without need, by a stale event, a task tries and is blocked again.
+            // A stale event wakes a task without need: it tries, and is blocked again.
             if let Some([reader, writer]) = blocked.get_mut(&event.fd) {
                 let reader = reader.take_if(|_| event.is_readable());
                 let writer = writer.take_if(|_| event.is_writable());
@@ -115,7 +115,7 @@ impl Runtime {
         Ok(())
     }
 
-    /// Even a sleep of no time leaves the other tasks their turn.
+    /// Even a sleep of no time lets the other tasks take their turn.
     pub(crate) fn sleep(self: &Rc<Self>, duration: Duration) -> Sleep {
         let (runtime, end) = (Rc::clone(self), (Instant::now() + duration, self.next_number()));
         Sleep { runtime, end, has_waited: false }
@@ -141,7 +141,7 @@ impl Future for Sleep {
 }
 
 impl Drop for Sleep {
-    /// One that nobody waits for any more would stay until its end.
+    /// A sleep that is dropped would otherwise stay until its end.
     fn drop(&mut self) {
         self.runtime.sleeping.borrow_mut().remove(&self.end);
     }

@@ -21,7 +21,7 @@ const READING: usize = 0;
 const WRITING: usize = 1;
 
 impl<T: AsFd> Async<T> {
-    /// Registers `io` once: whatever it is blocked by, the end of that is reported.
+    /// Registers `io` once, for both directions: whichever blocks, its end is reported.
     pub(crate) fn new(runtime: &Rc<Runtime>, io: T) -> io::Result<Self> {
         SockRef::from(&io).set_nonblocking(true)?;
         let io = Registered::new(runtime.poller.borrow().registry(), io, |fd| {
@@ -81,7 +81,7 @@ impl Async<TcpStream> {
 }
 
 impl<T: AsFd> Drop for Async<T> {
-    /// Before the descriptor is closed, whose number another one may get.
+    /// Deletes before the descriptor is closed, since another one may get its number then.
     fn drop(&mut self) {
         let fd = self.get_ref().as_fd().as_raw_fd();
         self.runtime.blocked.borrow_mut().remove(&fd);

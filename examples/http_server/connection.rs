@@ -1,4 +1,4 @@
-//! What is known of a connection: the requests that come in, and the answers to them. It knows no poller.
+//! The state of a connection: requests that come in, and the answers to them. It knows no poller.
 
 use std::borrow::Cow;
 use std::io::{self, ErrorKind, Read, Write};
@@ -7,19 +7,19 @@ use std::time::{Duration, Instant};
 
 use httparse::{EMPTY_HEADER, Error, Status};
 
-/// The longest head of a request, and all that is read before it is answered.
+/// The longest head of a request, and the most that is read before it is answered.
 const INPUT_SIZE: usize = 8 * 1024;
 /// How many times in a row a client may be read from before the others have their turn.
 const FAIR_SHARE: usize = 16;
 
 pub(crate) struct Connection {
-    /// What was read and not yet answered.
+    /// Input that is not yet answered.
     input: Vec<u8>,
-    /// Answers that were not yet written.
+    /// Answers that are still to be written.
     output: Vec<u8>,
-    /// Nothing is answered any more.
+    /// No further request is answered.
     is_closing: bool,
-    /// When the client last took a part of an answer; at first, when it came.
+    /// When the client last took a part of an answer. It starts at the client's arrival.
     last_active: Instant,
 }
 
@@ -33,9 +33,9 @@ impl Connection {
         self.last_active.elapsed() >= limit
     }
 
-    /// Writes the answers, and only then reads more, until that would block or it had its share. It
-    /// is over at the end of what the client sends: to close earlier would be a reset, and could
-    /// take the last answer away from it.
+    /// Writes the answers, and only then reads more, until that would block or it had its share. It is over at the end
+    /// of the client's stream: an earlier close would be a reset, which could take the last answer away from the
+    /// client.
     pub(crate) fn serve(&mut self, mut stream: &TcpStream) -> io::Result<()> {
         for _ in 0..FAIR_SHARE {
             self.write(stream)?;
@@ -63,7 +63,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Answers all requests that are whole. What is left of the input is less than it may hold.
+    /// Answers all complete requests. The rest of the input is shorter than it may be.
     fn answer(&mut self) {
         let mut rest = &self.input[..];
         while !self.is_closing {
@@ -100,10 +100,10 @@ struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// The request that `bytes` begin with, if it is whole; or the status that refuses it.
+    /// The request at the start of `bytes`, if it is complete; or the status that refuses it.
     ///
-    /// None may have a body. So no two readers can differ on where it ends, and what comes after
-    /// a refusal is no request.
+    /// No request may have a body. So two readers cannot differ on where one ends, and the bytes after a refusal are no
+    /// request.
     fn parse(bytes: &'a [u8]) -> Result<Option<Self>, &'static str> {
         let mut headers = [EMPTY_HEADER; 64];
         let mut request = httparse::Request::new(&mut headers);
@@ -133,7 +133,7 @@ impl<'a> Request<'a> {
         if hosts > 1 || hosts == 0 && !is_old || !fields("host").all(|h| h.iter().all(is_host)) {
             return Err("400 Bad Request");
         }
-        // Section 6.3: what may have been meant to smuggle another request in.
+        // Section 6.3: this may be an attempt to smuggle another request in.
         let mut lengths = values("content-length");
         let content = lengths.next();
         let is_number = |value: &[u8]| !value.is_empty() && value.iter().all(u8::is_ascii_digit);
@@ -159,7 +159,7 @@ impl<'a> Request<'a> {
     }
 }
 
-/// Path and query of a target, which proxies are sent in whole: `http://here/path?query`.
+/// Path and query of a target. A proxy is sent the whole of it: `http://here/path?query`.
 fn origin_form(target: &str) -> Option<Cow<'_, str>> {
     if target.starts_with('/') {
         return Some(target.into());

@@ -3,9 +3,9 @@
 //! `cargo run --release -p pollio --example http_server`, then, elsewhere,
 //! `curl -i http://127.0.0.1:8080/path`. `--help` says more.
 //!
-//! Each core has a thread, a poller, and connections of its own. The kernel spreads the clients over
-//! as many listeners on one port, by `SO_REUSEPORT` (BSDs and macOS may not spread them). With
-//! `--shared` there is one listener, and a poller that is free takes the next client.
+//! Each core has a thread, a poller, a listener and connections of its own. All listeners share one port by
+//! `SO_REUSEPORT`, and the kernel spreads the clients over them (BSDs and macOS may not). With `--shared` there is one
+//! listener, and a free poller takes the next client.
 
 mod connection;
 #[path = "../shared/mod.rs"]
@@ -62,12 +62,12 @@ impl Worker {
         })?;
         let timer = Registered::new(poller.registry(), Timer::new()?, EventObject::new)?;
         timer.get_ref().set_interval(Duration::from_secs(1))?;
-        // Nobody reads what is there, so that it ends all.
+        // No thread reads the byte, so it ends all.
         let signals = Registered::new(poller.registry(), signals, EventObject::new)?;
         Ok(Self { poller, listener, timer, signals })
     }
 
-    /// Serves until something fails that is not the fault of a client.
+    /// Serves until an error that is not the fault of a client.
     fn run(mut self, idle: Duration, log: &Log) -> io::Result<()> {
         let mut connections = Connections::new(self.poller.registry());
         loop {
@@ -92,11 +92,11 @@ impl Worker {
 
 type Clients = Connections<TcpStream, Connection>;
 
-/// Serves a connection until that would block, or it had its share. An event that is stale finds none.
+/// Serves a connection until that would block, or it had its share. A stale event finds no connection.
 fn serve_one(connections: &mut Clients, key: Key) {
     let Some((stream, connection)) = connections.get_mut(key) else { return };
     let is_over = match connection.serve(stream) {
-        // A modify reports again what is still there, after the others' turn.
+        // A modify reports the rest again, after the others had their turn.
         Ok(()) => connections.modify(key, both_ways).is_err(),
         Err(error) => error.kind() != ErrorKind::WouldBlock,
     };
@@ -109,8 +109,8 @@ fn close_idle(connections: &mut Clients, limit: Duration) {
     let all = connections.iter();
     let idle: Vec<_> = all.filter_map(|(key, _, it)| it.is_idle(limit).then_some(key)).collect();
     for key in idle {
-        // A last look: what came in time may not be reported yet, where this process was stopped, or has too
-        // much to do.
+        // A last look: if this process was stopped, or has too much to do, input that came in time may not be reported
+        // yet.
         serve_one(connections, key);
         if connections.get(key).is_some_and(|(_, it)| it.is_idle(limit)) {
             connections.remove(key);
@@ -118,14 +118,14 @@ fn close_idle(connections: &mut Clients, limit: Duration) {
     }
 }
 
-/// Registered once: whichever way a client is stuck, the end of it is reported.
+/// Registered once, for both directions: whichever is stuck, its end is reported.
 fn both_ways(fd: RawFd) -> EventObject {
     EventObject::client(fd).with_interest(Interest::BOTH).with_mode(Mode::Edge)
 }
 
 /// A listener for each core.
 fn listen(address: &str, is_shared: bool) -> io::Result<Vec<TcpListener>> {
-    // Without `SO_REUSEPORT`, with which it would share the port with another server of this user.
+    // Without `SO_REUSEPORT`, which would share the port with another server of this user.
     let first = TcpListener::bind(address)?;
     SockRef::from(&first).set_reuse_port(!is_shared)?;
     let address = first.local_addr()?;

@@ -10,7 +10,7 @@ use socket2::{SockRef, TcpKeepalive};
 
 use super::Log;
 
-/// How long a client that could not be let in waits at most for the next attempt.
+/// The longest pause until the next attempt to accept.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A listening socket, `Level`: accept one client for each event. After each wait, of at most
@@ -19,19 +19,19 @@ pub(crate) struct Listener {
     socket: Registered<TcpListener>,
     registry: Registry,
     object: EventObject,
-    /// Nothing is reported until then, though clients may be in the queue.
+    /// The end of the pause: until then nothing is reported, though clients may be in the queue.
     pause: Option<Instant>,
 }
 
 impl Listener {
-    /// `object` is [`EventObject::server`], or that with more.
+    /// `object` is [`EventObject::server`], or that with more settings.
     pub(crate) fn new(
         registry: &Registry,
         socket: TcpListener,
         object: impl FnOnce(i32) -> EventObject,
     ) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        // Beyond the 128 that std lets wait to be accepted, a client only knocks again after a second.
+        // The standard library's queue has room for 128; a client beyond that tries again only after a second.
         SockRef::from(&socket).listen(4096)?;
         let object = object(socket.as_raw_fd());
         let socket = Registered::new(registry, socket, |_| object)?;
@@ -60,12 +60,12 @@ impl Listener {
         }
     }
 
-    /// Out of descriptors (EMFILE), as a rule: the client stays in the queue until one is free, and to report
-    /// it until then would only keep the processor busy.
+    /// Out of descriptors (EMFILE), as a rule: the client stays in the queue until one is free. Reporting it until then
+    /// would only keep the processor busy.
     pub(crate) fn pause(&mut self, error: &io::Error, log: &Log) {
         log.not_served(error);
         let paused = match self.object.is_exclusive() {
-            // That cannot be modified.
+            // An exclusive one cannot be modified.
             true => self.registry.delete(self.object.fd),
             false => self.registry.modify(self.object.with_interest(Interest::NONE)),
         };
@@ -91,15 +91,15 @@ impl Listener {
     }
 }
 
-/// Makes a connection what a loop needs.
+/// Prepares a connection for a loop.
 pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nonblocking(true)?;
-    // Short answers go out at once. Where a peer that has left again refuses this, so be it.
+    // Sends short answers at once. It may fail if the peer has already left, which does not matter.
     let _ = stream.set_nodelay(true);
-    // The kernel asks after a peer that has been silent for a minute. One that has vanished, without an end to the
-    // connection, is an error two minutes after its last word.
+    // The kernel probes a peer that has been silent for a minute. A peer that vanished without closing is an error two
+    // minutes after its last packet.
     let probes = TcpKeepalive::new().with_time(Duration::from_secs(60));
-    // OpenBSD has one time for the whole system.
+    // OpenBSD has one setting for the whole system.
     #[cfg(not(target_os = "openbsd"))]
     let probes = probes.with_interval(Duration::from_secs(10)).with_retries(6);
     let _ = SockRef::from(stream).set_tcp_keepalive(&probes);

@@ -1,8 +1,8 @@
-//! What a program prints, from a thread of its own.
+//! A program's output, from a thread of its own.
 //!
 //! A write to standard output blocks while nobody reads the pipe behind it, or while its terminal is paused,
-//! and it can fail at any time. Neither may stop a loop that others depend on. To make the descriptor
-//! non-blocking is no way out: whoever else has it would share that.
+//! and it can fail at any time. Neither may stop a loop that others depend on. A non-blocking descriptor is no way out:
+//! every process that has it open shares that flag.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -14,7 +14,7 @@ use std::{fmt::Display, net::SocketAddr, thread, time::Duration};
 
 use nix::sys::signal::SigSet;
 
-/// How many bytes may wait to be written. Lines beyond that are lost.
+/// How many bytes may wait to be written. Further lines are lost.
 const MOST: usize = 1 << 20;
 
 /// How long a program waits for its first and its last line to be written.
@@ -26,14 +26,14 @@ pub(crate) struct Log {
     lines: Sender<Line>,
     /// How many bytes wait to be written.
     waiting: Arc<AtomicUsize>,
-    /// Why clients were not served.
+    /// The reasons, printed so far, why clients were not served.
     reasons: Arc<Mutex<BTreeSet<String>>>,
 }
 
 enum Line {
     Output(Vec<u8>),
     Complaint(String),
-    /// Asks how the lines before it fared.
+    /// Asks whether the lines before it were written.
     Flush(Sender<io::Result<()>>),
 }
 
@@ -46,13 +46,13 @@ impl Log {
         Ok(Self { lines, waiting, reasons: Arc::new(Mutex::new(BTreeSet::new())) })
     }
 
-    /// Prints the line by which a server says that it is ready: the only one without which it fails.
+    /// Prints the line that says a server is ready. Without it, the program fails.
     pub(crate) fn listening(&self, address: SocketAddr) -> io::Result<()> {
         self.print(format!("listening on {address}"));
         self.flush()
     }
 
-    /// Prints a line. Its end is added.
+    /// Prints a line, and its end.
     pub(crate) fn print(&self, line: impl Into<Vec<u8>>) {
         let mut line = line.into();
         line.push(b'\n');
@@ -64,7 +64,7 @@ impl Log {
         self.send(line.len(), Line::Complaint(line));
     }
 
-    /// Says why a client was not served: each reason once, however many clients it meets.
+    /// Says why a client was not served: each reason once, whatever the number of clients.
     pub(crate) fn not_served(&self, reason: impl Display) {
         let line = format!("{}: a client was not served: {reason}", env!("CARGO_CRATE_NAME"));
         let mut reasons = self.reasons.lock().unwrap_or_else(PoisonError::into_inner);
@@ -73,8 +73,8 @@ impl Log {
         }
     }
 
-    /// Waits until all lines are written, but not for long. An error is that of the first that failed of those for
-    /// standard output, since the last call.
+    /// Waits until all lines are written, but not for long. Returns the first error of standard output since the last
+    /// call.
     pub(crate) fn flush(&self) -> io::Result<()> {
         let (sender, result) = mpsc::channel();
         self.send(0, Line::Flush(sender));
@@ -85,22 +85,22 @@ impl Log {
         if self.waiting.fetch_add(length, Relaxed) > MOST {
             self.waiting.fetch_sub(length, Relaxed);
         } else {
-            // The thread lives for as long as this.
+            // The thread lives as long as this sender.
             let _ = self.lines.send(line);
         }
     }
 }
 
 fn write(queue: &Receiver<Line>, waiting: &AtomicUsize) {
-    // A write from the background of a terminal is SIGTTOU, and one beyond the limit of a file SIGXFSZ: where
-    // they are blocked, the one succeeds and the other fails.
+    // A write from the background of a terminal is SIGTTOU, one beyond the limit of a file SIGXFSZ. With both blocked,
+    // the first write succeeds and the second fails.
     let _ = SigSet::all().thread_block();
     let mut result = Ok(());
     for line in queue.iter() {
         let (length, written) = match line {
             Line::Output(bytes) => (bytes.len(), io::stdout().write_all(&bytes)),
             Line::Complaint(line) => {
-                // There is nowhere to say that this failed.
+                // There is no output left for the error.
                 let _ = writeln!(io::stderr(), "{line}");
                 (line.len(), Ok(()))
             }

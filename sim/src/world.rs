@@ -56,8 +56,8 @@ pub struct Outcome {
 
 /// Running programs.
 impl World {
-    /// Runs `body` as the main thread of a new world, whose kernel is Linux. The world ends when `body` returns, and ends all other
-    /// threads.
+    /// Runs `body` as the main thread of a new world, whose kernel is Linux. The world ends when `body` returns, and
+    /// ends all other threads.
     ///
     /// A run fails if the body returns an error, if a thread panics, and [in a few other
     /// cases](crate#what-fails-a-run). [`check()`](crate::check()) runs many seeds.

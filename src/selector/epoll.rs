@@ -11,14 +11,14 @@ use crate::os_poller::{Found, Selector};
 use crate::sys::{epoll, eventfd};
 use crate::{Backend, Event, EventKind, EventObject, Interest, Mode, Readiness};
 
-/// An epoll instance, and what the kernel writes for it.
+/// An epoll instance, and the events that the kernel writes for it.
 pub(crate) struct EpollSelector {
     interest_list: Arc<InterestList>,
-    /// What the kernel writes; their number is how many events one wait can take.
+    /// The kernel's buffer: its length is how many events one wait can take.
     kernel_events: Vec<epoll::Event>,
     /// How many of them the last wait wrote.
     written: usize,
-    /// The kernel has `epoll_pwait2`, as far as we know.
+    /// The kernel has not refused `epoll_pwait2` so far.
     has_nanoseconds: bool,
 }
 
@@ -84,8 +84,8 @@ impl EpollSelector {
         let kernel_events = &mut self.kernel_events[..room];
         if let Some(timeout) = timeout.filter(|time| self.has_nanoseconds && !is_whole_ms(*time)) {
             match epoll::pwait2(epoll, kernel_events, timeout) {
-                // It cannot be called here: `ENOSYS` before Linux 5.11, or whatever a sandbox that does not
-                // know it was configured to answer. An error of the wait itself comes from epoll_wait too.
+                // It cannot be called here: `ENOSYS` before Linux 5.11, or the error with which a sandbox refuses a
+                // call that it does not know. If it is the wait that failed, epoll_wait returns the same error.
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => {
                     self.has_nanoseconds = false;
                 }
@@ -105,8 +105,8 @@ impl AsFd for EpollSelector {
 /// The epoll instance, shared by the poller's handles and its registries.
 struct InterestList {
     epoll: OwnedFd,
-    /// What wakes a wait, once there is a waker. It is edge-triggered and never read: each write is an arrival,
-    /// for one wait.
+    /// Wakes a wait, once there is a waker. It is edge-triggered and never read: each write is an arrival, for one
+    /// wait.
     eventfd: OnceLock<File>,
 }
 
@@ -137,8 +137,8 @@ impl Backend for InterestList {
     }
 }
 
-/// The user data of the eventfd. No registration has it: that of `RawFd::MAX` would, which is above the number of
-/// every descriptor (`sysctl_nr_open_max` in the kernel's fs/file.c).
+/// The user data of the eventfd. No registration has it: only that of `RawFd::MAX` could, and every descriptor has a
+/// smaller number (`sysctl_nr_open_max` in the kernel's fs/file.c).
 const WAKE: u64 = u64::MAX;
 
 /// Whether the eventfd was written to.
@@ -151,8 +151,7 @@ fn is_wake(kernel_event: &epoll::Event) -> bool {
 /// Set in the user data of a server. The bit is free, since no kernel registers a negative descriptor.
 const SERVER: u64 = 1 << 63;
 
-/// What the kernel carries of a registration: token, descriptor and kind, in 32, 31 and 1 bits, from
-/// the low end up.
+/// The user data of a registration: token, descriptor and kind, in 32, 31 and 1 bits, from the low end up.
 #[expect(clippy::cast_sign_loss, reason = "the sign bit is masked off")]
 const fn user_data(object: EventObject) -> u64 {
     let fd = (object.fd & RawFd::MAX) as u64;
@@ -163,7 +162,7 @@ const fn user_data(object: EventObject) -> u64 {
     kind | fd << 32 | object.token as u64
 }
 
-/// The event that epoll wrote, with what [`user_data`] packed.
+/// The event that epoll wrote, with the parts that [`user_data`] packed.
 #[expect(clippy::cast_possible_truncation, reason = "each part is masked to its width")]
 fn event_from(kernel_event: &epoll::Event) -> Event {
     // Taken out by value: the fields of a packed struct cannot be borrowed.
@@ -206,7 +205,7 @@ fn readiness(bits: u32) -> Readiness {
 
 static READINESS: [Readiness; 64] = {
     let mut table = [Readiness::NONE; 64];
-    // Not up to EPOLLRDHUP: that would be most of the time that this crate takes to compile.
+    // Counting up to EPOLLRDHUP would take most of this crate's compile time.
     let mut low = 0;
     while low <= LOW_BITS {
         table[compact_index(low) as usize] = decode(low);
@@ -220,14 +219,14 @@ static READINESS: [Readiness; 64] = {
 const LOW_BITS: u32 =
     epoll::EPOLLIN | epoll::EPOLLPRI | epoll::EPOLLOUT | epoll::EPOLLERR | epoll::EPOLLHUP;
 
-/// The six bits that mean something, next to each other: `EPOLLRDHUP` is apart from the others.
+/// The six bits in use, moved next to each other: `EPOLLRDHUP` is apart from the others.
 const fn compact_index(bits: u32) -> u32 {
     bits & LOW_BITS | (bits & epoll::EPOLLRDHUP) >> 8
 }
 
 const _: () = assert!(compact_index(u32::MAX) == 0b11_1111);
 
-/// What epoll's bits mean. After a hang-up or an error no call blocks, hence both directions.
+/// The readiness that epoll's bits stand for. After a hang-up or an error no call blocks, hence both directions.
 const fn decode(bits: u32) -> Readiness {
     const fn given(bits: u32, any_of: u32, readiness: Readiness) -> Readiness {
         if bits & any_of == 0 { Readiness::NONE } else { readiness }

@@ -23,15 +23,15 @@ mod places;
 #[path = "kqueue/trigger.rs"]
 mod trigger;
 
-/// A kqueue, and what the kernel writes for it.
+/// A kqueue, and the kevents that the kernel writes for it.
 pub(crate) struct KqueueSelector {
     knotes: Arc<Knotes>,
-    /// What the kernel writes; their number is how many kevents one wait can take. After a wait, the
-    /// first of them are those of its events, in the same order.
+    /// The kernel's buffer: its length is how many kevents one wait can take. After a wait, it begins with the kevents
+    /// of its events, in the same order.
     kevents: Vec<Kevent>,
     /// How many of them the last wait wrote.
     written: usize,
-    /// The last wait found the [trigger](trigger), or what looks like it.
+    /// The last wait found the [trigger](trigger), or a kevent that looks like it.
     is_triggered: bool,
     /// The events of this wait whose descriptors have several filters.
     places: Places,
@@ -77,9 +77,9 @@ impl Selector for KqueueSelector {
             if timeout != Some(Duration::ZERO) {
                 return Ok(Found { events: 0, is_wake_up: true });
             }
-            // A full batch without an event may hide what is ready. What reports a level goes back to the end
-            // of the kernel's queue: once one comes again, all that was before it was looked at. Another
-            // thread may take that one away, hence now and then another.
+            // A full batch without an event may hide ready filters. A level goes back to the end of the kernel's
+            // queue: when one comes a second time, all filters before it were looked at. Another thread may take that
+            // one away, so after 1, 2, 4, … calls another one is remembered.
             let is_passed = |kevent: &Kevent| Some((kevent.ident(), kevent.filter())) == passed;
             let batch = &self.kevents[..self.written];
             if self.written < events.len() || batch.iter().any(is_passed) {

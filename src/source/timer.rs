@@ -44,7 +44,7 @@ pub struct Timer {
 }
 
 impl Timer {
-    /// Makes a timer that is not set.
+    /// Creates a timer that is not set.
     ///
     /// # Errors
     ///

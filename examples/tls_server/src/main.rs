@@ -3,9 +3,9 @@
 //! `cargo run --release -p pollio-tls-server`, then, elsewhere,
 //! `openssl s_client -connect 127.0.0.1:7443`. `--help` says more.
 //!
-//! What rustls has taken from the kernel, no poller reports. So a client that has had its share is noted, and has
-//! its next turn without an event. (A `modify` reports what the *kernel* has left: here it would help only because
-//! there is room to write as well.)
+//! No poller reports the bytes that rustls has taken from the kernel. So a client that has had its share is noted, and
+//! gets its next turn without an event. (A `modify` reports only bytes that the *kernel* has left: here it would help
+//! only because there is room to write as well.)
 
 #[path = "../../shared/mod.rs"]
 mod shared;
@@ -41,7 +41,7 @@ fn serve(arguments: &Arguments, log: &Log) -> io::Result<()> {
     log.listening(listener.local_addr()?)?;
 
     let mut clients = Connections::new(&registry);
-    // Who has a turn: there was an event, or there may be more of what the last turn left.
+    // The clients with a turn: those with an event, and those that the last turn left unfinished.
     let mut ready = BTreeSet::<Key>::new();
     loop {
         let timeout = if ready.is_empty() { listener.time_left() } else { Some(Duration::ZERO) };
@@ -69,14 +69,14 @@ fn serve(arguments: &Arguments, log: &Log) -> io::Result<()> {
     }
 }
 
-/// Registered once: whichever way a client is stuck, the end of it is reported.
+/// Registered once, for both directions: whichever is stuck, its end is reported.
 fn both_ways(fd: RawFd) -> EventObject {
     EventObject::client(fd).with_interest(Interest::BOTH).with_mode(Mode::Edge)
 }
 
 struct Client {
     tls: ServerConnection,
-    /// Nothing more comes from it, and it has been said that nothing more goes to it.
+    /// Its stream has ended, and it has been sent the end of ours.
     is_closing: bool,
 }
 
@@ -86,9 +86,9 @@ impl Client {
         Ok(Self { tls, is_closing: false })
     }
 
-    /// Writes what is due, and only then takes more: who does not read is soon held back. `WouldBlock` means that
-    /// there will be an event, since rustls has nothing left to read or the kernel no room; any other error, that
-    /// the client is served.
+    /// Writes the bytes that are due, and only then takes more: a client that does not read is soon held back.
+    /// `WouldBlock` means that an event will follow, since rustls has nothing left to read or the kernel no room; any
+    /// other error means that the client is done.
     fn take_turn(&mut self, mut stream: &TcpStream) -> io::Result<()> {
         let (mut buffer, mut shares) = ([0; 4096], 0);
         while shares < FAIR_SHARE {
@@ -122,7 +122,7 @@ impl Client {
     }
 }
 
-/// A certificate for this run, which nobody has vouched for.
+/// A self-signed certificate for this run.
 fn self_signed(arguments: &Arguments) -> io::Result<Arc<ServerConfig>> {
     let names = vec!["localhost".into(), "127.0.0.1".into()];
     let rcgen::CertifiedKey { cert, signing_key } =

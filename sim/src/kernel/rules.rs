@@ -42,7 +42,8 @@ pub(super) enum Rule {
 
 /// Those of Apple systems: XNU 11417 (macOS 15.4), files below `bsd/kern` and `bsd/netinet`.
 const APPLE: &[Rule] = &[
-    // `accept_nocancel`, uipc_syscalls.c. The standard library calls accept4(2) on the BSDs, where nothing is inherited.
+    // `accept_nocancel`, uipc_syscalls.c. The standard library calls accept4(2) on the BSDs, where nothing is
+    // inherited.
     Rule::AcceptedAreNonblocking,
     // The same: it takes the client from the queue before it allocates the descriptor.
     Rule::AcceptLosesClient,

@@ -1,4 +1,4 @@
-//! What goes into a kevent, and what comes out of it: no call, no state.
+//! How a registration is written into a kevent, and an event is read from one: no call, no state.
 
 use std::os::fd::RawFd;
 
@@ -14,15 +14,15 @@ pub(super) const ALL: Interest = Interest::BOTH.union(Interest::PRIORITY);
 pub(super) fn kevent_for(fd: RawFd, filter: Filter, flags: Flags) -> Kevent {
     let change = Kevent::new(fd as usize, filter, flags | kevent::EV_RECEIPT);
     if Some(filter) == kevent::EVFILT_EXCEPT {
-        // macOS fires this filter for ordinary data too, once there is as much as this or the buffer is
-        // full: see `is_false_alarm`.
+        // macOS fires this filter for ordinary data too, once there is this much or the buffer is full: see
+        // `is_false_alarm`.
         change.with_fflags(kevent::NOTE_OOB | kevent::NOTE_LOWAT).with_data(i64::MAX)
     } else {
         change
     }
 }
 
-/// What a receipt says: 0 for success.
+/// The error of a receipt: 0 for success.
 pub(super) fn errno(receipt: &Kevent) -> i32 {
     i32::try_from(receipt.data()).unwrap_or(libc::EINVAL)
 }
@@ -55,8 +55,8 @@ fn filter_interest(filter: Filter) -> Interest {
 pub(super) fn mode_flags(mode: Mode, filter: Filter) -> Flags {
     match mode {
         Mode::Edge => kevent::EV_CLEAR,
-        // A false alarm would disable this one, and nothing would enable it again. Its claim keeps it to
-        // one event.
+        // EV_DISPATCH would disable this filter at a false alarm, and nothing would enable it again. The claim keeps
+        // it to one event.
         Mode::Oneshot if Some(filter) == kevent::EVFILT_EXCEPT => kevent::EV_CLEAR,
         // EV_ONESHOT would delete the knote. EV_CLEAR would change nothing, since `modify` makes a
         // new knote, but on NetBSD that EV_DISPATCH is ignored.
@@ -66,13 +66,13 @@ pub(super) fn mode_flags(mode: Mode, filter: Filter) -> Flags {
     }
 }
 
-// The descriptor is in `ident`, so `udata` has room for what a wait needs to know.
+// The descriptor is in `ident`, so all bits of `udata` are free for what a wait needs.
 const SERVER: u64 = 1 << 32;
 const INTEREST_SHIFT: u32 = 33;
 const GENERATION_SHIFT: u32 = 36;
 const _: () = assert!(GENERATION_SHIFT + GENERATION_BITS <= u64::BITS);
 
-/// What a knote carries of its registration.
+/// The user data of a knote: its part of the registration.
 pub(super) fn udata(object: EventObject, generation: u32) -> u64 {
     let kind = match object.kind {
         EventKind::Server => SERVER,
@@ -90,7 +90,7 @@ fn interest_bits(interest: Interest) -> u32 {
     bit(Interest::READABLE, 0) | bit(Interest::WRITABLE, 1) | bit(Interest::PRIORITY, 2)
 }
 
-/// The interest of a oneshot as such a number; 0 for what is none, or has nothing to report.
+/// The interest of a oneshot as such a number; 0 for other modes, and without an interest.
 pub(super) fn oneshot_bits(object: EventObject) -> u32 {
     if object.mode() == Mode::Oneshot { interest_bits(object.interest()) } else { 0 }
 }
@@ -107,10 +107,10 @@ pub(super) fn generation_from(udata: u64) -> u32 {
     (udata >> GENERATION_SHIFT) as u32
 }
 
-/// Whether a filter fired that reports nothing of its registration.
+/// Whether a filter fired without anything to report.
 pub(super) fn is_false_alarm(kevent: &Kevent) -> bool {
     let interest = filter_interest(kevent.filter());
-    // NetBSD before 10 reports a knote that is added as disabled, if another thread waits.
+    // NetBSD before 10 reports a knote that is added disabled, if another thread waits.
     !registered_interest(kevent.udata()).contains(interest)
         // macOS fires this filter without out-of-band data on a full buffer, whatever its mark is.
         || interest == Interest::PRIORITY
@@ -127,7 +127,7 @@ pub(super) fn event_from(kevent: &Kevent) -> Event {
     Event::new(fd, kind, udata as u32, readiness(kevent))
 }
 
-/// What a filter and its flags mean. After an error no call blocks, hence both directions.
+/// The readiness that a filter and its flags stand for. After an error no call blocks, hence both directions.
 fn readiness(kevent: &Kevent) -> Readiness {
     const FAILED: Readiness =
         Readiness::READABLE.union(Readiness::WRITABLE).union(Readiness::ERROR);

@@ -1,4 +1,4 @@
-//! What the kernel has registered: a knote for each descriptor and filter.
+//! The kernel's knotes, one for each descriptor and filter, and the three verbs.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
@@ -16,16 +16,15 @@ use crate::{Backend, EventObject, Interest};
 
 /// The kqueue, shared by the poller's handles and its registries.
 ///
-/// The kernel has a knote for each descriptor and filter, so a registration is one knote for each
-/// interest. Without any, a disabled one keeps its place.
+/// The kernel has a knote for each descriptor and filter, so a registration is one knote for each interest. A
+/// registration without interest is one disabled knote.
 pub(super) struct Knotes {
     kqueue: OwnedFd,
     numbers: Numbers,
-    /// Held while a registration changes: the kernel takes its knotes one by one, and those of two threads
-    /// would mix.
+    /// Held while a registration changes: the kernel takes its knotes one by one, and two threads would mix theirs.
     turn: Mutex<()>,
     can_rearm: bool,
-    /// Once there is a waker.
+    /// Created with the first waker.
     trigger: OnceLock<Trigger>,
 }
 
@@ -44,11 +43,10 @@ impl Backend for Knotes {
         if rearming.is_some_and(|(entry, generation)| self.rearm(object, entry, generation)) {
             return Ok(());
         }
-        // Two calls: in one, modifying what is not registered would add it.
+        // Two calls: in one, modifying an unknown descriptor would add it.
         self.detach(object.fd)?;
         let entry = self.entry(object.fd)?;
-        // If a part was re-armed, another wait may have reported it: as the same generation, it is not
-        // reported again.
+        // Another wait may have reported a part that was re-armed. The generation stays, so it is not reported again.
         let generation = match rearming {
             Some((_, generation)) => generation,
             None => next_generation(object, entry),
@@ -94,10 +92,10 @@ impl Knotes {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The kernel has dropped a knote by itself, saying so by EV_ONESHOT, which is never asked for:
-    /// FreeBSD does when the reader of a pipe is gone, macOS when a terminal is revoked. It may have
-    /// been the last knote of its descriptor, and cannot be added again. The descriptor counts as registered
-    /// until it is next added, modified or deleted.
+    /// Notes that the kernel dropped a knote by itself: FreeBSD when the reader of a pipe is gone, macOS when a
+    /// terminal is revoked. It reports EV_ONESHOT then, which pollio never sets. The knote may have been the last of
+    /// its descriptor, and cannot be added again. The descriptor counts as registered until it is next added, modified
+    /// or deleted.
     #[cold]
     pub(super) fn note_dropped(&self, number: usize) {
         if let Some(entry) = self.numbers.get(number) {
@@ -112,7 +110,7 @@ impl Knotes {
         generation == 0 || self.numbers.get(kevent.ident()).is_some_and(is_claimed)
     }
 
-    /// The entry of this descriptor. A number that is not open has no claim to the memory of one.
+    /// The entry of this descriptor. For a number that is not open, none is allocated.
     fn entry(&self, fd: RawFd) -> io::Result<&Entry> {
         let Ok(number) = usize::try_from(fd) else {
             return Err(io::Error::from_raw_os_error(libc::EBADF));
@@ -123,24 +121,23 @@ impl Knotes {
         }
     }
 
-    /// The entry of a oneshot that [`rearm`](Self::rearm) can re-arm as `object` says: one that was
-    /// registered here with the same interest. The knote of a level could be enabled as well, and would go on
-    /// as a level.
+    /// The entry of a oneshot that [`rearm`](Self::rearm) can re-arm as `object`: one that was registered here with the
+    /// same interest. A level must not be: EV_ENABLE would succeed, and it would stay a level.
     fn rearmable(&self, object: EventObject) -> Option<&Entry> {
         let interest = oneshot_bits(object);
         let entry = self.numbers.get(usize::try_from(object.fd).ok()?)?;
         (self.can_rearm && interest != 0 && entry.oneshot() == interest).then_some(entry)
     }
 
-    /// Enables the knotes of a oneshot, and has them carry `object` and its generation. Returns whether each
-    /// was there, or dropped by the kernel and another one there.
+    /// Enables the knotes of a oneshot with the user data of `object` and its generation. Returns whether at
+    /// least one exists, and the kernel dropped those that do not.
     fn rearm(&self, object: EventObject, entry: &Entry, generation: u32) -> bool {
         let udata = udata(object, generation);
         let mut changes = Changes::<3>::new();
         for filter in filters(object.interest()) {
             changes.push(kevent_for(object.fd, filter, kevent::EV_ENABLE).with_udata(udata));
         }
-        // The calls that come next report what is wrong.
+        // The calls that follow report the error.
         let Ok(receipts) = self.apply(&changes) else { return false };
         let is_there = |receipt| errno(receipt) == 0;
         let was_dropped = |receipt| errno(receipt) == libc::ENOENT && entry.has_dropped();
@@ -149,7 +146,7 @@ impl Knotes {
             && receipts.iter().all(|receipt| is_there(receipt) || was_dropped(receipt))
     }
 
-    /// Deletes the knotes of a descriptor, one of which at least must be there, or have been.
+    /// Deletes the knotes of a descriptor. At least one must exist, or have existed until the kernel dropped it.
     fn detach(&self, fd: RawFd) -> io::Result<()> {
         let number = usize::try_from(fd).ok();
         let entry = number.and_then(|number| self.numbers.get(number));
@@ -164,8 +161,8 @@ impl Knotes {
         Err(io::Error::from_raw_os_error(libc::ENOENT))
     }
 
-    /// Whether `fd`, of which the kernel has dropped a knote, is still what it was: something else that
-    /// was opened under the number takes a knote.
+    /// Whether `fd`, of which the kernel has dropped a knote, is still the same file: another file under this number
+    /// accepts a knote.
     fn is_broken(&self, fd: RawFd) -> io::Result<bool> {
         let change = |flags| kevent_for(fd, kevent::EVFILT_WRITE, flags);
         if self.apply_one(change(kevent::EV_ADD | kevent::EV_DISABLE))? != 0 {
@@ -175,10 +172,10 @@ impl Knotes {
         Ok(false)
     }
 
-    /// Adds the knotes of `object`, after the `changes` that delete those before it. On an error its
-    /// descriptor has none.
+    /// Applies `changes`, which delete the old knotes, and adds the knotes of `object`. After an error its descriptor
+    /// has none.
     ///
-    /// None must be left: EV_ADD leaves the EV_CLEAR and EV_DISPATCH of an existing one as they are.
+    /// The old knotes have to go: EV_ADD leaves the EV_CLEAR and EV_DISPATCH of an existing knote as they are.
     fn attach(
         &self,
         changes: Changes<6>,
@@ -189,7 +186,7 @@ impl Knotes {
         let attached = self.try_attach(changes, object, generation);
         match attached {
             Ok(()) => entry.set_oneshot(oneshot_bits(object)),
-            // What else was added must not be reported, and what was replaced no longer can be.
+            // The knotes that were added must not report; those that were replaced are gone.
             Err(_) => drop(self.apply(&deletions(object.fd))),
         }
         attached
@@ -217,7 +214,7 @@ impl Knotes {
         for (receipt, change) in added.iter().zip(&changes.list[deletions..]) {
             match errno(receipt) {
                 0 => {}
-                // The other end of the pipe is gone. The filter before this one was added, and reports it.
+                // The other end of the pipe is gone, which the filter added before this one reports.
                 libc::EPIPE | libc::EBADF
                     if change.filter() == kevent::EVFILT_WRITE
                         && object.interest().contains(Interest::READABLE) => {}
@@ -227,7 +224,7 @@ impl Knotes {
         Ok(())
     }
 
-    /// Applies `change`, and returns what its receipt says.
+    /// Applies `change`, and returns the error of its receipt.
     fn apply_one(&self, change: Kevent) -> io::Result<i32> {
         let mut changes = Changes::<1>::new();
         changes.push(change);
@@ -251,7 +248,7 @@ fn next_generation(object: EventObject, entry: &Entry) -> u32 {
     if oneshot_bits(object) == 0 { 0 } else { entry.renew() }
 }
 
-/// What one kevent call changes.
+/// The changes of one kevent call.
 struct Changes<const N: usize> {
     list: [Kevent; N],
     count: usize,
@@ -268,7 +265,7 @@ impl<const N: usize> Changes<N> {
     }
 }
 
-/// The changes that delete whatever knotes a descriptor has.
+/// The changes that delete every knote a descriptor can have.
 fn deletions(fd: RawFd) -> Changes<6> {
     let mut deletions = Changes::new();
     for filter in filters(ALL) {
@@ -277,7 +274,7 @@ fn deletions(fd: RawFd) -> Changes<6> {
     deletions
 }
 
-/// Fails if these receipts are about a descriptor that is not open.
+/// Fails if the receipts say that the descriptor is not open.
 fn check_open(receipts: &[Kevent]) -> io::Result<()> {
     if receipts.iter().any(|receipt| errno(receipt) == libc::EBADF) {
         return Err(io::Error::from_raw_os_error(libc::EBADF));

@@ -1,21 +1,21 @@
-//! What is kept for each descriptor number, next to the kernel's knotes.
+//! An entry for each descriptor number, next to the kernel's knotes.
 
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::chunks::Chunks;
 use crate::sys::AtomicU32;
 
-/// An entry for each descriptor number, of which there is none before the first registration. Waits read and mark
-/// them without a lock.
+/// An entry for each descriptor number. The first registration allocates the first of them. Waits read and mark them
+/// without a lock.
 pub(super) type Numbers = Chunks<Entry>;
 
 /// Which oneshot a number has, whether it was reported, and whether the kernel dropped a knote.
 ///
-/// The kernel disables the one filter that fired, while a oneshot is reported once for all its interests
-/// together. NetBSD's can report even the one filter to two waits at once: `kqueue_scan` unlocks the queue
-/// while it runs the filter. So each oneshot has a generation, which its knotes carry. A wait reports a
-/// oneshot only if it claims it here. It drops one that another wait has claimed, or that was re-registered
-/// since. Dropping loses nothing: the kernel has disabled the filter, and `modify` makes it report again.
+/// The kernel disables only the filter that fired, but a oneshot is reported once for all its interests together.
+/// NetBSD can even report one filter to two waits at once: `kqueue_scan` unlocks the queue while it runs the filter. So
+/// each oneshot has a generation, which its knotes carry. A wait reports a oneshot only if it claims it here. It drops
+/// one that another wait has claimed, or that was re-registered since. Dropping loses nothing: the kernel has disabled
+/// the filter, and `modify` makes it report again.
 ///
 /// Waits claim and mark, without a lock. All else happens with the lock held.
 pub(super) struct Entry(AtomicU32);
@@ -34,7 +34,7 @@ impl Entry {
         Self(AtomicU32::new(0))
     }
 
-    /// The bits of the interest with which this number is a oneshot; 0 if it is none, as far as is known.
+    /// The interest, as bits, with which this number is known to be a oneshot; else 0.
     pub(super) fn oneshot(&self) -> u32 {
         (self.0.load(Relaxed) & INTEREST) >> INTEREST_SHIFT
     }
@@ -49,16 +49,16 @@ impl Entry {
         self.0.fetch_and(!(INTEREST | DROPPED), Relaxed) & DROPPED != 0
     }
 
-    /// Starts a generation, before the kernel has knotes of it: afterwards, a wait in between would drop what
-    /// it must report.
+    /// Starts a generation. Call it before the kernel gets knotes of it: otherwise a wait in between would drop an
+    /// event that it must report.
     pub(super) fn renew(&self) -> u32 {
-        // The kernel's lock on the kqueue orders this before the knotes that carry it; the read-modify-write,
-        // after any claim of the generation before.
+        // Relaxed is enough: the kernel's lock on the kqueue orders this before the new knotes, and the
+        // read-modify-write orders it after any claim of the old generation.
         let before = self.0.fetch_update(Relaxed, Relaxed, |entry| Some(renewed(entry)));
         generation_of(renewed(before.unwrap_or_else(|entry| entry)))
     }
 
-    /// Whether the caller is the one to report this generation.
+    /// Claims this generation. Returns whether the caller is the one to report it.
     pub(super) fn claim(&self, generation: u32) -> bool {
         self.0.fetch_update(Relaxed, Relaxed, |entry| claimed(entry, generation)).is_ok()
     }
@@ -78,12 +78,12 @@ fn generation_of(entry: u32) -> u32 {
     entry >> GENERATION_SHIFT
 }
 
-/// The entry with its next generation, which nobody has claimed.
+/// The entry with its next generation, not yet claimed.
 fn renewed(entry: u32) -> u32 {
     next(generation_of(entry)) << GENERATION_SHIFT | entry & (INTEREST | DROPPED)
 }
 
-/// The entry once this generation is claimed. None if it is another one's, or was claimed before.
+/// The entry with this generation claimed. `None` if it has another generation, or was already claimed.
 fn claimed(entry: u32, generation: u32) -> Option<u32> {
     let is_unclaimed = generation_of(entry) == generation && entry & CLAIMED == 0;
     is_unclaimed.then_some(entry | CLAIMED)

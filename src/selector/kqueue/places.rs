@@ -1,12 +1,12 @@
-//! Where the events of one wait are, by descriptor: the filters of one descriptor become one event.
+//! The places of a wait's events, by descriptor: the filters of one descriptor become one event.
 
 use std::io;
 
-/// A table of open addressing, twice as large as a wait can have events.
+/// A table with open addressing, twice as large as the number of events that a wait can have.
 ///
 /// Descriptors are small numbers close to each other, so their lowest bits serve as the hash.
 pub(super) struct Places {
-    /// Each the number of the wait that wrote it, and the place of an event.
+    /// In each slot, the number of the wait that wrote it, and the place of an event.
     slots: Vec<u64>,
     /// Zero only in slots that no wait wrote.
     wait: u64,
@@ -14,7 +14,7 @@ pub(super) struct Places {
 
 /// A wait has no more events than `MAX_CAPACITY`.
 const PLACE_BITS: u32 = 20;
-/// What a slot has left for the number of a wait: waits that poll reach it within weeks.
+/// The largest number of a wait that a slot can hold. Waits that poll reach it within weeks.
 const LAST_WAIT: u64 = u64::MAX >> PLACE_BITS;
 const _: () = assert!(crate::os_poller::MAX_CAPACITY <= 1 << PLACE_BITS);
 
@@ -40,8 +40,8 @@ impl Places {
         self.wait += 1;
     }
 
-    /// The place for which `is_it`, or else the slot in which to put it. `is_it` is asked about places
-    /// of this wait only.
+    /// The place for which `is_it` returns true, or else the slot in which to put it. `is_it` is called only for places
+    /// of this wait.
     pub(super) fn find(
         &self,
         number: usize,

@@ -1,4 +1,4 @@
-//! What wakes the waits of a kqueue.
+//! How a wait on a kqueue is woken.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -34,13 +34,13 @@ impl Trigger {
 
     pub(super) fn fire(&self, kqueue: BorrowedFd<'_>) -> io::Result<()> {
         match self {
-            // Apart from EV_ADD: FreeBSD ignores the note there. Without EV_CLEAR, which would take it back.
+            // Not with EV_ADD: FreeBSD ignores the note there. Not with EV_CLEAR, which would take the trigger back.
             Self::User => apply(
                 kqueue,
                 Kevent::new(0, kevent::EVFILT_USER, 0).with_fflags(kevent::NOTE_TRIGGER),
             ),
             Self::Stream { near, far } => match (&*far).write(&[1]) {
-                // Full of what no wait has read. Only another byte is an arrival.
+                // Full of bytes that no wait has read. Only another byte is an arrival.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     drain(near)?;
                     (&*far).write(&[1]).map(drop)

@@ -54,8 +54,8 @@ pub(crate) use libc::NOTE_OOB;
 #[cfg(any(target_os = "freebsd", target_os = "netbsd"))]
 pub(crate) const NOTE_OOB: u32 = 2;
 
-/// What EVFILT_TIMER counts in, and the note that says so. Where nanoseconds came late or never,
-/// older kernels would take them for milliseconds.
+/// The unit of EVFILT_TIMER, and its note. Milliseconds where nanoseconds came late or never: a kernel without them
+/// takes the number for milliseconds.
 #[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
 pub(crate) const TIMER_UNIT: Duration = Duration::from_nanos(1);
 #[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
@@ -65,15 +65,15 @@ pub(crate) const TIMER_UNIT: Duration = Duration::from_millis(1);
 #[cfg(not(any(target_vendor = "apple", target_os = "freebsd")))]
 pub(crate) const NOTE_TIMER_UNIT: u32 = 0;
 
-/// Whether EV_ENABLE replaces the user data of a knote, and reports what is true by then, whether the knote was
-/// disabled or not: `kevent_register` of XNU and `kqueue_register` of FreeBSD ran it. NetBSD's and OpenBSD's keep
-/// the user data.
+/// Whether EV_ENABLE replaces the user data of a knote, and reports a condition that already holds, even if the knote
+/// was enabled. `kevent_register` of XNU and `kqueue_register` of FreeBSD do, when run; NetBSD and OpenBSD keep the
+/// user data.
 pub(crate) const fn can_rearm() -> bool {
     cfg!(any(target_vendor = "apple", target_os = "freebsd"))
 }
 
-/// The longest period of a timer; one beyond it is never over. FreeBSD's clock ends after 68 years. The others count
-/// ticks in an `int`, as a rule 100 a second, which is over after 248 days: then a timer goes off early, or NetBSD
+/// The longest period of a timer; a longer one never ends. FreeBSD's clock ends after 68 years. The others count
+/// ticks in an `int`, as a rule 100 a second. It overflows after 248 days: then a timer goes off early, or NetBSD
 /// panics (`callout_schedule_locked`, with DIAGNOSTIC).
 pub(crate) const fn longest_timer() -> Duration {
     let days =
@@ -81,7 +81,7 @@ pub(crate) const fn longest_timer() -> Duration {
     Duration::from_secs(days * 24 * 60 * 60)
 }
 
-/// Has a timer run on while the machine is suspended, also one of an interval: `filt_timervalidate` in
+/// Lets a timer run while the machine is suspended, also one with an interval: `filt_timervalidate` in
 /// bsd/kern/kern_event.c. Only Apple has it.
 #[cfg(target_vendor = "apple")]
 pub(crate) const NOTE_MACH_CONTINUOUS_TIME: Option<u32> = Some(libc::NOTE_MACH_CONTINUOUS_TIME);
@@ -196,8 +196,8 @@ pub(crate) fn kevent(
     events: &mut [Kevent],
     timeout: Option<Duration>,
 ) -> io::Result<usize> {
-    // Since macOS 10.15 a timeout of zero sleeps for at least 10 µs, and can be interrupted, unless this
-    // flag is given: `kevent_legacy_get_deadline` and `kqueue_scan` in bsd/kern/kern_event.c.
+    // Without this flag, a timeout of zero sleeps for at least 10 µs since macOS 10.15, and can be interrupted:
+    // `kevent_legacy_get_deadline` and `kqueue_scan` in bsd/kern/kern_event.c.
     #[cfg(target_vendor = "apple")]
     let flags = match timeout {
         Some(Duration::ZERO) => libc::KEVENT_FLAG_IMMEDIATE,

@@ -11,7 +11,7 @@ use crate::sys::process::check_unreaped;
 #[derive(Debug)]
 pub(crate) struct TimerFd {
     kqueue: OwnedFd,
-    /// The unit, and which clock it is of.
+    /// The notes for the unit and the clock.
     notes: u32,
 }
 
@@ -39,13 +39,13 @@ impl TimerFd {
 
     pub(crate) fn disarm(&self) -> io::Result<()> {
         let mut receipt = [Kevent::NONE];
-        // The receipt says whether it was running, which does not matter.
+        // The receipt's error only says whether it was running.
         kevent::kevent(self.kqueue.as_fd(), &[STOP], &mut receipt, Some(Duration::ZERO)).map(drop)
     }
 
     pub(crate) fn clear(&self) -> io::Result<u64> {
         let mut fired = [Kevent::NONE];
-        // Older macOS sleeps for a moment even so, and is interrupted then.
+        // Older macOS sleeps for a moment anyway, and can be interrupted.
         while let Err(error) =
             kevent::kevent(self.kqueue.as_fd(), &[], &mut fired, Some(Duration::ZERO))
         {
@@ -103,8 +103,8 @@ impl ChildFd {
         let exit = Kevent::new(pid as usize, kevent::EVFILT_PROC, kevent::EV_ADD)
             .with_fflags(kevent::NOTE_EXIT);
         match kevent::kevent(kqueue.as_fd(), &[exit], &mut [], Some(Duration::ZERO)) {
-            // It has ended already, or begun to. FreeBSD reports that, macOS and OpenBSD do not find
-            // it any more, so that something else has to be readable in its place.
+            // It has ended, or begun to. FreeBSD reports that. macOS and OpenBSD no longer find the process, so another
+            // filter has to make the kqueue readable.
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {
                 let timer = TimerFd { kqueue, notes: kevent::NOTE_TIMER_UNIT };
                 timer.set(Duration::ZERO)?;

@@ -37,7 +37,7 @@ impl TimerFd {
     }
 
     pub(crate) fn set(&self, after: Duration) -> io::Result<()> {
-        // Zero would disarm it.
+        // Zero would disarm the timer.
         self.settime(after.max(Duration::from_nanos(1)), Duration::ZERO)
     }
 
@@ -100,7 +100,7 @@ impl AsFd for ChildFd {
     }
 }
 
-/// Takes what a timerfd has counted, 0 if that is nothing.
+/// Takes the count of a timerfd, 0 if it has not expired.
 fn read_counter(mut counter: &File) -> io::Result<u64> {
     let mut count = [0; size_of::<u64>()];
     match counter.read(&mut count) {
@@ -109,7 +109,7 @@ fn read_counter(mut counter: &File) -> io::Result<u64> {
     }
 }
 
-/// `duration` for the kernel, to which what no clock reaches is infinite.
+/// `duration` for the kernel. One that no clock reaches is infinite.
 #[allow(clippy::cast_possible_wrap, reason = "a billion fits, whatever the type is here")]
 fn timespec(duration: Duration) -> libc::timespec {
     let seconds = duration.as_secs().min(i64::MAX.unsigned_abs());

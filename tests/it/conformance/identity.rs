@@ -98,7 +98,8 @@ pub(crate) fn a_poller_watches_another_poller<P: Poller + AsFd + AsRawFd>() {
     assert!(event.token == 2 && event.is_readable());
     assert_eq!(inner.expect_one().token, 1);
     drain(&near);
-    // On Apple systems, FreeBSD and NetBSD it is readable until it has been waited on: `filt_kqueue` counts what is queued.
+    // On Apple systems, FreeBSD and NetBSD it is readable until it has been waited on: `filt_kqueue` counts what is
+    // queued.
     inner.expect_none();
     outer.expect_none();
 }

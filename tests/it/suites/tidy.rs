@@ -244,6 +244,21 @@ fn every_link_to_a_section_has_its_heading() {
     assert!(count > 40, "the links to sections are not found: {count}");
 }
 
+/// Tables, code and lines with an address may be longer, and so may the results, which a program writes.
+#[test]
+fn no_line_of_prose_is_over_120_columns() {
+    for (path, text) in texts(&["."]) {
+        let mut is_code = path.ends_with("RESULTS.md");
+        for (index, line) in text.lines().enumerate() {
+            let words = line.trim_start().trim_start_matches(['/', '!']).trim_start();
+            is_code ^= words.starts_with("```");
+            let may_be_long = is_code || words.starts_with('|') || words.contains("://");
+            let is_long = line.chars().count() > 120 && is_prose(&path, line);
+            assert!(may_be_long || !is_long, "{}:{}", path.display(), index + 1);
+        }
+    }
+}
+
 /// The docs say it in the field's words, which a reader of epoll(7) knows.
 #[test]
 fn the_docs_use_the_words_of_the_field() {

@@ -576,8 +576,8 @@ fn a_kqueue_is_readable_from_a_trigger_until_its_user_event_is_taken() {
     }
 }
 
-/// `filt_usertouch` of FreeBSD and DragonFly BSD and OpenBSD's `filt_usermodify` look at EV_CLEAR last, that of macOS not
-/// at all.
+/// `filt_usertouch` of FreeBSD and DragonFly BSD and OpenBSD's `filt_usermodify` look at EV_CLEAR last, that of macOS
+/// not at all.
 #[test]
 fn clear_in_a_later_change_of_a_user_event_takes_its_trigger_back_but_on_apple() {
     for (kernel, kq) in each_with_a_user_event() {
@@ -590,7 +590,8 @@ fn clear_in_a_later_change_of_a_user_event_takes_its_trigger_back_but_on_apple()
     }
 }
 
-/// `kevent_register` and FreeBSD's `kqueue_register`, OpenBSD's `filt_usermodify`; DragonFly's `filt_usertouch` does not.
+/// `kevent_register` and FreeBSD's `kqueue_register`, OpenBSD's `filt_usermodify`; DragonFly's `filt_usertouch` does
+/// not.
 #[test]
 fn a_trigger_overwrites_the_udata_of_a_user_event() {
     for (kernel, kq) in each_with_a_user_event() {
