@@ -26,7 +26,7 @@ pub struct Conditions {
     bandwidth: RangeInclusive<u64>,
     buffer: RangeInclusive<u64>,
     max_faults: u32,
-    kinds: [bool; Kind::COUNT],
+    kinds: [bool; Kind::ALL.len()],
 }
 
 /// What may be like this or not, or go wrong or not.
@@ -40,20 +40,42 @@ pub(crate) enum Kind {
     Stalls,
     Resets,
     Refusals,
+    Losses,
+    Duplicates,
+    Reordering,
 }
 
 impl Kind {
-    const COUNT: usize = 8;
+    const ALL: [Self; 11] = [
+        Self::Pauses,
+        Self::Fragments,
+        Self::ShortWrites,
+        Self::FailingAccepts,
+        Self::Spurious,
+        Self::Stalls,
+        Self::Resets,
+        Self::Refusals,
+        Self::Losses,
+        Self::Duplicates,
+        Self::Reordering,
+    ];
+
+    pub(crate) const fn is_of_datagrams(self) -> bool {
+        matches!(self, Self::Losses | Self::Duplicates | Self::Reordering)
+    }
 }
 
-/// The kinds that a correct server passes.
-const DEFAULT: [Kind; 6] = [
+/// The kinds that a correct program passes.
+const DEFAULT: [Kind; 9] = [
     Kind::Pauses,
     Kind::Fragments,
     Kind::ShortWrites,
     Kind::FailingAccepts,
     Kind::Spurious,
     Kind::Stalls,
+    Kind::Losses,
+    Kind::Duplicates,
+    Kind::Reordering,
 ];
 
 impl Conditions {
@@ -67,11 +89,12 @@ impl Conditions {
             bandwidth: 1 << 30..=1 << 30,
             buffer: 1 << 16..=1 << 16,
             max_faults: 0,
-            kinds: [false; Kind::COUNT],
+            kinds: [false; Kind::ALL.len()],
         }
     }
 
-    /// How long a packet takes from one end of a connection to the other.
+    /// How long a packet takes from one end of a connection to the other, or a datagram from a UDP socket to where it
+    /// is sent.
     #[must_use]
     pub fn with_latency(self, latency: RangeInclusive<Duration>) -> Self {
         Self { latency, ..self }
@@ -83,8 +106,9 @@ impl Conditions {
         Self { bandwidth, ..self }
     }
 
-    /// How many bytes a direction of a connection holds, written and not yet read. Correct programs can
-    /// deadlock where it is below 512.
+    /// How many bytes a direction of a connection holds, written and not yet read, and a UDP socket, received and not
+    /// yet read: there each datagram counts 832 bytes more, and a datagram that finds no room is lost, unless it would
+    /// be the only one. Correct programs can deadlock where it is below 512.
     #[must_use]
     pub fn with_buffer(self, buffer: RangeInclusive<u64>) -> Self {
         Self { buffer, ..self }
@@ -150,6 +174,24 @@ impl Conditions {
         self.with(Kind::Refusals, refusals)
     }
 
+    /// A datagram is lost, or the error that would answer it.
+    #[must_use]
+    pub fn with_losses(self, losses: bool) -> Self {
+        self.with(Kind::Losses, losses)
+    }
+
+    /// A datagram arrives twice, the second time up to 30 seconds later.
+    #[must_use]
+    pub fn with_duplicates(self, duplicates: bool) -> Self {
+        self.with(Kind::Duplicates, duplicates)
+    }
+
+    /// A datagram is up to 30 seconds late, so that others overtake it.
+    #[must_use]
+    pub fn with_reordering(self, reordering: bool) -> Self {
+        self.with(Kind::Reordering, reordering)
+    }
+
     pub(crate) const fn latency(&self) -> &RangeInclusive<Duration> {
         &self.latency
     }
@@ -176,9 +218,9 @@ impl Conditions {
     }
 
     /// Leaves only the kinds that `is_kept` chooses, of those that are on. It is asked for each kind.
-    pub(crate) fn keep(&mut self, mut is_kept: impl FnMut() -> bool) {
-        for kind in &mut self.kinds {
-            *kind &= is_kept();
+    pub(crate) fn keep(&mut self, mut is_kept: impl FnMut(Kind) -> bool) {
+        for kind in Kind::ALL {
+            self.kinds[kind as usize] &= is_kept(kind);
         }
     }
 }
@@ -192,7 +234,7 @@ impl Default for Conditions {
             bandwidth: 1 << 16..=1 << 30,
             buffer: 1 << 9..=1 << 18,
             max_faults: 16,
-            kinds: [false; Kind::COUNT],
+            kinds: [false; Kind::ALL.len()],
         };
         DEFAULT.into_iter().fold(conditions, |conditions, kind| conditions.with(kind, true))
     }

@@ -1,9 +1,10 @@
 //! The kernel of a world: descriptors, files, and what calls do to them. It knows a thread only by what it blocks.
 //!
-//! Here are its system calls. Each ends in the part that has the rules: [`tcp`], [`unix`], [`timers`], [`epoll`].
-//! These share [`base`]: the schedule, the files with those who wait for them, the faults, and the rules of
+//! Here are its system calls. Each ends in the part that has the rules: [`tcp`], [`udp`], [`unix`], [`timers`],
+//! [`epoll`]. These share [`base`]: the schedule, the files with those who wait for them, the faults, and the rules of
 //! kernels other than Linux, [`rules`].
 
+mod addresses;
 mod base;
 mod descriptors;
 mod epoll;
@@ -20,6 +21,7 @@ mod rules;
 mod tcp;
 mod timer;
 mod timers;
+mod udp;
 mod unix;
 
 use std::collections::VecDeque;
@@ -43,6 +45,7 @@ use report::Report;
 use rules::Rule;
 use tcp::Tcp;
 use timer::Timer;
+use udp::Udp;
 use unix::Pairs;
 
 pub(crate) use errno::errno;
@@ -55,6 +58,7 @@ pub(crate) struct Kernel {
     base: Base,
     descriptors: Descriptors,
     tcp: Tcp,
+    udp: Udp,
     pairs: Pairs,
     /// What a signal writes to.
     signals: Vec<(i32, RawFd)>,
@@ -76,6 +80,7 @@ impl Kernel {
             base: Base::new(kernel, seed, is_traced),
             descriptors: Descriptors::default(),
             tcp: Tcp::default(),
+            udp: Udp::default(),
             pairs: Pairs::default(),
             signals: Vec::new(),
             script: Script::default(),
@@ -121,8 +126,9 @@ impl Kernel {
         match event {
             Event::Timer(file) => timers::expire(&mut self.base, file, due),
             Event::Tcp(arrival) => self.tcp.arrive(arrival, &mut self.base),
+            Event::Udp(packet) => self.udp.arrive(packet, &mut self.base),
             Event::Patience(file, since) => {
-                let streams = Streams { tcp: &self.tcp, pairs: &self.pairs };
+                let streams = Streams { tcp: &self.tcp, udp: &self.udp, pairs: &self.pairs };
                 if streams.are_forgotten(file, since, &mut self.base) {
                     let (what, time) = (self.report().describe(file), self.now() - since);
                     let why = "while every thread that could take it waits for events";
@@ -197,6 +203,7 @@ impl Kernel {
     fn close_file(&mut self, id: FileId) {
         match self.base.files_mut().remove(id) {
             Some(Kind::Tcp(socket)) => self.tcp.close(socket, &mut self.base),
+            Some(Kind::Udp(socket)) => self.udp.close(socket),
             Some(Kind::Unix(end)) => self.pairs.close(end, &mut self.base),
             Some(Kind::Timer(timer)) => {
                 timer.next().into_iter().for_each(|when| self.schedule_mut().cancel(when));
@@ -231,6 +238,7 @@ impl Kernel {
         match self.base.files().kind(id) {
             Some(Kind::Scripted(readiness)) => *readiness,
             Some(Kind::Tcp(socket)) => self.tcp.readiness(*socket),
+            Some(Kind::Udp(socket)) => self.udp.readiness(*socket),
             Some(Kind::Unix(end)) => self.pairs.readiness(*end),
             Some(Kind::Timer(timer)) if timer.is_readable() => Readiness::READABLE,
             Some(Kind::Timer(_) | Kind::Poller(_)) | None => Readiness::NONE,
@@ -256,6 +264,18 @@ impl Kernel {
         Ok(self.open(file))
     }
 
+    /// Opens a UDP socket.
+    ///
+    /// # Errors
+    ///
+    /// `EMFILE`.
+    pub(crate) fn open_udp_socket(&mut self) -> io::Result<RawFd> {
+        self.check_limit(1)?;
+        let add_file = |socket, base: &mut Base| base.add_file(Kind::Udp(socket));
+        let file = self.udp.add(&mut self.base, add_file);
+        Ok(self.open(file))
+    }
+
     /// Opens two ends that are connected to each other, as socketpair(2) does.
     pub(crate) fn open_pair(&mut self) -> io::Result<[RawFd; 2]> {
         self.check_limit(2)?;
@@ -264,15 +284,27 @@ impl Kernel {
         Ok(files.map(|file| self.open(file)))
     }
 
+    /// A TCP socket: this error, or `EOPNOTSUPP`, if it is none.
     fn socket(&self, id: FileId, error: i32) -> io::Result<ids::SocketId> {
         match self.kind(id) {
             Some(Kind::Tcp(socket)) => Ok(*socket),
+            Some(Kind::Udp(_)) => Err(errno(libc::EOPNOTSUPP)),
             _ => Err(errno(error)),
         }
     }
 
+    pub(crate) fn udp_socket(&self, id: FileId) -> Option<ids::SocketId> {
+        match self.kind(id) {
+            Some(Kind::Udp(socket)) => Some(*socket),
+            _ => None,
+        }
+    }
+
     pub(crate) fn bind(&mut self, id: FileId, address: SocketAddr) -> io::Result<()> {
-        self.tcp.bind(self.socket(id, libc::EINVAL)?, address, &mut self.base)
+        match self.udp_socket(id) {
+            Some(socket) => self.udp.bind(socket, address),
+            None => self.tcp.bind(self.socket(id, libc::EINVAL)?, address, &mut self.base),
+        }
     }
 
     pub(crate) fn listen(&mut self, id: FileId, backlog: usize) -> io::Result<()> {
@@ -299,7 +331,10 @@ impl Kernel {
     }
 
     pub(crate) fn connect(&mut self, id: FileId, address: SocketAddr) -> io::Result<()> {
-        self.tcp.connect(self.socket(id, libc::EINVAL)?, address, &mut self.base)
+        match self.udp_socket(id) {
+            Some(socket) => self.udp.connect(socket, address),
+            None => self.tcp.connect(self.socket(id, libc::EINVAL)?, address, &mut self.base),
+        }
     }
 
     /// Whether a call of `connect` was made before, whose outcome [`connect_again`](Self::connect_again) returns.
@@ -331,7 +366,13 @@ impl Kernel {
         id: FileId,
         change: impl FnOnce(&mut Options),
     ) -> io::Result<()> {
-        self.tcp.set_options(self.socket(id, libc::EINVAL)?, change)
+        match self.udp_socket(id) {
+            Some(socket) => {
+                self.udp.set_options(socket, change);
+                Ok(())
+            }
+            None => self.tcp.set_options(self.socket(id, libc::EINVAL)?, change),
+        }
     }
 
     pub(crate) fn set_linger_zero(&mut self, id: FileId, has_linger_zero: bool) {
@@ -341,31 +382,64 @@ impl Kernel {
     }
 
     pub(crate) fn local_address(&self, id: FileId) -> Option<SocketAddr> {
-        self.tcp.local_address(self.socket(id, libc::EINVAL).ok()?)
+        match self.udp_socket(id) {
+            Some(socket) => self.udp.local_address(socket),
+            None => self.tcp.local_address(self.socket(id, libc::EINVAL).ok()?),
+        }
     }
 
     pub(crate) fn peer_address(&mut self, id: FileId) -> io::Result<SocketAddr> {
-        self.tcp.peer_address(self.socket(id, libc::ENOTCONN)?, &mut self.base)
+        match self.udp_socket(id) {
+            Some(socket) => self.udp.peer_address(socket),
+            None => self.tcp.peer_address(self.socket(id, libc::ENOTCONN)?, &mut self.base),
+        }
     }
 
     pub(crate) fn read(&mut self, id: FileId, buffer: &mut [u8]) -> io::Result<usize> {
         match self.base.files().kind(id) {
             Some(Kind::Tcp(socket)) => self.tcp.read(*socket, buffer, &mut self.base),
+            Some(Kind::Udp(_)) => self.receive(id, buffer, true).map(|(count, _)| count),
             Some(Kind::Unix(end)) => self.pairs.read(*end, buffer, &mut self.base),
             _ => Err(errno(libc::ENOTCONN)),
         }
     }
 
     pub(crate) fn peek(&mut self, id: FileId, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.udp_socket(id).is_some() {
+            return self.receive(id, buffer, false).map(|(count, _)| count);
+        }
         self.tcp.peek(self.socket(id, libc::ENOTCONN)?, buffer)
     }
 
     pub(crate) fn write(&mut self, id: FileId, bytes: &[u8]) -> io::Result<usize> {
         match self.base.files().kind(id) {
             Some(Kind::Tcp(socket)) => self.tcp.write(*socket, bytes, &mut self.base),
+            Some(Kind::Udp(socket)) => self.udp.send(*socket, bytes, None, &mut self.base),
             Some(Kind::Unix(end)) => self.pairs.write(*end, bytes, &mut self.base),
             _ => Err(errno(libc::EPIPE)),
         }
+    }
+
+    /// Takes a datagram, or leaves it there. Returns how much of it there was room for, and who has sent it.
+    pub(crate) fn receive(
+        &mut self,
+        id: FileId,
+        buffer: &mut [u8],
+        is_taken: bool,
+    ) -> io::Result<(usize, Option<SocketAddr>)> {
+        let socket = self.udp_socket(id).ok_or_else(|| errno(libc::ENOTSOCK))?;
+        self.udp.receive(socket, buffer, is_taken, &mut self.base)
+    }
+
+    /// Sends a datagram.
+    pub(crate) fn send_to(
+        &mut self,
+        id: FileId,
+        bytes: &[u8],
+        address: SocketAddr,
+    ) -> io::Result<usize> {
+        let socket = self.udp_socket(id).ok_or_else(|| errno(libc::ENOTSOCK))?;
+        self.udp.send(socket, bytes, Some(address), &mut self.base)
     }
 
     /// Writes after having waited for room: a pending error comes before anything else.
@@ -381,6 +455,7 @@ impl Kernel {
     pub(crate) fn shut_down(&mut self, id: FileId, how: Shutdown) -> io::Result<()> {
         match self.base.files().kind(id) {
             Some(Kind::Tcp(socket)) => self.tcp.shut_down(*socket, how, &mut self.base),
+            Some(Kind::Udp(socket)) => self.udp.shut_down(*socket, how, &mut self.base),
             Some(Kind::Unix(end)) => self.pairs.shut_down(*end, how, &mut self.base),
             _ => Err(errno(libc::ENOTCONN)),
         }
@@ -389,6 +464,7 @@ impl Kernel {
     pub(crate) fn take_error(&mut self, id: FileId) -> Option<io::Error> {
         match self.base.files().kind(id) {
             Some(Kind::Tcp(socket)) => self.tcp.take_error(*socket),
+            Some(Kind::Udp(socket)) => self.udp.take_error(*socket),
             Some(Kind::Unix(end)) => self.pairs.take_error(*end),
             _ => None,
         }
@@ -549,8 +625,11 @@ impl Kernel {
         }
         let (fd, file) = registered[self.base.random().index(registered.len())];
         // Nobody else can take what has come to a pair.
-        let may =
-            matches!(self.kind(file), Some(Kind::Tcp(socket)) if self.tcp.is_shareable(*socket));
+        let may = match self.kind(file) {
+            Some(Kind::Tcp(socket)) => self.tcp.is_shareable(*socket),
+            Some(Kind::Udp(_)) => true,
+            _ => false,
+        };
         if may && self.file(fd).is_ok_and(|open| open == file) {
             let label = self.label(fd);
             self.base.note(|| format!("fault: {label} is reported as readable"));
@@ -629,6 +708,7 @@ impl Kernel {
             base: &self.base,
             descriptors: &self.descriptors,
             tcp: &self.tcp,
+            udp: &self.udp,
             pairs: &self.pairs,
         }
     }

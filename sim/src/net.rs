@@ -1,5 +1,7 @@
 //! Sockets, under the names of `std::net`.
 
+mod udp;
+
 use std::io::{self, ErrorKind};
 #[doc(no_inline)]
 pub use std::net::{
@@ -11,6 +13,7 @@ use crate::descriptor::Descriptor;
 use crate::kernel::{BACKLOG, FileId, Kernel, Options};
 use crate::machine::Machine;
 use crate::stream::{accept, descriptor, local_addr, peek, set_nonblocking, set_option, stream};
+pub use udp::UdpSocket;
 
 /// A simulated listener, in place of [`std::net::TcpListener`].
 pub struct TcpListener(pub(super) Descriptor);

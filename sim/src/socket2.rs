@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::descriptor::Descriptor;
 use crate::kernel::{FileId, Kernel, Options, errno};
 use crate::machine::Machine;
-use crate::net::{TcpListener, TcpStream};
+use crate::net::{TcpListener, TcpStream, UdpSocket};
 use crate::os::fd::{AsFd, BorrowedFd};
 use crate::stream::{
     accept, descriptor, local_addr, set_nonblocking, set_option, shut_down, take_error, write,
@@ -33,11 +33,13 @@ impl Domain {
 
 /// The kind of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Type(());
+pub struct Type(Protocol);
 
 impl Type {
     /// TCP.
-    pub const STREAM: Self = Self(());
+    pub const STREAM: Self = Self(Protocol::TCP);
+    /// UDP.
+    pub const DGRAM: Self = Self(Protocol::UDP);
 }
 
 /// When the kernel asks after a silent peer.
@@ -73,11 +75,13 @@ impl TcpKeepalive {
 
 /// The protocol of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Protocol(());
+pub struct Protocol(i32);
 
 impl Protocol {
     /// TCP.
-    pub const TCP: Self = Self(());
+    pub const TCP: Self = Self(libc::IPPROTO_TCP);
+    /// UDP.
+    pub const UDP: Self = Self(libc::IPPROTO_UDP);
 }
 
 /// An address.
@@ -98,7 +102,7 @@ impl<T: Into<SocketAddr>> From<T> for SockAddr {
     }
 }
 
-/// A simulated TCP socket of which nothing is known yet.
+/// A simulated socket of which nothing is known yet.
 pub struct Socket(Descriptor);
 
 descriptor!(Socket);
@@ -108,15 +112,23 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// `EMFILE` at the limit of descriptors, and as a fault, once a connection was accepted in this world.
-    pub fn new(_domain: Domain, _kind: Type, _protocol: Option<Protocol>) -> io::Result<Self> {
+    /// `EMFILE` at the limit of descriptors, and as a fault, once a connection was accepted in this world;
+    /// `EPROTONOSUPPORT` if the protocol is another than that of the type.
+    pub fn new(_domain: Domain, kind: Type, protocol: Option<Protocol>) -> io::Result<Self> {
+        if protocol.is_some_and(|protocol| protocol != kind.0) {
+            return Err(errno(libc::EPROTONOSUPPORT));
+        }
         let machine = Machine::current();
         let mut kernel = machine.enter();
         if kernel.draw_failing_socket() {
             kernel.schedule_mut().note_call(|| "fault: no descriptor for a socket".into());
             return Err(errno(libc::EMFILE));
         }
-        let fd = kernel.open_socket(Options::default())?;
+        let fd = if kind == Type::DGRAM {
+            kernel.open_udp_socket()
+        } else {
+            kernel.open_socket(Options::default())
+        }?;
         drop(kernel);
         Ok(Self(Descriptor::new(&machine, fd)))
     }
@@ -134,13 +146,13 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if it is connected.
+    /// `EINVAL` if it is connected; `EOPNOTSUPP` if it is one of UDP.
     pub fn listen(&self, backlog: i32) -> io::Result<()> {
         listen(&self.0, backlog)
     }
 
     /// Connects. One that does not block is `EINPROGRESS`: it is writable once it is connected, or could
-    /// not be.
+    /// not be. One of UDP [is connected at once](UdpSocket::connect).
     ///
     /// # Errors
     ///
@@ -149,6 +161,9 @@ impl Socket {
     pub fn connect(&self, address: &SockAddr) -> io::Result<()> {
         let mut has_begun = false;
         let connect = |kernel: &mut Kernel, file: FileId| {
+            if kernel.udp_socket(file).is_some() {
+                return kernel.connect(file, address.0);
+            }
             if has_begun {
                 return kernel.finish_connect(file);
             }
@@ -246,6 +261,18 @@ impl From<Socket> for TcpListener {
 
 impl From<Socket> for TcpStream {
     fn from(socket: Socket) -> Self {
+        Self(socket.0)
+    }
+}
+
+impl From<Socket> for UdpSocket {
+    fn from(socket: Socket) -> Self {
+        Self(socket.0)
+    }
+}
+
+impl From<UdpSocket> for Socket {
+    fn from(socket: UdpSocket) -> Self {
         Self(socket.0)
     }
 }

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use super::ids::{EndId, FileId, SocketId};
+use super::udp::Packet;
 
 pub(crate) enum Event {
     /// A timer expires.
     Timer(FileId),
     Tcp(Arrival),
+    Udp(Packet),
     /// What came to this file is taken by now, or was touched since this time, or the run fails.
     Patience(FileId, Duration),
 }

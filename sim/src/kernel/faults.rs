@@ -13,7 +13,13 @@ pub(crate) struct Faults {
 
 impl Faults {
     pub(crate) fn draw(mut conditions: Conditions, random: &mut Random) -> Self {
-        conditions.keep(|| random.one_in(2));
+        // A fork, so that a world without datagrams draws what it drew before there were any.
+        let mut fork = random.fork();
+        conditions.keep(
+            |kind| {
+                if kind.is_of_datagrams() { fork.one_in(2) } else { random.one_in(2) }
+            },
+        );
         let left = conditions.max_faults();
         Self { conditions, rarity: random.magnitude(&(2..=64)), left }
     }

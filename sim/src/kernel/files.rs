@@ -27,6 +27,7 @@ pub(crate) enum Kind {
     /// What a test says that it is.
     Scripted(Readiness),
     Tcp(SocketId),
+    Udp(SocketId),
     /// One end of a pair.
     Unix(EndId),
     Timer(Timer),

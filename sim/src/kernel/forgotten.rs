@@ -10,19 +10,22 @@ use super::event::Event;
 use super::files::Kind;
 use super::ids::FileId;
 use super::tcp::Tcp;
+use super::udp::Udp;
 use super::unix::Pairs;
 
 /// The files whose readiness and state decide.
 pub(super) struct Streams<'a> {
     pub(super) tcp: &'a Tcp,
+    pub(super) udp: &'a Udp,
     pub(super) pairs: &'a Pairs,
 }
 
 impl Streams<'_> {
-    /// Whether there is something to take: bytes, or a client.
+    /// Whether there is something to take: bytes, a datagram, or a client.
     fn have_something(&self, kind: &Kind) -> bool {
         match kind {
             Kind::Tcp(socket) => self.tcp.has_something(*socket),
+            Kind::Udp(socket) => self.udp.has_datagrams(*socket),
             Kind::Unix(end) => self.pairs.has_bytes(*end),
             _ => false,
         }

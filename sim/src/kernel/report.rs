@@ -7,6 +7,7 @@ use super::descriptors::{Descriptors, FIRST_FD};
 use super::files::Kind;
 use super::ids::FileId;
 use super::tcp::Tcp;
+use super::udp::Udp;
 use super::unix::Pairs;
 use crate::schedule::Reason;
 
@@ -14,6 +15,7 @@ pub(super) struct Report<'a> {
     pub(super) base: &'a Base,
     pub(super) descriptors: &'a Descriptors,
     pub(super) tcp: &'a Tcp,
+    pub(super) udp: &'a Udp,
     pub(super) pairs: &'a Pairs,
 }
 
@@ -23,6 +25,7 @@ impl Report<'_> {
         let number = if fd >= FIRST_FD { fd - FIRST_FD } else { fd };
         match self.descriptors.file(fd).ok().and_then(|id| self.base.files().kind(id)) {
             Some(Kind::Tcp(socket)) => self.tcp.label(*socket),
+            Some(Kind::Udp(socket)) => self.udp.label(*socket),
             Some(Kind::Unix(_)) => format!("pair {number}"),
             Some(Kind::Timer(_)) => format!("timer {number}"),
             _ => format!("descriptor {number}"),
@@ -33,6 +36,7 @@ impl Report<'_> {
     pub(super) fn describe(&self, id: FileId) -> String {
         match self.base.files().kind(id) {
             Some(Kind::Tcp(socket)) => self.tcp.describe(*socket),
+            Some(Kind::Udp(socket)) => self.udp.describe(*socket),
             Some(Kind::Unix(end)) => format!("pair{}", self.pairs.describe(*end)),
             Some(Kind::Timer(_)) => "a timer".into(),
             Some(Kind::Scripted(_)) => "a scripted descriptor".into(),

@@ -1,6 +1,5 @@
 //! TCP by the rules of Linux: connecting, accepting, and what a program does with a socket.
 
-mod addresses;
 mod connections;
 mod end;
 mod sockets;

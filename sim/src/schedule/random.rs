@@ -12,6 +12,11 @@ impl Random {
         Self(seed)
     }
 
+    /// Other numbers, which depend on what was drawn before and leave what is drawn next as it is.
+    pub(crate) const fn fork(&self) -> Self {
+        Self(!self.0)
+    }
+
     pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;

@@ -1,6 +1,8 @@
 //! Random scripts over simulated sockets in step with real ones: the same readiness through a poller, the
 //! same results and the same errors.
 
+mod datagrams;
+
 use std::fmt;
 use std::net::Shutdown;
 use std::thread;

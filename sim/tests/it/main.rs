@@ -1,5 +1,6 @@
 //! What the simulation does, and that its sockets do what real ones do.
 
+mod datagrams;
 mod ending;
 mod reporting;
 mod scripted;

@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::addresses::Addresses;
+use crate::kernel::addresses::Addresses;
 use crate::kernel::base::Base;
 use crate::kernel::errno::errno;
 use crate::kernel::ids::{EndId, FileId, SocketId};
@@ -185,20 +185,8 @@ impl Sockets {
 
     /// The listeners that take clients of an address: those at exactly this one come first.
     pub(super) fn listeners(&self, address: SocketAddr, base: &mut Base) -> Vec<SocketId> {
-        let all: IpAddr = match address {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let at = |ip| {
-            let owners = self.addresses.owners(SocketAddr::new(ip, address.port()));
-            owners.filter(|id| self.listening(*id).is_some()).collect::<Vec<_>>()
-        };
-        let ips = [address.ip(), all];
-        if let Some(sockets) = ips.into_iter().map(at).find(|sockets| !sockets.is_empty()) {
-            return sockets;
-        }
-        let sockets = at(Ipv6Addr::UNSPECIFIED.into());
-        if sockets.is_empty() || base.applies(Rule::Ipv6Only) { Vec::new() } else { sockets }
+        let listens = |id| self.listening(id).is_some();
+        self.addresses.receivers(address, listens, || !base.applies(Rule::Ipv6Only))
     }
 
     /// Closes a socket that had this address. Returns what it was.

@@ -1,6 +1,6 @@
 //! The cases over real sockets.
 
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::thread;
 
@@ -9,3 +9,5 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 #[path = "cases.rs"]
 pub(super) mod cases;
+#[path = "datagrams.rs"]
+pub(super) mod datagrams;

@@ -1,9 +1,9 @@
-//! Which address is whose.
+//! Which address is whose, of the sockets of one protocol.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::kernel::ids::SocketId;
+use super::ids::SocketId;
 
 #[derive(Default)]
 pub(super) struct Addresses {
@@ -39,8 +39,32 @@ impl Addresses {
         })
     }
 
+    /// The sockets that take what comes to an address, in the order of their binding: those at exactly this one
+    /// come first, then those at all interfaces. Those of IPv6 take what comes to IPv4 if they have both families.
+    pub(super) fn receivers(
+        &self,
+        address: SocketAddr,
+        takes: impl Fn(SocketId) -> bool,
+        has_both_families: impl FnOnce() -> bool,
+    ) -> Vec<SocketId> {
+        let all: IpAddr = match address {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let at = |ip| {
+            let owners = self.owners(SocketAddr::new(ip, address.port()));
+            owners.filter(|id| takes(*id)).collect::<Vec<_>>()
+        };
+        let ips = [address.ip(), all];
+        if let Some(sockets) = ips.into_iter().map(at).find(|sockets| !sockets.is_empty()) {
+            return sockets;
+        }
+        let sockets = at(Ipv6Addr::UNSPECIFIED.into());
+        if sockets.is_empty() || has_both_families() { sockets } else { Vec::new() }
+    }
+
     /// Who has this very address.
-    pub(super) fn owners(&self, address: SocketAddr) -> impl Iterator<Item = SocketId> {
+    fn owners(&self, address: SocketAddr) -> impl Iterator<Item = SocketId> {
         self.at(address.port())
             .filter(move |(ip, _)| *ip == address.ip())
             .map(|(_, socket)| *socket)
@@ -66,8 +90,6 @@ fn covers(all: IpAddr, ip: IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use super::*;
 
     #[test]
