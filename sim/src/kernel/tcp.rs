@@ -323,11 +323,14 @@ impl Tcp {
         let listening = self.sockets.listening_mut(id).ok_or_else(|| errno(libc::EINVAL))?;
         let end = listening.first().ok_or_else(|| errno(libc::EAGAIN))?;
         base.touch(listener);
-        if !has_room || base.draw_fault(conditions::Kind::FailingAccepts) {
-            if base.applies(Rule::AcceptLosesClient) {
-                listening.remove_first();
-                self.connections.close(end, base);
-            }
+        if !has_room && base.applies(Rule::AcceptLosesClient) {
+            listening.remove_first();
+            self.connections.close(end, base);
+            return Err(errno(libc::EMFILE));
+        }
+        // Where it would lose the client, it is no fault that a server can do something about.
+        let loses_client = base.rules().has(Rule::AcceptLosesClient);
+        if !loses_client && base.draw_fault(conditions::Kind::FailingAccepts) {
             return Err(errno(libc::EMFILE));
         }
         listening.remove_first();

@@ -2,6 +2,7 @@
 
 mod datagrams;
 mod ending;
+mod porting;
 mod reporting;
 mod scripted;
 mod sockets;

@@ -436,8 +436,8 @@ fn a_shutdown_of_both_after_the_peers_end_sends_no_end_on_apple_systems() {
         pause();
         let both = ok(client.shutdown(Shutdown::Both));
         pause();
-        let told = read(&server);
-        vec![both, told, ok(client.shutdown(Shutdown::Write))]
+        let end = read(&server);
+        vec![both, end, ok(client.shutdown(Shutdown::Write))]
     };
     compare(
         case,
