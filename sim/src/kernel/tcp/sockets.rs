@@ -174,8 +174,11 @@ impl Sockets {
         let reuses = options.reuses_address || options.reuses_port;
         for ip in rivals {
             let is_other_family = ip.is_ipv6() != address.is_ipv6();
+            // All of IPv4 is a part of what a listener at all addresses of IPv6 has.
+            let is_other = ip != address.ip()
+                && !(is_other_family && ip.is_ipv6() && address.ip().is_unspecified());
             let is_free = is_other_family && base.applies(Rule::Ipv6Only)
-                || ip != address.ip() && reuses && base.applies(Rule::ListenersNest);
+                || is_other && reuses && base.applies(Rule::ListenersNest);
             if !is_free {
                 return Err(errno(libc::EADDRINUSE));
             }
