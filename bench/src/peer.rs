@@ -1,4 +1,4 @@
-//! Who is measured: each peer behind one small trait, named by the descriptors that it watches.
+//! The peers, each behind one small trait. A registration is named by its descriptor.
 
 mod bare;
 #[cfg(feature = "c-peers")]
@@ -24,10 +24,10 @@ pub(crate) trait Peer: Sized {
 
     fn new() -> io::Result<Self>;
 
-    /// Why `asked` cannot be asked of it, if so.
+    /// The reason, if the peer cannot do what `asked` asks for.
     fn lacks(asked: Asked) -> Option<&'static str>;
 
-    /// Why a call to register does nothing until the next wait, if so.
+    /// The reason, if a call to register does nothing until the next wait.
     const LAZY: Option<&'static str> = None;
 
     fn add(&mut self, fd: RawFd, asked: Asked) -> io::Result<()>;
@@ -63,7 +63,7 @@ pub(crate) trait TimesOut: Peer {
     fn wait_for(&mut self, timeout: Duration) -> io::Result<()>;
 }
 
-/// What is asked of a descriptor.
+/// The interest and the mode of a registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Asked {
     pub(crate) writable_too: bool,
@@ -102,7 +102,7 @@ impl Mode {
     }
 }
 
-/// What is run of one peer, or the reason why it cannot be.
+/// A turn of one peer, or the reason why it cannot run.
 pub(crate) struct Entrant<Run: ?Sized> {
     pub(crate) peer: &'static str,
     pub(crate) run: Result<Box<Run>, &'static str>,
@@ -114,10 +114,10 @@ pub(crate) const BASE: &str = bare::Bare::<false>::NAME;
 /// The same, polling until there is something.
 pub(crate) const BASE_SPINNING: &str = bare::Bare::<true>::NAME;
 
-/// Us, without spinning: what instructions and system calls are compared for.
+/// pollio without spinning: the one whose instructions and system calls are compared.
 pub(crate) const US: &str = pollio::Pollio::<0>::NAME;
 
-/// Us, spinning.
+/// pollio, spinning.
 pub(crate) const US_SPINNING: &str = pollio::Pollio::<{ pollio::SPIN_US }>::NAME;
 
 /// The versions of the peers, and of the runtimes and queues that go with them.
@@ -163,7 +163,7 @@ macro_rules! of_each_peer {
 }
 pub(crate) use of_each_peer;
 
-/// What [`of_each_peer`] names.
+/// A turn that [`of_each_peer`] names.
 pub(crate) mod all {
     pub(crate) use super::bare::Bare;
     pub(crate) use super::mio::Mio;

@@ -1,5 +1,5 @@
-//! Loops that serve sockets and receive what other threads send: by pollio's channel, and by what users of its
-//! peers put together.
+//! Loops that serve sockets and receive messages of other threads: by pollio's channel, and by the queue and the waker
+//! that users of its peers put together.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,19 +13,19 @@ use pollio::{EventObject, OsPoller, Poller};
 use crate::peer::{self, Asked, Wakes, all};
 use crate::sockets::{Pairs, read, write};
 
-/// What a loop received.
+/// An arrival in a loop.
 #[derive(Clone, Copy)]
 pub(crate) enum Received {
     Message,
-    /// Which it has read from a socket, and written again.
+    /// A byte that it has read from a socket, and written again.
     Byte,
 }
 
 /// Sends a message to a loop.
 pub(crate) type Sender = Box<dyn Fn() + Send>;
 
-/// Hands out the sender of the loop, once. Then serves the near ends of these sockets, and reports what it
-/// received until a report of a message returns false.
+/// Hands out the sender of the loop, once. Then serves the near ends of these sockets, and reports each arrival until
+/// the report of a message returns false.
 pub(crate) type Receive =
     fn(&Pairs, &mut dyn FnMut(Sender), &mut dyn FnMut(Received) -> bool) -> io::Result<()>;
 

@@ -13,7 +13,7 @@ use crate::machine::pin;
 use crate::peer::{Asked, Peer, of_each_peer};
 use crate::sockets::{listener, prepare, read, write};
 
-/// What serves, by the name of its peer.
+/// The server of a peer, by its name.
 type Serve = fn(TcpListener) -> io::Result<Infallible>;
 
 pub(crate) fn all() -> Vec<(&'static str, Serve)> {
@@ -26,7 +26,7 @@ pub(crate) fn all() -> Vec<(&'static str, Serve)> {
     all
 }
 
-/// Serves until the process is killed; `core` is where.
+/// Serves on `core` until the process is killed.
 pub(crate) fn run(peer: &str, core: usize) -> io::Result<Infallible> {
     pin(core)?;
     let listener = listener()?;
@@ -65,7 +65,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to do.
+        // An error says that it has already ended.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -111,7 +111,7 @@ fn echo(fd: RawFd, buffer: &mut [u8]) -> bool {
     loop {
         match read(fd, buffer) {
             Ok(0) => return false,
-            // A client waits for each answer, so that there is always room for it.
+            // A client waits for each answer, so there is always room for it.
             Ok(count) if write(fd, &buffer[..count]).is_err() => return false,
             Ok(count) if count < buffer.len() => return true,
             Ok(_) => {}

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 
 use socket2::{Domain, Socket, Type};
 
-/// Pairs of connected sockets, none of which blocks.
+/// Pairs of connected non-blocking sockets.
 pub(crate) struct Pairs(pub(crate) Vec<(UnixStream, UnixStream)>);
 
 impl Pairs {
@@ -34,12 +34,12 @@ impl Pairs {
     }
 }
 
-/// Sockets that nothing ever comes to, one descriptor each.
+/// Sockets that never get data, one descriptor each.
 pub(crate) fn idle(count: usize) -> io::Result<Vec<Socket>> {
     (0..count).map(|_| Socket::new(Domain::IPV4, Type::DGRAM, None)).collect()
 }
 
-/// A listening socket with room for all who connect at once.
+/// A listening socket with room for all clients that connect at once.
 pub(crate) fn listener() -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
@@ -47,20 +47,20 @@ pub(crate) fn listener() -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Makes a connection ready for messages that wait for an answer.
+/// Prepares a connection for requests and answers.
 pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     stream.set_nonblocking(true)
 }
 
-/// Reads what is there, up to the buffer's size.
+/// Reads once, up to the buffer's size.
 pub(crate) fn read(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
     // SAFETY: the workloads keep their descriptors open for as long as pollers report them.
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };
     Ok(nix::unistd::read(fd, buffer)?)
 }
 
-/// Writes all of it, or fails: the workloads never write more than the kernel has room for.
+/// Writes all bytes, or fails: the workloads never write more than the kernel has room for.
 pub(crate) fn write(fd: RawFd, bytes: &[u8]) -> io::Result<()> {
     // SAFETY: as for `read`.
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };

@@ -1,4 +1,4 @@
-//! What is measured.
+//! The workloads.
 
 pub(crate) mod echo;
 pub(crate) mod idle;
@@ -19,7 +19,7 @@ use indicatif::ProgressBar;
 
 use crate::method::Row;
 
-/// How much is measured.
+/// The plan of a run: how much is measured.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     pub(crate) quick: bool,
@@ -30,7 +30,7 @@ impl Plan {
         self.of([3, 15])
     }
 
-    /// The first of the two in the quick plan, else the second.
+    /// `quick` in the quick plan, else the other.
     pub(crate) fn of<T: Copy>(self, [quick, full]: [T; 2]) -> T {
         if self.quick { quick } else { full }
     }

@@ -1,4 +1,4 @@
-//! A loop that has nothing to do but to look at the clock.
+//! A loop that only reads the clock.
 
 use std::io;
 use std::time::{Duration, Instant};

@@ -55,7 +55,7 @@ fn turn<'a, P: Peer>(pairs: &'a Pairs, idle_sockets: &'a [Socket]) -> Turn<'a> {
         chain.run_for(EVENTS)?;
         let time = start.elapsed();
         let events = chain.events - before;
-        // Those on their way must not reach the next peer.
+        // Bytes on their way must not reach the next peer.
         let mut bytes = [0; BYTES];
         near.iter().for_each(|fd| drop(read(*fd, &mut bytes)));
         Ok(vec![("an event [ns]", ns_each(time, events))])
@@ -65,7 +65,7 @@ fn turn<'a, P: Peer>(pairs: &'a Pairs, idle_sockets: &'a [Socket]) -> Turn<'a> {
 
 struct Chain<P> {
     poller: P,
-    /// Where each near end, by its number, hands on.
+    /// The far end to which each near end, by its number, hands on.
     next: Vec<RawFd>,
     events: usize,
 }
@@ -77,7 +77,7 @@ impl<P: Peer> Chain<P> {
             let mut outcome = Ok(());
             self.poller.wait(|fd| {
                 let mut bytes = [0; BYTES];
-                // All of it, so that an edge is not lost where two bytes have met.
+                // Reads all bytes, so that no edge is lost where two have met.
                 if let Ok(count) = read(fd, &mut bytes) {
                     self.events += 1;
                     let sent = write(self.next[fd.unsigned_abs() as usize], &bytes[..count]);

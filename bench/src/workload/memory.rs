@@ -1,4 +1,4 @@
-//! What a poller keeps on the heap.
+//! The memory that a poller keeps on the heap.
 #![allow(unsafe_code, reason = "the C library is asked what it has given out")]
 
 use std::io;

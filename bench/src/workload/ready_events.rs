@@ -113,7 +113,7 @@ impl<P: Peer> Batches<P> {
     }
 }
 
-/// The same calls, by somebody who knows who is ready.
+/// The same calls, by a loop that knows without a poller which sockets are ready.
 fn without(pairs: &Pairs, active: usize) -> io::Result<f64> {
     handle_without(pairs, active, EVENTS / 10 / active + 1)?;
     let count = EVENTS / active;

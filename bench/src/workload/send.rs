@@ -41,7 +41,7 @@ pub(crate) fn run(plan: Plan, progress: &ProgressBar) -> io::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Receives so many messages, after a tenth of them to warm up.
+/// Receives `count` messages, after a tenth of them to warm up.
 #[expect(clippy::cast_precision_loss, reason = "figures of a bench have few digits")]
 fn messages(
     receive: Receive,
@@ -85,7 +85,7 @@ fn messages(
     })
 }
 
-/// Sends so many messages at once, and receives them, in one thread.
+/// Sends `count` messages at once, and receives them, in one thread.
 pub(crate) fn while_awake(receive: Receive, count: usize) -> io::Result<()> {
     let mut received = 0;
     receive(&Pairs::new(SOCKETS)?, &mut |send| (0..count).for_each(|_| send()), &mut |_| {
@@ -94,7 +94,7 @@ pub(crate) fn while_awake(receive: Receive, count: usize) -> io::Result<()> {
     })
 }
 
-/// Sends so many messages, each to a loop that has had the time to fall asleep.
+/// Sends `count` messages, each to a loop that has had the time to fall asleep.
 pub(crate) fn while_asleep(receive: Receive, count: usize) -> io::Result<()> {
     const FALLS_ASLEEP: Duration = Duration::from_millis(2);
 

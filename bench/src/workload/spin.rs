@@ -1,4 +1,5 @@
-//! Spinning with one limit or another: what it saves, what it costs, and how it finds its way back.
+//! Spinning with several limits: the time that it saves, the time that it costs, and how soon two threads are in step
+//! again.
 
 use std::io;
 use std::thread;
@@ -67,7 +68,7 @@ fn peers() -> [(&'static str, Run); 7] {
     ]
 }
 
-/// What happens in an exchange of wakes.
+/// The course of an exchange of wakes.
 #[derive(Clone, Copy)]
 struct Course {
     rounds: usize,
@@ -117,7 +118,7 @@ fn recovery(run: Run, [one, other]: [usize; 2]) -> io::Result<Figures> {
     let pause = Course { pause: Some(DISTURBED), ..own };
     let shared = Course { cores: [one, one], move_to: Some((DISTURBED, other)), ..own };
     Ok(vec![
-        // The first round is the one that waits.
+        // Only the first round waits.
         ("after a late start [rounds]", rounds_from(1, late)?),
         ("after a pause [rounds]", rounds_from(DISTURBED + 1, pause)?),
         ("after sharing a core [rounds]", rounds_from(DISTURBED, shared)?),

@@ -1,4 +1,4 @@
-//! A wait that nothing ends but its time.
+//! A wait that only its timeout ends.
 
 use std::io;
 use std::time::{Duration, Instant};

@@ -24,7 +24,7 @@ pub(crate) const COUNTS: &str = "Two threads, each with a poller and a waker: on
     in one thread. An event: as in ready_events, edge, 1 of 256, with a poller that has no waker, and \
     with one that has.";
 
-/// What a turn ends with, whichever comes first.
+/// The limits of a turn: the first to be reached ends it.
 const TRIPS: usize = 3_000;
 const TIME: Duration = Duration::from_millis(250);
 
@@ -66,7 +66,7 @@ fn case(name: &str, plan: Plan) -> Case {
     Case { workload: "wake", name: name.to_owned(), rounds: plan.rounds() }
 }
 
-/// What is measured of a peer, whichever it is.
+/// The measurements of any peer.
 struct Waker {
     ping_pong: fn([usize; 2]) -> io::Result<Figures>,
     sleeper: fn([usize; 2]) -> io::Result<Figures>,
