@@ -9,9 +9,8 @@ use crate::interest::{Interest, Mode};
 /// [`server`](Self::server), [`client`](Self::client) and [`new`](Self::new) create one that is readable,
 /// level-triggered, with token 0; the `with_…` methods refine it. Then [`add`](crate::Poller::add) it.
 ///
-/// [`modify`](crate::Poller::modify) replaces all of a registration. So keep the `EventObject` that you
-/// added, or build it again. An [`Event`](crate::Event) cannot be registered: it has neither interest nor
-/// mode, since the kernel does not return them.
+/// [`modify`](crate::Poller::modify) replaces all of a registration. So keep the `EventObject` that you added, or build
+/// it again: an [`Event`](crate::Event) is not one.
 ///
 /// ```
 /// use pollio::{EventObject, Interest, Mode};
