@@ -1,3 +1,24 @@
+// The links of the front page, as they are in the docs: a label's first definition counts. README.md has those for
+// the repository.
+//! [`World::set_patience`]: crate::World::set_patience
+//! [`check`]: crate::check()
+//! [`SimPoller`]: crate::SimPoller
+//! [`Timer`]: crate::Timer
+//! [`channel`]: crate::channel()
+//! [`sync_channel`]: crate::sync_channel()
+//! [`net`]: crate::net
+//! [`os::unix::net`]: crate::os::unix::net
+//! [`os::fd::AsFd`]: crate::os::fd::AsFd
+//! [`thread`]: crate::thread
+//! [`time::Instant`]: crate::time::Instant
+//! [`sync`]: crate::sync
+//! [`socket2`]: crate::socket2
+//! [`signal_hook`]: crate::signal_hook
+//! [`World::raise`]: crate::World::raise
+//! [`Waker`]: pollio::Waker
+//! [`Conditions`]: crate::Conditions
+//! [`World`]: crate::World
+//! [scripted descriptors]: crate::SimPoller
 #![doc = include_str!("../README.md")]
 
 mod channel;

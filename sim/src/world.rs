@@ -252,8 +252,8 @@ impl World {
 
 /// What fails a run.
 impl World {
-    /// Fails the run if a connection stays in a listener's queue, or bytes in a registered stream, or a datagram in a socket, for `patience`
-    /// while every thread that could take them waits for events.
+    /// Fails the run if a connection stays in a listener's queue, or bytes in a registered stream, or a datagram in a
+    /// socket, for `patience` while every thread that could take them waits for events.
     ///
     /// It finds a client that is forgotten until the next one comes, and a lost edge behind an idle timeout: the
     /// timeout turns a hang into a close that comes later, and looks like another fault.
