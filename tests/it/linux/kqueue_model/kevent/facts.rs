@@ -9,7 +9,8 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
 
 use nix::sys::stat::Mode;
-use nix::unistd::mkfifo;
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::{Pid, mkfifo};
 use socket2::SockRef;
 
 use super::tests::{Kq, errno, ident, read, ready_on, user, write};

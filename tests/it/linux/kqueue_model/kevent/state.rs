@@ -1,14 +1,18 @@
 //! What Linux knows of a descriptor, where the filters of a kqueue ask more than epoll reports.
 
 use std::fs::{self, File, Metadata};
+use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{BorrowedFd, FromRawFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::io::ioctl_fionread;
 use socket2::{Domain, SockRef, Type};
+
+use crate::linux::kqueue_model::sys::epoll;
 
 /// As much as a receive buffer holds, to the model.
 const BUFFER: u64 = 64 * 1024;
@@ -92,4 +96,36 @@ fn tcp_line(socket: Option<&Metadata>) -> Option<Vec<String>> {
     let lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     let line = lines.into_iter().find(|line| line.get(9) == Some(&&*inode))?;
     Some(line.into_iter().map(str::to_owned).collect())
+}
+
+pub(crate) fn is_same(one: Option<&Metadata>, other: Option<&Metadata>) -> bool {
+    let identity = |file: &Metadata| (file.dev(), file.ino());
+    one.map(identity) == other.map(identity)
+}
+
+pub(crate) fn is_socket(file: &Metadata) -> bool {
+    file.file_type().is_socket()
+}
+
+pub(crate) fn is_fifo(file: &Metadata) -> bool {
+    file.file_type().is_fifo()
+}
+
+pub(crate) fn is_pipe_without_its_other_end(
+    ident: usize,
+    named: Option<&Metadata>,
+) -> io::Result<bool> {
+    if !named.is_some_and(is_fifo) {
+        return Ok(false);
+    }
+    let (queue, mut events) = (epoll::create()?, [epoll::NO_EVENT]);
+    let fd = RawFd::try_from(ident).map_err(|_| Errno::EBADF)?;
+    epoll::add(queue.as_fd(), fd, 0, 0)?;
+    let count = epoll::wait(queue.as_fd(), &mut events, 0)?;
+    // The writing end has an error then, the reading end a hang-up.
+    Ok(count > 0)
+}
+
+pub(crate) fn named_by(fd: RawFd) -> Option<Metadata> {
+    named(usize::try_from(fd).ok()?)
 }

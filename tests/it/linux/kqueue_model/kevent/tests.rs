@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use signal_hook::consts::SIGUSR1;
 use socket2::{Domain, SockRef, Socket, Type};
 
+use super::filter::eventfd;
 use super::*;
 use crate::conformance::waiting::signal;
 use crate::support::descriptors::{drain, fill, open, pair, pipe, tcp_pair};

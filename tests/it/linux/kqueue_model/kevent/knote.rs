@@ -1,0 +1,98 @@
+//! A knote: what was registered, and what it remembers of its descriptor.
+
+use std::fs::{self, File, Metadata};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::MetadataExt;
+use std::time::Instant;
+
+use super::state::{self, is_fifo, is_same, is_socket};
+use super::{EV_CLEAR, Kevent};
+
+pub(super) struct Knote {
+    /// What was registered, with the flags of the first EV_ADD.
+    pub(super) registered: Kevent,
+    pub(super) is_enabled: bool,
+    /// The descriptor that it names, as it was then.
+    pub(super) named: Option<Metadata>,
+    /// What is readable while the knote is active, if that is not the descriptor that it names.
+    pub(super) own: Option<File>,
+    pub(super) seen: Seen,
+}
+
+/// What a knote remembers of its descriptor.
+pub(super) struct Seen {
+    /// It is a socket that listens, and is read.
+    pub(super) is_listener: bool,
+    /// When a timer was started.
+    pub(super) since: Instant,
+    /// How much there was to read, or how many to accept, in a pipe or a listening socket.
+    pub(super) amount: Option<u64>,
+    /// Out-of-band data was reported, as a level: macOS's note of it stays.
+    pub(super) has_oob: bool,
+    /// The end was reported that the program's own shutdown of reading is.
+    pub(super) is_deaf: bool,
+    /// It is a Unix datagram socket that could not be written since the filter last ran by a change.
+    pub(super) was_full: bool,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        let since = Instant::now();
+        Self {
+            is_listener: false,
+            since,
+            amount: None,
+            has_oob: false,
+            is_deaf: false,
+            was_full: false,
+        }
+    }
+}
+
+impl Knote {
+    /// Whether the descriptor that it names is still the one that it named.
+    pub(super) fn is_of(&self, named: Option<&Metadata>) -> bool {
+        is_same(self.named.as_ref(), named)
+    }
+
+    pub(super) fn is_file(&self) -> bool {
+        self.named.as_ref().is_some_and(|file| file.file_type().is_file())
+    }
+
+    pub(super) fn is_fifo(&self) -> bool {
+        self.named.as_ref().is_some_and(is_fifo)
+    }
+
+    /// Whether it is the reading end of a pipe, to be written, of which the other end is gone.
+    pub(super) fn is_broken(&self) -> bool {
+        let is_one = self.own.is_some() && self.is_fifo();
+        is_one
+            && state::is_pipe_without_its_other_end(self.registered.ident, self.named.as_ref())
+                .unwrap_or(false)
+    }
+
+    /// Whether its descriptor has a name in a folder, as what mkfifo(2) makes.
+    pub(super) fn is_named(&self) -> bool {
+        let path = fs::read_link(format!("/proc/self/fd/{}", self.registered.ident));
+        path.is_ok_and(|path| path.is_absolute())
+    }
+
+    pub(super) fn is_pty_master(&self) -> bool {
+        // /dev/ptmx, whose device is 5, 2.
+        self.named.as_ref().is_some_and(|file| file.rdev() == 5 << 8 | 2)
+    }
+
+    pub(super) fn is_socket(&self) -> bool {
+        self.named.as_ref().is_some_and(is_socket)
+    }
+
+    pub(super) fn watched(&self) -> RawFd {
+        let ident = || RawFd::try_from(self.registered.ident).unwrap_or(-1);
+        self.own.as_ref().map_or_else(ident, AsRawFd::as_raw_fd)
+    }
+
+    /// What is its own is cleared by reading it.
+    pub(super) fn is_edge(&self) -> bool {
+        self.registered.has(EV_CLEAR) && self.named.is_some()
+    }
+}
