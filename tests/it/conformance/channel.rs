@@ -26,6 +26,25 @@ fn receiving<P: Poller, T>() -> (P, Sender<T>, Receiver<T>) {
     (poller, sender, receiver)
 }
 
+/// Takes the values from 0 up to `count`, and what follows each, until the last sender is gone.
+fn expect_in_order<P: Poller>(
+    poller: &mut P,
+    receiver: &Receiver<u32>,
+    count: u32,
+    each: impl Fn(u32),
+) {
+    let mut next = 0;
+    while !receiver.is_disconnected() {
+        poller.expect_one();
+        for value in receiver.try_iter() {
+            assert_eq!(value, next);
+            next += 1;
+            each(value);
+        }
+    }
+    assert_eq!(next, count);
+}
+
 fn taken<T>(receiver: &Receiver<T>) -> Vec<T> {
     receiver.try_iter().collect()
 }
@@ -349,15 +368,7 @@ pub(crate) fn a_sender_blocks_while_there_is_no_room<P: Poller>() {
         }
         thread::sleep(BLOCKED);
         assert_eq!(sent.load(Relaxed), 2);
-        let mut next = 0;
-        while !receiver.is_disconnected() {
-            poller.expect_one();
-            for value in receiver.try_iter() {
-                assert_eq!(value, next);
-                next += 1;
-            }
-        }
-        assert_eq!(next, 5_000);
+        expect_in_order(&mut poller, &receiver, 5_000, |_| {});
     });
 }
 
@@ -420,16 +431,7 @@ pub(crate) fn each_value_ends_a_blocked_wait<P: Poller>() {
                 assert_eq!(answers.recv().unwrap(), value);
             }
         });
-        let mut next = 0;
-        while !receiver.is_disconnected() {
-            poller.expect_one();
-            for value in receiver.try_iter() {
-                assert_eq!(value, next);
-                next += 1;
-                back.send(value).unwrap();
-            }
-        }
-        assert_eq!(next, 2_000);
+        expect_in_order(&mut poller, &receiver, 2_000, |value| back.send(value).unwrap());
     });
 }
 

@@ -40,21 +40,6 @@ use os_poller::OsPoller;
 /// `OsPoller` over the model of one system's kqueue.
 pub(crate) struct KqueuePoller<S>(OsPoller, PhantomData<S>);
 
-impl<S: On> KqueuePoller<S> {
-    pub(crate) fn with_capacity(capacity: usize) -> io::Result<Self> {
-        let create = || OsPoller::with_capacity(capacity);
-        Ok(Self(kevent::on(S::KERNEL, create)?, PhantomData))
-    }
-
-    pub(crate) fn set_spin(&mut self, limit: Duration) {
-        self.0.set_spin(limit);
-    }
-
-    pub(crate) fn set_max_events(&mut self, n: usize) {
-        self.0.set_max_events(n);
-    }
-}
-
 impl<S: On> Poller for KqueuePoller<S> {
     fn new() -> io::Result<Self> {
         Ok(Self(kevent::on(S::KERNEL, OsPoller::new)?, PhantomData))
@@ -82,15 +67,16 @@ impl<S: On + Send> Share for KqueuePoller<S> {
     }
 
     fn with_capacity(capacity: usize) -> io::Result<Self> {
-        Self::with_capacity(capacity)
+        let create = || OsPoller::with_capacity(capacity);
+        Ok(Self(kevent::on(S::KERNEL, create)?, PhantomData))
     }
 
     fn set_spin(&mut self, limit: Duration) {
-        self.set_spin(limit);
+        self.0.set_spin(limit);
     }
 
     fn set_max_events(&mut self, n: usize) {
-        self.set_max_events(n);
+        self.0.set_max_events(n);
     }
 }
 

@@ -36,9 +36,7 @@ fn the_end_of_one_way_is_passed_on_and_leaves_the_other_open() {
     let data = Random::new(0).bytes(300_000);
     for length in [0, 1, data.len()] {
         for client_is_first in [true, false] {
-            let (client, upstream) = proxy.pair();
-            let (mut first, mut last) =
-                if client_is_first { (client, upstream) } else { (upstream, client) };
+            let (mut first, mut last) = in_order(proxy.pair(), client_is_first);
             // The proxy finds the beginning of the bytes and, if they are few, their end at once.
             proxy.running.signal(Signal::SIGSTOP);
             let sent = write_until_stuck(&first, &data[..length]);
@@ -66,8 +64,7 @@ fn who_does_not_read_holds_back_who_sends_and_nobody_else() {
     let (other_client, other_upstream) = proxy.pair();
     expect_passed(&other_client, &other_upstream);
     for client_sends in [true, false] {
-        let (client, upstream) = proxy.pair();
-        let (sender, mut slow) = if client_sends { (client, upstream) } else { (upstream, client) };
+        let (sender, mut slow) = in_order(proxy.pair(), client_sends);
         let memory_before = proxy.running.memory_kb();
         let sent = write_until_stuck(&sender, &data);
         assert!(sent < data.len(), "{sent} bytes went to somebody who does not read");
@@ -101,9 +98,7 @@ fn more_than_a_buffer_at_once_arrives_though_nothing_follows() {
     let sent = write_until_stuck(&client, &data);
     assert!(sent > 1 << 20, "{sent} bytes are too few");
     proxy.running.signal(Signal::SIGCONT);
-    let mut received = vec![0; sent];
-    upstream.read_exact(&mut received).unwrap();
-    assert!(received == data[..sent], "other bytes came than were sent");
+    expect_data(&mut upstream, &data[..sent]);
 }
 
 #[test]
@@ -124,9 +119,7 @@ fn buffers_to_the_byte_arrive_though_the_other_way_is_stuck() {
     assert_eq!(write_until_stuck(&client, &data[..BUFFERS]), BUFFERS);
     proxy.running.signal(Signal::SIGCONT);
     // The client is now neither readable nor writable, so nothing of it is reported.
-    let mut received = vec![0; BUFFERS];
-    upstream.read_exact(&mut received).unwrap();
-    assert!(received == data[..BUFFERS], "other bytes came than were sent");
+    expect_data(&mut upstream, &data[..BUFFERS]);
 }
 
 #[test]
@@ -134,9 +127,7 @@ fn a_reset_of_either_side_reaches_the_other_as_a_reset() {
     let proxy = Proxy::start();
     for client_resets in [true, false] {
         for half_closed in [true, false] {
-            let (client, upstream) = proxy.pair();
-            let (one, mut other) =
-                if client_resets { (client, upstream) } else { (upstream, client) };
+            let (one, mut other) = in_order(proxy.pair(), client_resets);
             expect_passed(&one, &other);
             if half_closed {
                 one.shutdown(Shutdown::Write).unwrap();
@@ -161,17 +152,13 @@ fn what_was_sent_before_a_reset_arrives() {
         for length in [10, 20_000] {
             let data = Random::new(length).bytes(length);
             for _ in 0..50 {
-                let (client, upstream) = proxy.pair();
-                let (mut one, mut other) =
-                    if client_resets { (client, upstream) } else { (upstream, client) };
+                let (mut one, mut other) = in_order(proxy.pair(), client_resets);
                 // It stays unread.
                 other.write_all(b"request").unwrap();
                 one.read_exact(&mut [0]).unwrap();
                 one.write_all(&data).unwrap();
                 drop(one);
-                let mut arrived = vec![0; length];
-                other.read_exact(&mut arrived).unwrap();
-                assert!(arrived == data, "other bytes arrived than were sent");
+                expect_data(&mut other, &data);
                 expect_reset(&other);
             }
         }
@@ -189,19 +176,15 @@ fn what_was_sent_before_a_reset_arrives_at_who_reads_slowly() {
     let data = Random::new(LENGTH).bytes(LENGTH);
     for client_resets in [true, false] {
         for _ in 0..10 {
-            let client = connect_with_little_room(&proxy.running);
-            let upstream = proxy.accept();
-            let (mut one, mut other) =
-                if client_resets { (client, upstream) } else { (upstream, client) };
+            let pair = (connect_with_little_room(&proxy.running), proxy.accept());
+            let (mut one, mut other) = in_order(pair, client_resets);
             one.write_all(&data).unwrap();
             eventually("the proxy has it", || in_kernel(&one) == (0, Some(0)));
             assert!(ioctl_fionread(&other).unwrap() < LENGTH as u64, "all of it is here");
             reset(one);
             // It may take notice only later, which shows less.
             thread::sleep(Duration::from_millis(20));
-            let mut arrived = vec![0; LENGTH];
-            other.read_exact(&mut arrived).unwrap();
-            assert!(arrived == data, "other bytes arrived than were sent");
+            expect_data(&mut other, &data);
             expect_reset(&other);
         }
     }
@@ -378,8 +361,7 @@ fn a_reset_is_noticed_where_the_other_side_does_not_read() {
     let proxy = Proxy::start();
     let data = vec![7; 64 << 20];
     for client_resets in [true, false] {
-        let (client, upstream) = proxy.pair();
-        let (one, slow) = if client_resets { (client, upstream) } else { (upstream, client) };
+        let (one, slow) = in_order(proxy.pair(), client_resets);
         write_until_stuck(&one, &data);
         reset(one);
         // Before the other side has read a byte.
@@ -581,6 +563,21 @@ fn expect_pieces(mut stream: &TcpStream, seed: usize, count: usize) {
         assert!(piece == random.bytes(PIECE), "piece {n} of {count}: other bytes than were sent");
     }
     assert_eq!(stream.read(&mut piece).unwrap(), 0, "more bytes came than were sent");
+}
+
+/// A client and its upstream, or the reverse.
+fn in_order(
+    (client, upstream): (TcpStream, TcpStream),
+    client_is_first: bool,
+) -> (TcpStream, TcpStream) {
+    if client_is_first { (client, upstream) } else { (upstream, client) }
+}
+
+#[track_caller]
+fn expect_data(stream: &mut TcpStream, data: &[u8]) {
+    let mut received = vec![0; data.len()];
+    stream.read_exact(&mut received).unwrap();
+    assert!(received == data, "other bytes came than were sent");
 }
 
 #[track_caller]

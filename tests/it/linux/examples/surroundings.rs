@@ -89,6 +89,25 @@ fn expect_end(name: &str, program: Running, signal: Signal) {
     assert_eq!(status.code(), Some(0), "{name} after {signal}: {status}");
 }
 
+/// Has the program write so many lines, where it writes at all, and expects it to work after each, then to end.
+#[track_caller]
+fn expect_to_write_and_work(
+    name: &str,
+    program: Running,
+    mut typing: UnixStream,
+    address: &str,
+    lines: usize,
+) {
+    for _ in 0..lines {
+        if name == "graceful_shutdown" {
+            program.signal(Signal::SIGHUP);
+        }
+        let _ = typing.write_all(b"0 tea\n");
+        expect_at_work(name, program.id(), address);
+    }
+    expect_end(name, program, Signal::SIGTERM);
+}
+
 /// Started with this stdout and stderr. Who types has nothing to say.
 fn start(name: &str, args: &[&str], stdout: OwnedFd) -> (Running, UnixStream) {
     let (typing, input) = UnixStream::pair().unwrap();
@@ -130,19 +149,12 @@ fn a_reader_that_leaves_ends_no_program() {
     let address = &own_address(2);
     for (name, args) in programs(address) {
         let (reader, writer) = pipe().unwrap();
-        let (program, mut typing) = start(name, &args, writer);
+        let (program, typing) = start(name, &args, writer);
         expect_at_work(name, program.id(), address);
         let closing = Closing::new();
         drop(reader);
         drop(closing);
-        for _ in 0..3 {
-            if name == "graceful_shutdown" {
-                program.signal(Signal::SIGHUP);
-            }
-            let _ = typing.write_all(b"0 tea\n");
-            expect_at_work(name, program.id(), address);
-        }
-        expect_end(name, program, Signal::SIGTERM);
+        expect_to_write_and_work(name, program, typing, address, 3);
     }
 }
 
@@ -153,19 +165,12 @@ fn a_log_that_cannot_grow_ends_no_program() {
     let path = env::temp_dir().join(format!("pollio-test-log-{}", process::id()));
     for (name, args) in programs(address) {
         let log = File::create(&path).unwrap();
-        let (mut typing, input) = UnixStream::pair().unwrap();
+        let (typing, input) = UnixStream::pair().unwrap();
         let mut command = Command::new("prlimit");
         command.arg("--fsize=60").arg(example(name)).args(&args).stdin(OwnedFd::from(input));
         let program = Running::spawn_to(&mut command, log);
         expect_at_work(name, program.id(), address);
-        for _ in 0..20 {
-            if name == "graceful_shutdown" {
-                program.signal(Signal::SIGHUP);
-            }
-            let _ = typing.write_all(b"0 tea\n");
-            expect_at_work(name, program.id(), address);
-        }
-        expect_end(name, program, Signal::SIGTERM);
+        expect_to_write_and_work(name, program, typing, address, 20);
         assert!(fs::read(&path).unwrap().len() <= 60);
     }
     fs::remove_file(&path).unwrap();

@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::iter;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::Duration;
 
@@ -52,6 +53,13 @@ macro_rules! modelled {
     };
 }
 pub(crate) use modelled;
+
+/// Two ends of a connection, of which the first has a byte to read.
+fn ready() -> (UnixStream, UnixStream) {
+    let (near, mut far) = pair();
+    far.write_all(b"x").unwrap();
+    (near, far)
+}
 
 /// C4, C9: the two filters of a descriptor come in different batches, if at all.
 pub(crate) fn a_oneshot_is_reported_once_by_a_buffer_of_one<P: Share + AsFd>() {
@@ -103,8 +111,7 @@ pub(crate) fn a_poller_that_spins_uses_the_processor<P: Share + AsFd>() {
 
 /// C10, C12: registrations of one descriptor take turns.
 pub(crate) fn a_failed_modify_is_never_reported_and_undoes_nothing<P: Share + AsFd>() {
-    let (near, mut far) = pair();
-    far.write_all(b"x").unwrap();
+    let (near, _far) = ready();
     let object = EventObject::client(near.as_raw_fd());
     let mut poller = P::new().unwrap();
     let registry = poller.registry().clone();
@@ -125,8 +132,7 @@ pub(crate) fn a_failed_modify_is_never_reported_and_undoes_nothing<P: Share + As
 /// C10: the kernel has no memory for the new knotes, and what they were to replace is no longer
 /// reported.
 pub(crate) fn an_add_that_fails_leaves_nothing_registered<P: Share + AsFd>() {
-    let (near, mut far) = pair();
-    far.write_all(b"x").unwrap();
+    let (near, _far) = ready();
     let object = EventObject::client(near.as_raw_fd())
         .with_interest(Interest::BOTH)
         .with_mode(Mode::Oneshot);
@@ -165,8 +171,7 @@ pub(crate) fn a_connection_that_could_not_be_modified_stays_in_its_table<P: Shar
 
 /// C4, C10: whatever the one call fails with, the two that come next find it, or nothing.
 pub(crate) fn a_re_arming_that_fails_takes_the_longer_way<P: Share + AsFd>() {
-    let (near, mut far) = pair();
-    far.write_all(b"x").unwrap();
+    let (near, _far) = ready();
     let object = EventObject::client(near.as_raw_fd())
         .with_interest(Interest::BOTH)
         .with_mode(Mode::Oneshot);
@@ -187,8 +192,7 @@ pub(crate) fn a_re_arming_that_fails_takes_the_longer_way<P: Share + AsFd>() {
 
 /// C4, C7: the filters of a level can be enabled as well, and would go on as a level, which no wait reports.
 pub(crate) fn a_level_that_became_a_oneshot_lets_waits_sleep<P: Share>() {
-    let (near, mut far) = pair();
-    far.write_all(b"x").unwrap();
+    let (near, _far) = ready();
     let level = EventObject::client(near.as_raw_fd()).with_interest(Interest::BOTH);
     let oneshot = level.with_mode(Mode::Oneshot);
     let verbs: [fn(&P, EventObject) -> io::Result<()>; 2] = [P::add, P::modify];
@@ -344,8 +348,7 @@ pub(crate) fn a_pipe_whose_reader_left_is_still_registered<P: Share + On>() {
 
 /// C5, C12: NetBSD activates a disabled filter for a moment, while another thread waits.
 pub(crate) fn no_interest_is_never_reported_beside_waits<P: Share>() {
-    let (near, mut far) = pair();
-    far.write_all(b"x").unwrap();
+    let (near, _far) = ready();
     let object = EventObject::client(near.as_raw_fd()).with_interest(Interest::NONE);
     let mut poller = P::new().unwrap();
     let registry = poller.registry().clone();
@@ -439,8 +442,7 @@ pub(crate) fn an_interrupted_poll_polls_again<P: Share>() {
 pub(crate) fn each_verb_and_each_wait_is_as_many_calls_as_promised<P: Share + On>() {
     // Each descriptor can have so many filters, which are deleted before others are added.
     const DELETIONS: usize = 3;
-    let (near, mut far) = pair();
-    far.write_all(b"x").unwrap();
+    let (near, _far) = ready();
     let mut poller = P::new().unwrap();
     let wait = |poller: &mut P, object: EventObject| {
         if !object.interest().is_empty() {

@@ -396,15 +396,7 @@ fn graceful_shutdown(start: Start, world: &World) -> io::Result<()> {
     thread::sleep(SECOND);
     let clients: Vec<_> = (0..1 + random(world).below(4))
         .map(|number| {
-            world.spawn(&format!("client {number}"), || {
-                let mut stream = connect()?;
-                stream.write_all(&[b'a'; 1_000])?;
-                thread::sleep(5 * SECOND);
-                let mut answer = Vec::new();
-                stream.read_to_end(&mut answer)?;
-                assert!(answer == [b'A'; 1_000], "an answer of {} bytes", answer.len());
-                io::Result::Ok(())
-            })
+            world.spawn(&format!("client {number}"), || write_then_read(1_000, || 5 * SECOND))
         })
         .collect();
     thread::sleep(4 * SECOND);
@@ -418,6 +410,17 @@ fn graceful_shutdown(start: Start, world: &World) -> io::Result<()> {
     Ok(())
 }
 
+/// A client that writes `count` bytes and reads their answer to its end, with a pause in between.
+fn write_then_read(count: usize, pause: impl FnOnce() -> Duration) -> io::Result<()> {
+    let mut stream = connect()?;
+    stream.write_all(&vec![b'a'; count])?;
+    thread::sleep(pause());
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    assert!(answer == vec![b'A'; count], "an answer of {} bytes", answer.len());
+    Ok(())
+}
+
 /// It stops until the time to finish is over, while its clients take what fills their buffers.
 fn stopped_graceful_shutdown(start: Start, world: &World) -> io::Result<()> {
     let latency = Duration::from_millis(10)..=Duration::from_millis(100);
@@ -428,13 +431,7 @@ fn stopped_graceful_shutdown(start: Start, world: &World) -> io::Result<()> {
     let clients: Vec<_> = (0..5)
         .map(|number| {
             world.spawn(&format!("client {number}"), move || {
-                let mut stream = connect()?;
-                stream.write_all(&[b'a'; 3_000])?;
-                thread::sleep((3 * SECOND).saturating_sub(begin.elapsed()));
-                let mut answer = Vec::new();
-                stream.read_to_end(&mut answer)?;
-                assert!(answer == [b'A'; 3_000], "an answer of {} bytes", answer.len());
-                io::Result::Ok(())
+                write_then_read(3_000, || (3 * SECOND).saturating_sub(begin.elapsed()))
             })
         })
         .collect();

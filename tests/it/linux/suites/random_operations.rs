@@ -53,10 +53,11 @@ macro_rules! systems {
             mod $module {
                 use super::super::*;
                 use crate::support::kernel::On;
+                use crate::conformance::sharing::Share;
                 use crate::linux::kqueue_model::$module::Poller as KqueuePoller;
 
                 const KERNEL: Kernel = KqueuePoller::KERNEL;
-                const KQUEUE: WithCapacity<KqueuePoller> = KqueuePoller::with_capacity;
+                const KQUEUE: WithCapacity<KqueuePoller> = <KqueuePoller as Share>::with_capacity;
 
                 /// C1, C2, C3, C4, C5, C6, C9, C10, C16
                 #[test]
