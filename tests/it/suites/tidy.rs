@@ -69,6 +69,28 @@ fn every_path_that_is_named_exists() {
     }
 }
 
+/// Each line of the map names files and folders, below the one that it is indented under.
+#[test]
+fn the_map_of_the_architecture_names_what_there_is() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let (_, map) = text.split_once("## The map\n\n```text\n").expect("the map");
+    let mut above: Vec<(usize, PathBuf)> = Vec::new();
+    for line in map.lines().take_while(|line| *line != "```") {
+        let names = line.trim_start();
+        let depth = line.len() - names.len();
+        above.retain(|(other, _)| *other < depth);
+        let below = above.last().map_or(root(), |(_, path)| path).to_path_buf();
+        for name in names.split("  ").next().unwrap().split(' ') {
+            let path = below.join(name);
+            let exists =
+                path.exists() || ["rs", "md"].iter().any(|end| path.with_extension(end).exists());
+            assert!(exists, "{name} in: {line}");
+            above.push((depth, path));
+        }
+    }
+    assert!(above.iter().any(|(_, path)| path.ends_with(".ci")), "the map ends before its end");
+}
+
 #[test]
 fn the_changelog_has_this_version() {
     let changelog = fs::read_to_string(root().join("CHANGELOG.md")).unwrap();
