@@ -42,7 +42,7 @@ fn write(name: &str, text: &str) {
     fs::write(Path::new(&env::var_os("OUT_DIR").unwrap()).join(name), text).unwrap();
 }
 
-/// What the sample that has this item shows: without the lines that rustdoc hides.
+/// The sample that has this item, without the lines that rustdoc hides.
 fn sample_with(guide: &str, item: &str) -> String {
     let mut samples =
         guide.split("```rust\n").skip(1).map(|rest| rest.split("```").next().unwrap());

@@ -7,7 +7,7 @@ mod support;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod linux;
 
-// What the files of `src/` that the kqueue model includes find in their own crate.
+// The kqueue model includes files of `src/`: these are the names that they use of their own crate.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use linux::kqueue_model::{
     Backend, Event, EventKind, EventObject, Interest, Mode, Poller, Readiness, Registry, Wakeups,

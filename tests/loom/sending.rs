@@ -86,7 +86,7 @@ fn the_last_drop_is_reported() {
     });
 }
 
-/// What a full channel refuses, it has made room for by the time that it reports nothing more.
+/// A full channel that refused a value has made room for it by the time that it reports nothing more.
 #[test]
 fn a_full_channel_is_reported() {
     model(3, || {

@@ -1,4 +1,4 @@
-//! A server that closes who is silent for a minute, with the timeouts of the guide.
+//! A server that closes a connection after a minute of silence, with the timeouts of the guide.
 
 use std::io::{self, ErrorKind, Read};
 use std::net::TcpListener;

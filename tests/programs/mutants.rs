@@ -1,4 +1,4 @@
-//! What is wrong with each mutant: a fault that a person might write.
+//! Mutants: each has one fault that a person might write.
 
 pub(crate) struct Mutant {
     pub(crate) program: &'static str,

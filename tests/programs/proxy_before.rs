@@ -2,8 +2,8 @@
 //!
 //! `cargo run --release --example proxy LISTEN UPSTREAM`, both of them `ADDRESS:PORT`.
 //!
-//! Either way has one buffer, and nothing more is read until that is written: who sends faster than
-//! the other end takes is soon held back by TCP itself. The end of what one side sends is passed on
+//! Either way has one buffer, and nothing more is read until that is written: TCP itself soon holds back a sender
+//! that is faster than the other end. The end of what one side sends is passed on
 //! while the other goes on, and a broken connection reaches the other end as a broken one.
 
 use std::collections::HashMap;
@@ -36,7 +36,7 @@ fn serve(listen: &str, upstream: &str) -> io::Result<()> {
     writeln!(io::stdout(), "listening on {}", listener.local_addr()?)?;
 
     let mut pairs = HashMap::new();
-    // A new one each time, so that an event for a pair that is gone finds nobody.
+    // A new one each time, so that an event for a pair that is gone finds none.
     let mut token = 0_u32;
     // More clients may wait to be accepted, untold: look again, after so long at the latest.
     let mut retry = None;
@@ -60,7 +60,7 @@ fn serve(listen: &str, upstream: &str) -> io::Result<()> {
                     Some(Duration::ZERO)
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => None,
-                // Out of descriptors, as a rule: who is in the queue waits until one is free.
+                // Out of descriptors, as a rule: a client in the queue waits until one is free.
                 _ => Some(Duration::from_millis(100)),
             };
         }

@@ -63,7 +63,7 @@ fn cases() -> String {
     format!("{text}\npub(super) const CASES: &[(&str, fn())] = &[{table}];\n")
 }
 
-/// What a case mentions that needs a real kernel.
+/// Words in a case that needs a real kernel.
 const NOT_SIMULATED: &[&str] = &[
     "pipe()",
     "Command::new",
@@ -78,7 +78,7 @@ const NOT_SIMULATED: &[&str] = &[
     "File",
 ];
 
-/// What a program includes of the guide.
+/// The sample of the guide that programs include.
 const TIMEOUTS: &str = "include!(concat!(env!(\"OUT_DIR\"), \"/timeouts.rs\"));\n";
 
 struct Program {

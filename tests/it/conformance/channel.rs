@@ -193,7 +193,7 @@ pub(crate) fn only_channels_with_values_are_reported<P: Poller>() {
     assert!(events.len() == 3 && events.iter().all(|event| event.token != 0));
 }
 
-/// C15: with the receiver dropped, nobody could ever find the queue empty.
+/// C15: without a receiver, no thread could ever find the queue empty.
 pub(crate) fn the_event_of_a_dropped_receiver_is_not_repeated<P: Poller>() {
     for is_reported in [false, true] {
         let (mut poller, sender, receiver) = receiving::<P, _>();
@@ -282,7 +282,7 @@ pub(crate) fn the_last_senders_drop_is_reported<P: Poller>() {
     assert!(receiver.is_disconnected());
     poller.expect_none();
 
-    // Nobody is there to be told.
+    // No receiver is left to report to.
     let (mut poller, sender, receiver) = receiving::<P, u8>();
     drop(receiver);
     drop(sender);

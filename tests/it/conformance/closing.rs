@@ -267,7 +267,7 @@ pub(crate) fn a_pipe_without_a_reader_lets_no_write_block<P: Poller + On>() {
     poller.expect_none();
     drop(reader);
     if P::KERNEL == Kernel::NetBsd {
-        // `pipeclose` wakes nobody who waits for room.
+        // `pipeclose` wakes no knote that waits for room.
         return poller.expect_none();
     }
     let event = poller.expect_one();

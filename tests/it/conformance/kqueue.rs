@@ -84,7 +84,7 @@ pub(crate) fn a_broken_pipe_is_refused_or_reported<P: Poller + On>() {
 
 /// C10, C16: its interest unchanged. Another file that has its number by now is not registered.
 pub(crate) fn a_oneshot_whose_descriptor_is_gone_cannot_be_modified<P: Poller + On>() {
-    /// What it leaves open, and whether the number is open then.
+    /// The descriptors that are left open, and whether the number is one of them.
     type End = fn(UnixStream) -> (Vec<OwnedFd>, bool);
     let ends: [End; 4] = [
         |near| {

@@ -44,7 +44,7 @@ pub(crate) fn a_dropped_poller_closes_its_own_descriptors<P: Poller>() {
     let registry = other.registry().clone();
     drop(poller);
     drop(other);
-    // What a registry needs lives as long as it does.
+    // A registry keeps the kernel's object open.
     let ends = pair();
     registry.add(EventObject::client(ends.0.as_raw_fd())).unwrap();
     drop((registry, ends));

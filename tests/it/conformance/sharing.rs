@@ -248,7 +248,7 @@ pub(crate) fn a_wake_ends_one_wait<P: Share>() {
     }
 }
 
-/// C15, C18: a level that nobody clears.
+/// C15, C18: a level that no thread clears.
 pub(crate) fn a_wake_that_stays_ends_every_wait<P: Share + On>() {
     let ended = wake_five::<P>(Mode::Level).1;
     // NetBSD's `kqueue_scan` takes it off the queue while it looks, and putting it back wakes nobody.
@@ -297,7 +297,7 @@ pub(crate) fn a_handle_that_is_dropped_leaves_the_others_waiting<P: Share>() {
     assert_eq!(last.expect_one().token, 7);
     last.delete(near.as_raw_fd()).unwrap();
     drop((last, near, far));
-    // What the model of kqueue has for a poller goes when the next one is created.
+    // The model of kqueue frees a closed kqueue when the next one is created.
     drop(P::new().unwrap());
     assert_eq!(open(), before);
 }

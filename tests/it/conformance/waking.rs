@@ -309,7 +309,7 @@ pub(crate) fn a_bound_loses_neither_wakes_nor_events<P: Share>() {
                 }
             }
             assert!(woken.iter().copied().eq(0..WAKERS), "{bound}: {woken:?}");
-            assert!(ready >= 30, "{bound}: {ready} events beside the wakes");
+            assert!(ready >= 30, "{bound}: {ready} events next to the wakes");
         }
     }
 }

@@ -98,7 +98,7 @@ impl<S> fmt::Debug for KqueuePoller<S> {
     }
 }
 
-/// Makes a module for each system, named so that nobody takes its tests for those of a real one.
+/// Makes a module for each system.
 macro_rules! systems {
     ($($module:ident $system:ident)*) => {$(
         pub(crate) mod $module {

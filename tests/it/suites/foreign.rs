@@ -1,4 +1,4 @@
-//! A backend from elsewhere: what someone writes who has a network stack of their own.
+//! A backend from elsewhere, as for a network stack in user space.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -194,7 +194,6 @@ fn a_backend_from_elsewhere_takes_registered_sources() {
     assert!(poller.wait(0).unwrap().is_empty());
 }
 
-/// As its source is.
 /// So that `catch_unwind` around a handler of events needs no `AssertUnwindSafe`.
 #[test]
 fn what_a_loop_holds_is_unwind_safe() {
@@ -205,6 +204,7 @@ fn what_a_loop_holds_is_unwind_safe() {
     is_unwind_safe::<Registered<TcpStream>>();
 }
 
+/// As its source is.
 #[test]
 fn a_registered_source_is_send_and_sync() {
     fn is_send_and_sync<T: Send + Sync>() {}

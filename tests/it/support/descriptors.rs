@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 
-/// The descriptors that a program has which this process runs.
+/// The descriptors of a program that this process runs.
 pub(crate) fn inherited() -> BTreeSet<String> {
     let listing = Command::new("ls").arg("/dev/fd").output().unwrap().stdout;
     let listing = String::from_utf8(listing).unwrap();
@@ -85,14 +85,14 @@ pub(crate) fn open() -> usize {
     fs::read_dir("/dev/fd").unwrap().count()
 }
 
-/// What `make` makes once there is room for it, after it found too little: first none, then room for
-/// one descriptor more each time. What fails has to say so, and to leave none open.
+/// The result of `make` when there is room for it, after it found too little: first none, then room for one descriptor
+/// more each time. A call that fails has to return EMFILE, and to leave none open.
 ///
 /// The limit is that of the whole process, so the test must be [alone](crate::support::subprocess::in_subprocess).
 pub(crate) fn make_with_too_little_room_first<T>(mut make: impl FnMut() -> io::Result<T>) -> T {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     let before = open();
-    // What is lower is taken, so that with this limit there is no room at all.
+    // All lower numbers are taken, so this limit leaves no room at all.
     let lowest = rlim_t::from(File::open("/dev/null").unwrap().as_raw_fd().unsigned_abs());
     let mut room = 0;
     loop {

@@ -9,7 +9,7 @@ pub(crate) const LONG_MS: i32 = 20_000;
 
 const LONG: Duration = Duration::from_millis(LONG_MS.unsigned_abs() as u64);
 
-/// Longer than an event takes that must not come.
+/// How long an event that must not come would take at most.
 const SHORT_MS: i32 = 20;
 
 pub(crate) trait Expect: Poller {
@@ -22,8 +22,8 @@ pub(crate) trait Expect: Poller {
         }
     }
 
-    /// Silence, once what is on its way was reported: on some kernels a new connection is an edge of room more
-    /// than once.
+    /// Silence, after the events that are on their way: on some kernels a new connection is an edge of room more than
+    /// once.
     #[track_caller]
     fn await_silence(&mut self) {
         let start = Instant::now();

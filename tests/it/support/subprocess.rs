@@ -63,8 +63,7 @@ pub(crate) fn this_program_again(path: &str) -> Command {
     command
 }
 
-/// Spawns a process while nobody [closes](Closing). When this returns, it has none of our descriptors any
-/// more.
+/// Spawns a process while no test [closes](Closing). When this returns, the process has none of our descriptors.
 pub(crate) fn spawn(command: &mut Command) -> Child {
     let mut closing = CLOSING.0.lock().unwrap_or_else(PoisonError::into_inner);
     while *closing > 0 {
@@ -80,7 +79,7 @@ pub(crate) fn spawn(command: &mut Command) -> Child {
     child
 }
 
-/// Runs a process to its end, which has nothing to read.
+/// Runs a process without input to its end.
 pub(crate) fn output(command: &mut Command) -> Output {
     let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     spawn(command).wait_with_output().unwrap()

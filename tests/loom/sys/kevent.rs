@@ -52,13 +52,13 @@ pub(crate) fn knotes() -> Vec<(Filter, u64)> {
     knotes.values().map(|knote| (knote.filter, knote.udata)).collect()
 }
 
-/// Deletes the knotes of a filter, behind the back of who registered them.
+/// Deletes the knotes of a filter, behind the back of the thread that registered them.
 pub(crate) fn lose(filter: Filter) {
     KNOTES.lock().unwrap().retain(|(_, one), _| *one != filter);
 }
 
 pub(crate) fn kqueue() -> io::Result<OwnedFd> {
-    // Any descriptor will do: nobody looks at it.
+    // Any descriptor will do: it is never used.
     File::open("/dev/null").map(OwnedFd::from)
 }
 

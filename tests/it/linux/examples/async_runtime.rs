@@ -1,4 +1,4 @@
-//! The example `async_runtime`: its clients, and who types at it.
+//! The example `async_runtime`: its clients, and a user that types at it.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};

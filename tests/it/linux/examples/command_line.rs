@@ -1,4 +1,4 @@
-//! What the examples have in common as programs: their arguments, and who reads what they write.
+//! What the examples have in common as programs: their arguments, and the readers of their output.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -17,7 +17,7 @@ use crate::linux::support::example::{
 };
 use crate::support::subprocess::{self, Closing, output};
 
-/// Each with arguments that it can run with, while nobody types or connects.
+/// Each with arguments that it can run with, without input and without clients.
 const PROGRAMS: [(&str, &[&str]); 7] = [
     ("async_runtime", &["127.0.0.1:0"]),
     ("echo_server", &["127.0.0.1:0"]),
@@ -116,7 +116,7 @@ fn a_server_listens_on_a_name() {
         let server = Running::spawn(&mut command).listening();
         assert!(server.address().ip().is_loopback(), "{name}: {}", server.address());
         if let Err(error) = TcpStream::connect(server.address()) {
-            // The proxy's upstream is nobody: its reset may come before the connect has returned.
+            // The proxy has no upstream: the reset may come before the connect has returned.
             assert_eq!((*name, error.kind()), ("proxy", ErrorKind::ConnectionReset));
         }
     }
@@ -148,7 +148,7 @@ fn a_program_whose_first_line_nobody_reads_ends_quietly() {
             let program = spawn(Command::new(example(name)).args(args).stdout(unread_pipe()));
             expect_quiet_end(name, program);
         }
-        // Nor does it panic where nobody reads its complaints.
+        // Nor does it panic if no reader is left for its complaints.
         let mut command = Command::new(example(name));
         let status =
             subprocess::spawn(command.arg("--nonsense").stderr(unread_pipe()).stdin(Stdio::null()))

@@ -135,7 +135,7 @@ fn clients_beyond_the_last_descriptor_wait_for_one_that_leaves() {
     let (mut served, mut waiting) = connect_more_than_fit(&server, 32);
     server.expect_idle();
 
-    // Those who are in are still served.
+    // The clients that are in are still served.
     served.iter_mut().for_each(ping);
     expect_nothing_yet(&waiting);
     served.truncate(served.len() - waiting.len());
@@ -182,7 +182,7 @@ fn ctrl_c_ends_it_with_clients_connected_too() {
 #[test]
 fn without_an_argument_it_listens_on_port_7777() {
     const DEFAULT: &str = "127.0.0.1:7777";
-    // The port may be somebody else's at the moment. Then this is what it complains of.
+    // Another program may have the port at the moment. Then the complaint is about that.
     let _taken = TcpListener::bind(DEFAULT);
     let complaint = format!("cannot serve {DEFAULT}: Address already in use");
     expect_failure("echo_server", &[], &complaint);
@@ -204,10 +204,10 @@ pub(crate) fn with_descriptors(count: usize) -> Command {
     shell
 }
 
-/// Connects clients up to the limit and some more, each of which has sent a ping. Returns those
-/// who are in, with their answers, and those who are not.
+/// Connects clients up to the limit and some more, each of which has sent a ping. Returns the clients that are in,
+/// with their answers, and the others.
 fn connect_more_than_fit(server: &Running, limit: usize) -> (Vec<TcpStream>, Vec<TcpStream>) {
-    // What the server was handed down may well have numbers beyond the limit.
+    // Inherited descriptors of the server may have numbers beyond the limit.
     let room = limit - server.descriptors().iter().filter(|fd| **fd < limit).count();
     let mut served: Vec<_> = (0..room + 10).map(|_| server.connect()).collect();
     for mut client in &served {

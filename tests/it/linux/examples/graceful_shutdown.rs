@@ -38,7 +38,7 @@ fn a_client_that_never_reads_stalls_nobody_and_is_broken_off_in_the_end() {
     ask(&mut other, "other", "OTHER");
     server.expect_idle();
 
-    // What it is owed is under way, and it does not take it.
+    // Its answers are under way, and it does not read them.
     let begin = Instant::now();
     let (status, lines) = server.stop(Signal::SIGTERM);
     let took = begin.elapsed();
@@ -193,7 +193,7 @@ fn sighup_prints_how_many_clients_there_are() {
         server.next_line() == "3 clients"
     });
 
-    // It still does so at the end, for the one who has not taken its answers.
+    // It still does so at the end, for the client that has not taken its answers.
     write_until_stuck(&clients[0], &[b'x'; 64 << 20]);
     server.signal(Signal::SIGTERM);
     assert_eq!(read_to_end(&mut clients[1]), b"");
@@ -210,13 +210,13 @@ fn clients_beyond_the_last_descriptor_wait_without_using_the_processor() {
         Running::spawn(shell.arg("-c").arg(limited).arg(example("graceful_shutdown"))).listening();
     let clients: Vec<_> = (0..40).map(|_| server.connect()).collect();
     server.expect_idle();
-    // Those who came first are in, and leave. So all of them have their turn.
+    // The first clients are in, and leave. So each has its turn.
     for mut client in clients {
         ask(&mut client, "hello\n", "HELLO\n");
     }
 }
 
-/// With no client there is nobody whose leaving would make it look again.
+/// Without a client, none leaves and makes it look again.
 #[test]
 fn who_queues_while_there_is_no_descriptor_is_served_once_there_is_one() {
     let server = start();

@@ -150,7 +150,7 @@ fn a_request_has_one_host() {
     }
 }
 
-/// What a client of a proxy asks for in whole, and what is no target of GET.
+/// The absolute form, which a client of a proxy sends, and targets that GET does not have.
 #[test]
 fn a_target_is_a_path_or_a_url() {
     let server = start(&[]);
@@ -349,7 +349,7 @@ fn a_client_that_never_reads_takes_its_buffers_and_stalls_nobody() {
     others.iter_mut().for_each(|client| ask(client, GET, ANSWER));
     server.expect_idle();
 
-    // What was sent in whole is answered, as soon as the client takes it.
+    // Each whole request is answered, as soon as the client reads.
     let mut slow = slow;
     slow.shutdown(Shutdown::Write).unwrap();
     let answers = ANSWER.repeat(sent / GET.len());
@@ -500,7 +500,7 @@ fn clients_beyond_the_last_descriptor_wait_for_one_that_leaves() {
     let server = Running::spawn(shell).listening();
     let clients: Vec<_> = (0..60).map(|_| server.connect()).collect();
     server.expect_idle();
-    // Those who came first are in, and leave. So all of them have their turn.
+    // The first clients are in, and leave. So each has its turn.
     for mut client in clients {
         ask(&mut client, GET, ANSWER);
     }

@@ -1,4 +1,4 @@
-//! The example `pool`: who is served while others keep threads busy, and clients that come and go.
+//! The example `pool`: clients that are served while others keep threads busy, and clients that come and go.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -122,7 +122,7 @@ fn clients_beyond_the_last_descriptor_wait_for_one_that_leaves() {
         let server = Running::spawn(shell.args(["-c", &limited]).arg(example("pool"))).listening();
         let clients: Vec<_> = (0..60).map(|_| server.connect()).collect();
         server.expect_idle();
-        // Those who came first are in, and leave. So all of them have their turn.
+        // The first clients are in, and leave. So each has its turn.
         for mut client in clients {
             ask(&mut client, "hello\n");
         }
@@ -141,7 +141,7 @@ fn a_signal_ends_every_thread() {
     }
 }
 
-/// Prints what one poller for all threads costs, and what becomes of the slowest requests, beside a poller for
+/// Prints what one poller for all threads costs, and what becomes of the slowest requests, next to a poller for
 /// each thread: 16 clients, and every 20th request takes 5 ms.
 #[test]
 #[ignore = "a measurement: cargo build --release --examples, then this with --release --nocapture"]

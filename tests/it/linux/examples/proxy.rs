@@ -58,7 +58,7 @@ fn the_end_of_one_way_is_passed_on_and_leaves_the_other_open() {
 }
 
 #[test]
-fn who_does_not_read_holds_back_who_sends_and_nobody_else() {
+fn a_receiver_that_does_not_read_holds_back_its_sender_and_nobody_else() {
     let proxy = Proxy::start();
     let data = Random::new(1).bytes(64 << 20);
     let (other_client, other_upstream) = proxy.pair();
@@ -67,7 +67,7 @@ fn who_does_not_read_holds_back_who_sends_and_nobody_else() {
         let (sender, mut slow) = in_order(proxy.pair(), client_sends);
         let memory_before = proxy.running.memory_kb();
         let sent = write_until_stuck(&sender, &data);
-        assert!(sent < data.len(), "{sent} bytes went to somebody who does not read");
+        assert!(sent < data.len(), "{sent} bytes went to a receiver that does not read");
         assert!(sent > 1 << 20, "stuck after {sent} bytes: too few to be seen in memory");
         let grown = proxy.running.memory_kb().saturating_sub(memory_before);
         assert!(grown < 512, "the proxy grew by {grown} kB");
@@ -166,9 +166,9 @@ fn what_was_sent_before_a_reset_arrives() {
     proxy.expect_forgotten();
 }
 
-/// Who reads slowly has taken little of it by then: the rest is still in the proxy's kernel.
+/// A slow reader has taken little of it by then: the rest is still in the proxy's kernel.
 #[test]
-fn what_was_sent_before_a_reset_arrives_at_who_reads_slowly() {
+fn what_was_sent_before_a_reset_arrives_at_a_slow_reader() {
     const LENGTH: usize = 8 * LITTLE_ROOM;
     let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
     SockRef::from(&upstream).set_recv_buffer_size(LITTLE_ROOM).unwrap();
@@ -283,8 +283,8 @@ fn who_connected_while_it_was_stopped_is_served() {
     serving.join().unwrap().unwrap();
 }
 
-/// The time for the rest of what a broken side had sent is over, but it was the proxy that was stopped: who is to
-/// take it has had room for it all the time.
+/// The time for the last bytes of a broken side is over, but it was the proxy that was stopped: their receiver has
+/// had room for them all the time.
 #[test]
 fn what_was_sent_before_a_reset_arrives_after_a_stop() {
     let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -465,7 +465,7 @@ fn out_of_descriptors_it_neither_ends_nor_spins() {
     }
 }
 
-/// With one descriptor free, nobody is let in only to be dropped.
+/// With one descriptor free, no client is let in only to be dropped.
 #[test]
 fn who_cannot_be_served_waits_in_the_queue() {
     for limit in [10, 11, 12, 13, 14] {

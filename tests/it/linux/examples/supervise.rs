@@ -236,7 +236,7 @@ fn a_command_that_is_stopped_ends_with_the_first_signal() {
     assert!(ids.into_iter().all(is_gone));
 }
 
-/// What it is started with, and what it handles itself.
+/// Neither the blocked signals that it inherits, nor those that it handles itself, are blocked for its commands.
 #[test]
 fn commands_get_an_empty_signal_mask() {
     let mut command = Command::new("env");
@@ -329,7 +329,7 @@ pub(crate) fn children_of(id: u32) -> Vec<u32> {
 }
 
 pub(crate) fn is_gone(id: u32) -> bool {
-    // What its parent left behind as a zombie is somebody else's to reap.
+    // Another process has to reap the zombie that its parent left behind.
     stat(id).is_none_or(|(state, _)| state == "Z")
 }
 

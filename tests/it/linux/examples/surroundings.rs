@@ -1,4 +1,4 @@
-//! What surrounds the examples: a stdout that nobody takes from, whoever starts them carelessly, limits.
+//! What surrounds the examples: a stdout without a reader, a careless parent, limits.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -58,7 +58,7 @@ fn expect_at_work(name: &str, id: u32, address: &str) {
     }
     eventually("it listens", || TcpStream::connect(address).is_ok());
     let answer = match name {
-        "proxy" => return, // its upstream is nobody
+        "proxy" => return, // it has no upstream
         "graceful_shutdown" => &b"GET / HTTP/1.0\r\n\r\n".to_ascii_uppercase()[..],
         "http_server" => b"HTTP/1.1 200 OK",
         _ => b"GET / HTTP/1.0\r\n\r\n",
@@ -108,7 +108,7 @@ fn expect_to_write_and_work(
     expect_end(name, program, Signal::SIGTERM);
 }
 
-/// Started with this stdout and stderr. Who types has nothing to say.
+/// Started with this stdout and stderr, and without input so far.
 fn start(name: &str, args: &[&str], stdout: OwnedFd) -> (Running, UnixStream) {
     let (typing, input) = UnixStream::pair().unwrap();
     let mut command = Command::new(example(name));
@@ -248,7 +248,8 @@ fn a_program_works_in_the_background_of_a_script() {
     }
 }
 
-/// Who reads from its terminal in the background is stopped, and who writes to it if that is set so.
+/// A program in the background is stopped when it reads from its terminal, and, if the terminal is set so, when it
+/// writes to it.
 #[test]
 fn a_program_works_in_the_background_of_its_terminal() {
     let address = &own_address(7);
@@ -291,7 +292,7 @@ fn a_program_works_without_an_input() {
     }
 }
 
-/// A limit that does not hold for root: a user who has nothing else running.
+/// A limit that does not hold for root: that of a user without another process.
 #[test]
 fn a_program_that_can_have_no_thread_is_refused_before_it_listens() {
     for (name, args) in programs("127.0.0.1:0") {

@@ -67,7 +67,7 @@ fn an_edge_triggered_loop_must_wait_until_nothing_is_returned() {
     outer.expect_one();
 }
 
-/// A runtime that somebody else wrote, on the thread that also uses the poller.
+/// A runtime from elsewhere, on the thread that also uses the poller.
 #[test]
 fn tokio_watches_a_poller() {
     const MESSAGES: usize = 20;

@@ -113,7 +113,7 @@ fn a_socket_that_is_bound_but_does_not_listen_is_reported_at_every_wait() {
 
 /// Level-triggered: though the client still waits in the queue.
 #[test]
-fn who_does_not_accept_as_exclusive_leaves_the_others_asleep() {
+fn an_exclusive_poller_that_does_not_accept_leaves_the_others_asleep() {
     assert_eq!(woken(|object| object), 4);
     assert!((1..4).contains(&woken(EventObject::exclusive)));
 }

@@ -1,27 +1,30 @@
 //! A model of kqueue(2), on Linux: what the kqueue selector calls instead of its kernel.
 //!
-//! A kqueue is an epoll instance, so that it can be waited for, watched by another kqueue, and
-//! closed; its knotes stand in a table next to it. A knote is what epoll watches for it: the
-//! descriptor that it names, or one of its own for what is none. Epoll takes a descriptor only
-//! once, hence the write and except filters have an epoll instance each, within the kqueue's.
+//! The descriptor of a kqueue is an epoll instance, so that it can be waited for, watched by another kqueue, and
+//! closed. Next to it stands a table of knotes: `kqueue`. For each `knote`, epoll watches the descriptor that it
+//! names, or one of its own where it names none. Epoll takes a descriptor only once, so the write and except filters
+//! have an epoll instance each, within the kqueue's: `queues`. What is attached, and what an event says, is up to the
+//! `filter`.
 //!
-//! A kqueue is that of a [`Kernel`]: Apple's, FreeBSD's, NetBSD's, OpenBSD's or DragonFly's. Where the
-//! sources of these differ, so does the model, and its `facts` name the function that says so. Where a
-//! source does not settle it, the model does what is harder for its caller.
+//! A kqueue is that of a [`Kernel`]: Apple's, FreeBSD's, NetBSD's, OpenBSD's or DragonFly's. The model differs where
+//! their sources do: `systems` has what each reports apart from epoll, and the tests in `facts` name the function
+//! that says so. Where a source does not settle it, the model does what is harder for its caller.
 //!
-//! No kernel holds a lock over a list of changes: another thread's wait may come between two of them, and
-//! here it does.
+//! No kernel holds a lock over a list of changes: another thread's wait may come between two of them, and here it
+//! does.
 //!
-//! A close is found out when the model next looks at the number. If by then it is that of a file with
-//! the same inode, such as another eventfd, its knotes go on; so does a kqueue.
+//! The model notices a close when it next looks at the number. If the number is then that of a file with the same
+//! inode, such as another eventfd, its knotes go on; so does a kqueue. A closed kqueue frees its table when the next
+//! one is created.
 //!
-//! Left out are the filters that pollio does not use, low-water marks, `NOTE_FF…`, what a duplicate
-//! of a kqueue's descriptor does, how many bytes are ready (`data` is 1), how a process ended, and
-//! the end that a socket's own shutdown is to EVFILT_WRITE. A kqueue that was closed frees what it
-//! has next to its descriptor when the next one is created; readers have nothing there before they are
-//! reported. Left out too: a kqueue that looks readable because of what came and went before anybody
-//! waited; macOS's terminals that are revoked; NetBSD's timers in ticks, and that its EV_ENABLE reports
-//! only what is new.
+//! Left out:
+//!
+//! - the filters that pollio does not use, low-water marks, `NOTE_FF…`, how many bytes are ready (`data` is 1), how a
+//!   process ended, a duplicate of a kqueue's descriptor,
+//! - the end that a socket's own shutdown is to EVFILT_WRITE,
+//! - a kqueue that looks readable although its event is gone before a wait,
+//! - macOS's terminals that are revoked,
+//! - NetBSD's timers in ticks, and that its EV_ENABLE reports only what is new.
 #![allow(
     clippy::missing_const_for_thread_local,
     reason = "they are, and where the system has none of its own, clippy does not see it"

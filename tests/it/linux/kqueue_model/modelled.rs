@@ -1,4 +1,4 @@
-//! What a kernel does only when it is made to, as the model of kqueue can.
+//! Cases that only a model of kqueue can bring about.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::iter;
@@ -438,7 +438,7 @@ pub(crate) fn an_interrupted_poll_polls_again<P: Share>() {
     }
 }
 
-/// What the docs of kernels say of kqueue, and how many changes that is.
+/// The calls of kevent(2) that the docs of kernels promise, and their changes.
 pub(crate) fn each_verb_and_each_wait_is_as_many_calls_as_promised<P: Share + On>() {
     // Each descriptor can have so many filters, which are deleted before others are added.
     const DELETIONS: usize = 3;

@@ -94,7 +94,7 @@ impl<const BATCH: usize> Poller for Following<BATCH> {
     }
 }
 
-/// The descriptors that the real pollers watch, and those who register them.
+/// The descriptors that the real pollers watch, and the threads that register them.
 struct Watched {
     fds: Mutex<BTreeSet<RawFd>>,
     edges: [Registry; 3],

@@ -44,7 +44,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Longer than every stall and every wait of a program taken together.
 const LONG: Duration = Duration::from_secs(1_000);
 
-/// How long a client may wait that could be served.
+/// How long a client that could be served may wait.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How many seeds each program has in `cargo test`: a thousand on each kernel.
@@ -304,7 +304,7 @@ fn http_server(start: Start, world: &World) -> io::Result<()> {
     if random(world).below(4) == 0 {
         return stopped_http_server(start, world);
     }
-    // It closes who is silent for ten seconds, and a stall is no less silent.
+    // It closes a client after ten seconds of silence, and a stall is silence, too.
     world.set_conditions(Conditions::default().with_stalls(false));
     world.set_patience(PATIENCE);
     world.spawn("server", move || start().unwrap());
@@ -641,7 +641,7 @@ fn switches() -> u64 {
     u64::try_from(switches).unwrap()
 }
 
-/// What it takes to let another thread run, on average.
+/// The average time of a switch to another thread.
 fn switch() -> Duration {
     const TURNS: u32 = 200_000;
     let turn = AtomicU32::new(0);

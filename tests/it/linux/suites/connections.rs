@@ -95,7 +95,7 @@ fn run(steps: &[Step]) -> Result<(), TestCaseError> {
         let all: BTreeMap<_, _> =
             table.iter().map(|(key, stream, data)| (key, (stream.0, *data))).collect();
         prop_assert_eq!((&all, table.len()), (&naive, naive.len()));
-        // What is registered is what is in the table, with the tokens of its keys.
+        // The registrations are those of the table, with the tokens of its keys.
         let registered: BTreeSet<Key> = poller.wait(0).unwrap().iter().map(Key::from).collect();
         prop_assert_eq!(registered, naive.keys().copied().collect());
     }

@@ -156,7 +156,7 @@ fn a_closed_number_cannot_be_deleted() {
     });
 }
 
-/// How many of four pollers that wait for one listener are woken by a client whom nobody accepts.
+/// How many of four pollers that wait for one listener wake for a client that stays in its queue.
 pub(crate) fn woken(object: impl Fn(EventObject) -> EventObject + Sync) -> usize {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let woken = AtomicUsize::new(0);

@@ -167,8 +167,8 @@ impl Drop for FewerWatches {
     }
 }
 
-/// C10: the real limit. It is each user's, so that this process becomes a user who has nothing
-/// registered, while all others stay far below it.
+/// C10: the real limit. Each user has one, so this process becomes a user without registrations; all others stay far
+/// below it.
 #[test]
 #[ignore = "it lowers a limit of the whole machine for a second: root runs it, with --ignored"]
 fn too_many_registrations_are_enospc() {
@@ -275,7 +275,7 @@ fn without_memory_to_grow_the_rest_comes_at_the_next_waits() {
     });
 }
 
-/// The number of a poller's descriptor may be somebody else's by now.
+/// Another file may have the number of a poller's descriptor by now.
 #[test]
 fn a_poller_whose_number_is_used_again_is_invalid() {
     in_subprocess!(|| {
@@ -344,7 +344,7 @@ pub(crate) fn forked(body: impl FnOnce() -> bool) -> Pid {
     }
 }
 
-/// What a forked child reads from, and waits until its parent has written to the other.
+/// Two ends of a pipe: a forked child waits at the first until its parent has written to the second.
 fn gate() -> (File, File) {
     let (reader, writer) = nix::unistd::pipe().unwrap();
     (File::from(reader), File::from(writer))
@@ -456,7 +456,7 @@ fn a_forked_child_that_drops_a_registered_deletes_it_for_both() {
     });
 }
 
-/// C15: it has a copy of the marks, and wakes nobody.
+/// C15: the child has a copy of the marks, and wakes no thread.
 #[test]
 fn a_forked_child_neither_wakes_its_parent_nor_ends_its_channel() {
     in_subprocess!(|| {
@@ -642,7 +642,7 @@ fn set_up(tun: BorrowedFd<'_>) {
     Errno::result(up).unwrap();
 }
 
-/// Until then, the kernel did not know where to note who waits.
+/// Until then, the device had no queue for the waits of its pollers.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[test]
 #[ignore = "it makes a network interface for a moment: root runs it, with --ignored"]

@@ -160,7 +160,7 @@ fn run_threads<P: Poller>(number: u64, kernel: Kernel, with_capacity: WithCapaci
         let ledger = Arc::new(Ledger::new(poller.registry().clone()));
         let running = AtomicUsize::new(2);
         let the_end = Waker::new(poller.registry(), 0).unwrap();
-        // They last as long as the threads: who closes a number without a delete gives it to others.
+        // They last as long as the threads: a thread that closes a number without a delete gives it to others.
         let fixture = |sequence: &Sequence, token| {
             Fixture::beside_others(kernel, ledger.clone(), &sequence.slots, token)
         };

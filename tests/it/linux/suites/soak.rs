@@ -28,7 +28,7 @@ use crate::support::subprocess::{spawn, this_program_again, this_test};
 /// How long the clients come and go, all in all. Without it, this is a short test.
 const SECONDS: &str = "POLLIO_SOAK_SECONDS";
 
-/// What the clients draw their doings from, as their turns come. Without it, it is always another.
+/// The seed of what the clients do. Without it, each run has another.
 const SEED: &str = "POLLIO_SOAK_SEED";
 
 /// Marks a process of clients: its server, how many clients it is, and their seed.
@@ -253,7 +253,7 @@ impl Clients {
         }
     }
 
-    /// Chooses among those who are silent, until as many talk as may at once.
+    /// Chooses among the silent clients, until as many talk as may at once.
     fn speak_up(&mut self) {
         while self.talking < TALKERS {
             let random = &mut self.script.random;

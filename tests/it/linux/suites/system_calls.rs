@@ -207,7 +207,7 @@ fn a_wake_of_a_sleeper_is_one_write() {
     assert_eq!(calls, [libc::SYS_write]);
 }
 
-/// C15: once the descriptor was handed out, a wake is a write, whoever watches it.
+/// C15: once the descriptor was handed out, each wake is a write, watched or not.
 #[test]
 fn a_wake_of_a_watched_poller_is_one_write() {
     let calls = trace(this_test!(), || {
@@ -296,7 +296,7 @@ fn trace(path: &str, program: fn()) -> Vec<c_long> {
         ptrace::traceme().expect("ptrace is refused here: leave `system_calls` out, with --skip");
         raise(Signal::SIGSTOP).unwrap();
         program();
-        // What the test goes on to assert is asserted by the tracer.
+        // The tracer has the assertions of the test.
         std::process::exit(0);
     }
     spawn(this_program_again(path).env(TRACED, "1").stdout(Stdio::null()));

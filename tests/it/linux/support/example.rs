@@ -76,7 +76,7 @@ impl Running {
         self
     }
 
-    /// Where the server listens, once it was waited for.
+    /// The address of the server, after [`listening`](Self::listening).
     pub(crate) fn address(&self) -> SocketAddr {
         self.address.expect("not waited for with `listening`")
     }
@@ -118,7 +118,7 @@ impl Running {
         self.end()
     }
 
-    /// Waits for the end of the program, and returns how it ended and the lines that nobody read.
+    /// Waits for the end of the program, and returns how it ended and its unread lines.
     #[track_caller]
     pub(crate) fn end(mut self) -> (ExitStatus, Vec<String>) {
         let mut lines = Vec::new();
@@ -150,8 +150,8 @@ impl Running {
         processor_time(self.id())
     }
 
-    /// What the program has allocated: its code, read in bit by bit, does not count. The kernel's
-    /// other count, in the file `status`, is off by up to 32 pages for each core.
+    /// The memory that the program has allocated, without its code, which is read in bit by bit. The kernel's other
+    /// count, in the file `status`, is off by up to 32 pages for each core.
     pub(crate) fn memory_kb(&self) -> u64 {
         let pages = fs::read_to_string(self.proc("smaps_rollup")).unwrap();
         let line = pages.lines().find_map(|line| line.strip_prefix("Anonymous:")).unwrap();
@@ -279,8 +279,8 @@ pub(crate) fn write_until_stuck(mut client: &TcpStream, data: &[u8]) -> usize {
     sent
 }
 
-/// How many bytes of a connection the kernel holds: what it has still to send for `stream`, and what lies
-/// unread at the other end, if that is open.
+/// How many bytes of a connection the kernel holds: what it has still to send for `stream`, and the unread bytes at
+/// the other end, if that is open.
 pub(crate) fn in_kernel(stream: &TcpStream) -> (u64, Option<u64>) {
     let port = |address: io::Result<SocketAddr>| format!(":{:04X}", address.unwrap().port());
     let (here, there) = (port(stream.local_addr()), port(stream.peer_addr()));

@@ -190,7 +190,7 @@ fn a_child_is_send_and_sync() {
     is_send_and_sync::<ChildExit>();
 }
 
-/// For children that std did not start, and of a number there is nothing to see of who started it.
+/// For children that std did not start: a number does not show its parent.
 #[test]
 fn a_child_is_watched_by_its_number() {
     let mut process = subprocess::spawn(&mut Command::new("true"));

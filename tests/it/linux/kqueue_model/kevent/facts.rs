@@ -198,7 +198,7 @@ fn the_writer_of_a_pipe_loses_its_knote_with_the_reader_on_freebsd() {
     }
 }
 
-/// NetBSD's `pipeclose` in kern/sys_pipe.c wakes nobody who waits for room.
+/// NetBSD's `pipeclose` in kern/sys_pipe.c wakes no knote that waits for room.
 #[test]
 fn the_writer_of_a_full_pipe_hears_nothing_of_the_reader_on_netbsd() {
     for kernel in ALL {

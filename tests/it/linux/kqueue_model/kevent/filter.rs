@@ -23,8 +23,8 @@ use super::{
 use crate::linux::kqueue_model::sys::epoll;
 use crate::support::kernel::Kernel;
 
-/// What is readable while a new knote is active, if that is not the descriptor that it names. Adds the flags that
-/// each knote of its filter has.
+/// The file that is readable while a new knote is active, if that is not the descriptor that it names. Adds the flags
+/// of each knote of its filter.
 pub(super) fn attach(
     kernel: Kernel,
     registered: &mut Kevent,
@@ -109,7 +109,7 @@ impl Knote {
         Ok(())
     }
 
-    /// What is reported of it, which clears what is its own and to be cleared.
+    /// Its event. Clears its own file, if an event does.
     pub(super) fn event(&mut self, kernel: Kernel, bits: u32) -> Kevent {
         let event = self.registered;
         let mut clear = || self.own.as_mut().map_or(0, expirations);
@@ -220,14 +220,14 @@ fn timer(change: &Kevent) -> io::Result<File> {
     Ok(OwnedFd::from(timer).into())
 }
 
-/// How often a timer went off, or a user event was triggered, since it was asked last.
+/// How often a timer went off, or a user event was triggered, since the last call.
 pub(super) fn expirations(own: &mut File) -> i64 {
     let mut count = [0; size_of::<i64>()];
     own.read_exact(&mut count).map_or(0, |()| i64::from_ne_bytes(count))
 }
 
-/// What is readable once a child has ended. One that already has, and was not waited for, is found by
-/// some kernels and not by others.
+/// A file that is readable after the end of a child. Only some kernels find a child that has ended already and was
+/// not waited for.
 fn exit_of(ident: usize, finds_ended: bool) -> io::Result<File> {
     let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
     let pid = Pid::from_raw(ident.try_into().map_err(|_| Errno::ESRCH)?);

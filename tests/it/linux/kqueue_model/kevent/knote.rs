@@ -14,7 +14,7 @@ pub(super) struct Knote {
     pub(super) is_enabled: bool,
     /// The descriptor that it names, as it was then.
     pub(super) named: Option<Metadata>,
-    /// What is readable while the knote is active, if that is not the descriptor that it names.
+    /// The file that is readable while the knote is active, if that is not the descriptor that it names.
     pub(super) own: Option<File>,
     pub(super) seen: Seen,
 }
@@ -29,9 +29,9 @@ pub(super) struct Seen {
     pub(super) amount: Option<u64>,
     /// Out-of-band data was reported, as a level: macOS's note of it stays.
     pub(super) has_oob: bool,
-    /// The end was reported that the program's own shutdown of reading is.
+    /// It reported the end that the program's own shutdown of reading makes.
     pub(super) is_deaf: bool,
-    /// It is a Unix datagram socket that could not be written since the filter last ran by a change.
+    /// It is a Unix datagram socket that was full since the filter last ran by a change.
     pub(super) was_full: bool,
 }
 
@@ -91,7 +91,7 @@ impl Knote {
         self.own.as_ref().map_or_else(ident, AsRawFd::as_raw_fd)
     }
 
-    /// What is its own is cleared by reading it.
+    /// Its own file is cleared by reading it, and needs no edge.
     pub(super) fn is_edge(&self) -> bool {
         self.registered.has(EV_CLEAR) && self.named.is_some()
     }

@@ -34,8 +34,8 @@ pub(super) struct Kqueue {
     last_id: u64,
     /// See [`fail_next`].
     pub(super) failing: Option<(Flags, Errno)>,
-    /// Readable while a level is queued that was reported, and of which nobody has looked whether it still
-    /// holds. It is not made before the first one.
+    /// Readable while a reported level is queued again, until a wait looks whether it still holds. Made with the
+    /// first one.
     queued: Option<File>,
 }
 

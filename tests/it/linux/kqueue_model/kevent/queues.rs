@@ -57,7 +57,7 @@ impl Queues {
             EXCEPT => epoll::EPOLLPRI | epoll::EPOLLRDHUP,
             _ => epoll::EPOLLIN | epoll::EPOLLRDHUP,
         };
-        // What is not reported must not be reported again and again, nor be lost.
+        // An event that the filter drops must neither come again and again, nor be lost.
         let is_filtered = filter == EXCEPT && self.kernel == Kernel::Apple;
         let is_edge = knote.is_edge() || is_filtered;
         let often = if is_edge { epoll::EPOLLET } else { epoll::EPOLLONESHOT };
@@ -85,7 +85,7 @@ impl Queues {
             .and_then(|queue| epoll::delete(queue, knote.watched()));
     }
 
-    /// What is ready, up to `room`: ids and bits.
+    /// The ids and bits of up to `room` knotes that are ready.
     pub(super) fn ready(&self, kq: BorrowedFd<'_>, room: usize) -> io::Result<Vec<(u64, u32)>> {
         let wait = |queue, room| {
             let mut events = vec![epoll::NO_EVENT; room];

@@ -1,4 +1,4 @@
-//! What each system reports and epoll does not, and the reverse.
+//! Where each system reports what epoll does not, and the reverse.
 
 use super::knote::Knote;
 use super::state;
@@ -37,9 +37,9 @@ impl Knote {
             {
                 true
             }
-            // `uipc_rcvd` wakes nobody who waits for room.
+            // `uipc_rcvd` wakes no knote that waits for room.
             (Kernel::Apple, EVFILT_WRITE) => self.seen.was_full,
-            // `pipeclose` wakes nobody who waits for room.
+            // `pipeclose` wakes no knote that waits for room.
             (Kernel::NetBsd, EVFILT_WRITE) if self.is_fifo() => bits & epoll::EPOLLOUT == 0,
             (Kernel::NetBsd, EVFILT_READ) if self.is_pty_master() => bits & epoll::EPOLLIN == 0,
             _ => false,

@@ -132,7 +132,7 @@ impl Fixture {
         self.open(slot);
         let Some(watched) = &mut self.slots[slot].watched else { return Ok(()) };
         if let Some(ledger) = &self.ledger {
-            // What is reported from here on may be for what happens now.
+            // A report from here on may be of something that happens now.
             for registration in &mut watched.registrations {
                 registration.learn(ledger.reported(registration.object.token));
             }
@@ -172,7 +172,7 @@ impl Fixture {
         Ok(())
     }
 
-    /// Registers by number, also one that was closed, unless something has it that is nobody's.
+    /// Registers by number, also a closed one, unless a file that no slot owns has it by now.
     fn register(
         &mut self,
         Which(slot, nth): Which,
@@ -385,7 +385,7 @@ impl Fixture {
     }
 }
 
-/// What it is to change the registration of a number that is not open.
+/// The error of a change of a number that is not open.
 fn unknown(kernel: Kernel) -> Errno {
     if kernel == Kernel::Apple { Errno::ENOENT } else { Errno::EBADF }
 }

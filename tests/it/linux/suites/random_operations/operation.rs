@@ -208,7 +208,7 @@ fn asked(Shape { modes, interests, .. }: Shape) -> impl Strategy<Value = Asked> 
     })
 }
 
-// What is there more often is chosen more often.
+// A variant that is listed twice is chosen twice as often.
 
 const WHATS: [What; 25] = {
     use What::{Eventfd, PipeReader, PipeWriter, PtyMaster, PtySlave, Tcp, Timer, Unix};

@@ -106,7 +106,7 @@ pub(super) struct Registration {
     pub(super) object: EventObject,
     /// Those of its interests that are reported as poll(2) says.
     interest: Interest,
-    /// What the kernel may report of the others, or not.
+    /// The readiness of other interests that the kernel may report, or not.
     unsure: Readiness,
     /// Edge: the interests for which there was an arrival that was not reported yet.
     due: Interest,
@@ -132,7 +132,7 @@ pub(super) struct Polled {
 }
 
 impl Registration {
-    /// What was just added or modified, which is an arrival of whatever is there. Of `unsure` interests the
+    /// A registration that was just added or modified: an arrival of all that is ready. Of `unsure` interests the
     /// kernel may report more than poll(2) says, or less.
     pub(super) fn new(object: EventObject, unsure: Interest) -> Self {
         let is_unsure = !unsure.is_empty() && object.interest().contains(unsure);
@@ -160,7 +160,7 @@ impl Registration {
         self.hang_up_is_due |= bits.intersects(HUP | ERR);
     }
 
-    /// What is lost if it is not reported.
+    /// The readiness that must be reported, or is lost.
     pub(super) fn lost(&self, kernel: Kernel, polled: Polled) -> Readiness {
         let must = |bits| self.must(kernel, bits, polled.is_socket);
         must(polled.before) & must(polled.after)

@@ -161,8 +161,8 @@ impl Watched {
             let is_dragonfly = kernel == Kernel::DragonFly;
             return Err(if is_dragonfly { Errno::EOPNOTSUPP } else { Errno::EINVAL });
         }
-        // The reading end of a pipe can be written on FreeBSD. What is refused is left out, but for a
-        // oneshot that has the filter still.
+        // The reading end of a pipe can be written on FreeBSD. A refused filter is left out, but for a
+        // oneshot that still has it.
         let is_unsure = refuses || self.what == What::PipeReader && kernel.hangs_writes_on_peers();
         let unsure = if is_unsure { Interest::WRITABLE } else { Interest::NONE };
         self.registrations.push(Registration::new(object, unsure));
@@ -186,7 +186,7 @@ impl Watched {
             }
             (Near::Plain(eventfd), _, What::Eventfd) => {
                 if amount == Amount::All {
-                    // What was there is lost.
+                    // An eventfd that is read loses its whole count.
                     read(eventfd, Amount::One);
                 }
                 let count: u64 = if amount == Amount::All { u64::MAX - 1 } else { 1 };
