@@ -109,11 +109,5 @@ minutes without a word (keepalive).
 ";
 
 fn main() -> ExitCode {
-    let task = |address: &String| format!("serve {address}");
-    shared::run(
-        HELP,
-        |arguments| arguments.address_or("127.0.0.1:7777"),
-        task,
-        |address, log| serve(address, log),
-    )
+    shared::run_on("127.0.0.1:7777", HELP, serve)
 }

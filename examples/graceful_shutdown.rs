@@ -148,11 +148,5 @@ vanished is let go after two minutes without a word (keepalive).
 ";
 
 fn main() -> ExitCode {
-    let task = |address: &String| format!("serve {address}");
-    shared::run(
-        HELP,
-        |arguments| arguments.address_or("127.0.0.1:7878"),
-        task,
-        |address, log| serve(address, log),
-    )
+    shared::run_on("127.0.0.1:7878", HELP, serve)
 }

@@ -173,11 +173,5 @@ word (keepalive).
 ";
 
 fn main() -> ExitCode {
-    let task = |address: &String| format!("serve {address}");
-    shared::run(
-        HELP,
-        |arguments| arguments.address_or("127.0.0.1:7777"),
-        task,
-        |address, log| serve(address, log),
-    )
+    shared::run_on("127.0.0.1:7777", HELP, serve)
 }

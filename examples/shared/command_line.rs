@@ -14,9 +14,9 @@ const NAME: &str = env!("CARGO_CRATE_NAME");
 /// the task.
 pub(crate) fn run<A>(
     help: &'static str,
-    parse: fn(&mut Arguments) -> Result<A, lexopt::Error>,
+    parse: impl FnOnce(&mut Arguments) -> Result<A, lexopt::Error>,
     task: fn(&A) -> String,
-    serve: fn(&A, &Log) -> io::Result<()>,
+    serve: impl FnOnce(&A, &Log) -> io::Result<()>,
 ) -> ExitCode {
     let mut arguments = Arguments { parser: Parser::from_env(), help };
     let arguments = match parse(&mut arguments) {
@@ -47,6 +47,17 @@ pub(crate) fn run<A>(
     code
 }
 
+/// As [`run`], for a server whose only argument is where it listens.
+pub(crate) fn run_on(
+    address: &str,
+    help: &'static str,
+    serve: fn(&str, &Log) -> io::Result<()>,
+) -> ExitCode {
+    let task = |address: &String| format!("serve {address}");
+    let serve = |address: &String, log: &Log| serve(address, log);
+    run(help, |arguments| arguments.address_or(address), task, serve)
+}
+
 pub(crate) struct Arguments {
     parser: Parser,
     help: &'static str,
@@ -70,7 +81,7 @@ impl Arguments {
     }
 
     /// Where to listen, if that is all that a program takes.
-    pub(crate) fn address_or(&mut self, default: &str) -> Result<String, lexopt::Error> {
+    fn address_or(&mut self, default: &str) -> Result<String, lexopt::Error> {
         let mut address = None;
         while let Some(argument) = self.next()? {
             match argument {

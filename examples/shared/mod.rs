@@ -6,7 +6,7 @@ mod listener;
 mod log;
 mod signals;
 
-pub(crate) use command_line::{Arguments, address_and_port, run};
+pub(crate) use command_line::{Arguments, address_and_port, run, run_on};
 pub(crate) use listener::{Listener, prepare};
 pub(crate) use log::{Log, spawn};
 pub(crate) use signals::{signals, unblock_all};

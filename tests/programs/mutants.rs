@@ -152,4 +152,29 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "",
     ),
     mutant("graceful_shutdown", "no last look at the end of the grace", "0..LAST_ANSWERS", "0..0"),
+    mutant(
+        "resp_server",
+        "no wait for room to write",
+        "clients.modify(event, object).is_err()",
+        "false",
+    ),
+    mutant(
+        "resp_server",
+        "commands behind much output are forgotten",
+        "break true;",
+        "break false;",
+    ),
+    mutant(
+        "resp_server",
+        "a partial write is taken for whole",
+        "Ok(count) => drop(self.output.drain(..count)),",
+        "Ok(_) => self.output.clear(),",
+    ),
+    mutant(
+        "resp_server",
+        "a command that is not whole is forgotten",
+        "self.input.drain(..taken);",
+        "self.input.clear();",
+    ),
+    mutant("resp_server", "clients who had no descriptor are forgotten", "listener.resume();", ""),
 ];

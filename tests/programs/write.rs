@@ -124,6 +124,11 @@ const PROGRAMS: &[Program] = &[
         start: "serve(\"10.0.0.1:7\", &shared::Log::new()?)",
     },
     Program {
+        name: "resp_server",
+        path: "examples/resp_server.rs",
+        start: "serve(\"10.0.0.1:7\", &shared::Log::new()?)",
+    },
+    Program {
         name: "idle_server",
         path: "tests/programs/idle_server.rs",
         start: "serve(\"10.0.0.1:7\")",

@@ -8,5 +8,6 @@ mod http_server;
 mod pool;
 mod proxy;
 mod quick_start;
+mod resp_server;
 mod supervise;
 mod surroundings;

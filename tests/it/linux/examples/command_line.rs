@@ -18,19 +18,27 @@ use crate::linux::support::example::{
 use crate::support::subprocess::{self, Closing, output};
 
 /// Each with arguments that it can run with, without input and without clients.
-const PROGRAMS: [(&str, &[&str]); 7] = [
+const PROGRAMS: [(&str, &[&str]); 8] = [
     ("async_runtime", &["127.0.0.1:0"]),
     ("echo_server", &["127.0.0.1:0"]),
     ("graceful_shutdown", &["127.0.0.1:0"]),
     ("http_server", &["127.0.0.1:0"]),
     ("pool", &["127.0.0.1:0"]),
     ("proxy", &["127.0.0.1:0", "127.0.0.1:1"]),
+    ("resp_server", &["127.0.0.1:0"]),
     ("supervise", &["100000", "exec sleep 60"]),
 ];
 
 /// Those whose first argument is where they listen.
-const SERVERS: [&str; 6] =
-    ["async_runtime", "echo_server", "graceful_shutdown", "http_server", "pool", "proxy"];
+const SERVERS: [&str; 7] = [
+    "async_runtime",
+    "echo_server",
+    "graceful_shutdown",
+    "http_server",
+    "pool",
+    "proxy",
+    "resp_server",
+];
 
 #[test]
 fn help_says_what_a_program_does_and_how_to_use_it() {
@@ -89,7 +97,7 @@ fn an_argument_that_is_missing_or_surplus_is_named() {
     expect_usage_error("proxy", &["--timeout"], "missing argument for option '--timeout'");
     expect_usage_error("supervise", &[], "SECONDS is missing");
     expect_usage_error("supervise", &["1"], "COMMAND is missing");
-    for (name, args) in &PROGRAMS[..6] {
+    for (name, args) in &PROGRAMS[..7] {
         // The last that the server may take, and one more.
         let optional = if ["http_server", "pool"].contains(name) { &["10"][..] } else { &[] };
         let args = [args, optional, &["more"]].concat();
@@ -109,7 +117,7 @@ fn options_may_come_in_any_place() {
 
 #[test]
 fn a_server_listens_on_a_name() {
-    for (name, args) in &PROGRAMS[..6] {
+    for (name, args) in &PROGRAMS[..7] {
         let (_typing, input) = UnixStream::pair().unwrap();
         let mut command = Command::new(example(name));
         command.arg("localhost:0").args(&args[1..]).stdin(OwnedFd::from(input));
@@ -127,7 +135,7 @@ fn what_cannot_be_served_is_an_error_in_one_line() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = &*taken.local_addr().unwrap().to_string();
     let nobody = "no-such-name.invalid:80";
-    for (name, args) in &PROGRAMS[..6] {
+    for (name, args) in &PROGRAMS[..7] {
         for (address, reason) in [(taken, "Address already in use"), (nobody, "failed to lookup")] {
             let complaint = match *name {
                 "proxy" => format!("cannot pass {address} on to 127.0.0.1:1: {reason}"),
@@ -202,7 +210,7 @@ fn an_output_that_is_full_at_the_start_is_an_error() {
 /// Clients wait for a descriptor, again and again.
 #[test]
 fn why_a_client_is_not_served_is_printed_once() {
-    for (name, args) in &PROGRAMS[..6] {
+    for (name, args) in &PROGRAMS[..7] {
         let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
         let upstream = upstream.local_addr().unwrap().to_string();
         let args = if *name == "proxy" { &["127.0.0.1:0", &*upstream][..] } else { args };

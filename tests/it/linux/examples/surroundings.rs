@@ -19,13 +19,14 @@ use crate::linux::support::example::{Running, eventually, example, with_timeouts
 use crate::support::subprocess::{Closing, output};
 
 /// The servers, each with its arguments after the address where it listens.
-const SERVERS: [(&str, &[&str]); 6] = [
+const SERVERS: [(&str, &[&str]); 7] = [
     ("async_runtime", &[]),
     ("echo_server", &[]),
     ("graceful_shutdown", &[]),
     ("http_server", &[]),
     ("pool", &[]),
     ("proxy", &["127.0.0.1:1"]),
+    ("resp_server", &[]),
 ];
 
 /// An address that no other test has, nor another run of this one: a program cannot always say where it listens.
@@ -61,6 +62,7 @@ fn expect_at_work(name: &str, id: u32, address: &str) {
         "proxy" => return, // it has no upstream
         "graceful_shutdown" => &b"GET / HTTP/1.0\r\n\r\n".to_ascii_uppercase()[..],
         "http_server" => b"HTTP/1.1 200 OK",
+        "resp_server" => b"-ERR wrong number of arguments for 'get' command\r\n",
         _ => b"GET / HTTP/1.0\r\n\r\n",
     };
     let mut client = with_timeouts(TcpStream::connect(address).unwrap());
@@ -317,7 +319,7 @@ fn a_program_that_can_have_no_thread_is_refused_before_it_listens() {
 /// From the fewest on: it is refused with the reason, or it serves.
 #[test]
 fn with_few_descriptors_a_program_is_refused_or_serves() {
-    for (name, args) in programs("127.0.0.1:0").into_iter().take(6) {
+    for (name, args) in programs("127.0.0.1:0").into_iter().take(SERVERS.len()) {
         let mut has_served = false;
         for limit in 3..24 {
             let limited = format!("ulimit -n {limit}; exec \"$0\" \"$@\"");
@@ -349,7 +351,9 @@ fn with_few_descriptors_a_program_is_refused_or_serves() {
 fn every_connection_that_stays_is_kept_alive_or_has_a_limit() {
     let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
     let to_upstream = upstream.local_addr().unwrap().to_string();
-    for name in ["async_runtime", "echo_server", "graceful_shutdown", "pool", "proxy"] {
+    for name in
+        ["async_runtime", "echo_server", "graceful_shutdown", "pool", "proxy", "resp_server"]
+    {
         let args =
             if name == "proxy" { &["127.0.0.1:0", &*to_upstream][..] } else { &["127.0.0.1:0"] };
         let (_typing, input) = UnixStream::pair().unwrap();

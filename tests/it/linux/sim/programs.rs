@@ -5,7 +5,7 @@
 mod written {
     include!(concat!(env!("OUT_DIR"), "/programs.rs"));
 
-    pub(super) fn programs() -> [(&'static str, super::Start); 9] {
+    pub(super) fn programs() -> [(&'static str, super::Start); 10] {
         [
             ("echo_server", echo_server::start),
             ("proxy", proxy::start),
@@ -13,6 +13,7 @@ mod written {
             ("http_server_shared", http_server_shared::start),
             ("async_runtime", async_runtime::start),
             ("graceful_shutdown", graceful_shutdown::start),
+            ("resp_server", resp_server::start),
             ("idle_server", idle_server::start),
             ("idle_server_before", idle_server_before::start),
             ("proxy_before", proxy_before::start),
@@ -443,6 +444,71 @@ fn stopped_graceful_shutdown(start: Start, world: &World) -> io::Result<()> {
     clients.into_iter().try_for_each(|client| client.join().unwrap())
 }
 
+fn resp_server(start: Start, world: &World) -> io::Result<()> {
+    world.set_patience(PATIENCE);
+    let server = world.spawn("server", start);
+    thread::sleep(SECOND);
+    // One that breaks off within a command.
+    let mut guest = connect()?;
+    guest.write_all(b"*2\r\n$3\r\nGET\r\n$1")?;
+    SockRef::from(&guest).set_linger(Some(Duration::ZERO))?;
+    drop(guest);
+    let mut random = random(world);
+    let clients: Vec<_> = (0..1 + random.below(3))
+        .map(|number| {
+            let (commands, answers) = conversation(&mut random, number);
+            world.spawn(&format!("client {number}"), move || converse(commands, &answers).unwrap())
+        })
+        .collect();
+    clients.into_iter().for_each(|client| client.join().unwrap());
+    world.raise(SIGTERM);
+    server.join().unwrap()
+}
+
+/// Commands, and the answers to them, of a client with keys of its own: it asks for more than it sends.
+fn conversation(random: &mut Random, client: usize) -> (Vec<u8>, Vec<u8>) {
+    let (mut commands, mut answers) = (String::new(), String::new());
+    let (mut value, mut count) = (String::from("$-1\r\n"), 0);
+    for _ in 0..1 + random.below(20) {
+        match random.below(3) {
+            0 => {
+                let size = random.size().min(10_000);
+                let text = "v".repeat(size);
+                value = format!("${size}\r\n{text}\r\n");
+                commands += &format!("*3\r\n$3\r\nSET\r\n$1\r\n{client}\r\n{value}");
+                answers += "+OK\r\n";
+            }
+            1 => {
+                count += 1;
+                commands += &format!("INCR n{client}\r\n");
+                answers += &format!(":{count}\r\n");
+            }
+            _ => {
+                let often = random.below(20);
+                commands += &format!("GET {client}\r\n").repeat(often);
+                answers += &value.repeat(often);
+            }
+        }
+    }
+    (commands.into(), answers.into())
+}
+
+/// Sends and receives at once.
+fn converse(commands: Vec<u8>, answers: &[u8]) -> io::Result<()> {
+    let mut stream = connect()?;
+    let mut writer = stream.try_clone()?;
+    let writing = thread::spawn(move || {
+        writer.write_all(&commands)?;
+        writer.shutdown(Shutdown::Write)
+    });
+    let mut received = Vec::new();
+    let end = stream.read_to_end(&mut received);
+    writing.join().unwrap()?;
+    end?;
+    assert!(received == answers, "{} bytes of answers, not {}", received.len(), answers.len());
+    Ok(())
+}
+
 fn idle_server(start: Start, world: &World) -> io::Result<()> {
     world.set_conditions(Conditions::calm());
     world.spawn("server", move || start().unwrap());
@@ -476,6 +542,7 @@ fn scenario(program: &str) -> fn(Start, &World) -> io::Result<()> {
         "http_server" | "http_server_shared" => http_server,
         "async_runtime" => async_runtime,
         "graceful_shutdown" => graceful_shutdown,
+        "resp_server" => resp_server,
         "idle_server" => idle_server,
         _ => panic!("{program} has no clients"),
     }
@@ -530,6 +597,11 @@ fn the_http_server_serves_in_every_world() {
 #[test]
 fn the_http_server_with_a_shared_listener_serves_in_every_world() {
     check("http_server_shared");
+}
+
+#[test]
+fn the_resp_server_serves_in_every_world() {
+    check("resp_server");
 }
 
 #[test]
