@@ -141,55 +141,6 @@ fn a_signal_ends_every_thread() {
     }
 }
 
-/// Prints what one poller for all threads costs, and what becomes of the slowest requests, next to a poller for
-/// each thread: 16 clients, and every 20th request takes 5 ms.
-#[test]
-#[ignore = "a measurement: cargo build --release --examples, then this with --release --nocapture"]
-fn cost_and_tail() {
-    println!("| pollers | requests/s | CPU a request | p50 | p99 | longest |");
-    println!("|---|---|---|---|---|---|");
-    for round in 0..5 {
-        for (mode, name) in MODES.into_iter().zip(["one", "one for each thread"]) {
-            let server = start(mode, 4);
-            let (begin, cpu) = (Instant::now(), server.processor_time());
-            let clients: Vec<_> = (0..16)
-                .map(|seed| {
-                    let address = server.address();
-                    thread::spawn(move || ask_often(address, seed + 16 * round))
-                })
-                .collect();
-            let mut times: Vec<_> =
-                clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
-            let (took, cpu) = (begin.elapsed(), server.processor_time() - cpu);
-            times.sort_unstable();
-            let at = |percent| times[(times.len() - 1) * percent / 100];
-            let count = u32::try_from(times.len()).unwrap();
-            println!(
-                "| {name} | {:.0} | {:?} | {:?} | {:?} | {:?} |",
-                f64::from(count) / took.as_secs_f64(),
-                cpu / count,
-                at(50),
-                at(99),
-                at(100)
-            );
-        }
-    }
-}
-
-/// How long each request took.
-fn ask_often(server: SocketAddr, seed: usize) -> Vec<Duration> {
-    let mut random = Random::new(seed);
-    let mut client = with_timeouts(TcpStream::connect(server).unwrap());
-    let mut requests = (0..2_000).map(|_| if random.below(20) == 0 { "5\n" } else { "0\n" });
-    std::iter::from_fn(|| {
-        let request = requests.next()?;
-        let begin = Instant::now();
-        ask(&mut client, request);
-        Some(begin.elapsed())
-    })
-    .collect()
-}
-
 #[test]
 fn threads_are_a_number() {
     for threads in ["0", "-1", "many", ""] {
