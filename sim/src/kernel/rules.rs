@@ -38,6 +38,9 @@ pub(super) enum Rule {
     ReusedPortIsOnes,
     ListenersNest,
     Ipv6Only,
+    // Sockets: datagrams.
+    ConnectedSendsToPeer,
+    DatagramsAreShort,
 }
 
 /// Those of Apple systems: XNU 11417 (macOS 15.4), files below `bsd/kern` and `bsd/netinet`.
@@ -73,6 +76,10 @@ const APPLE: &[Rule] = &[
     Rule::ReusedPortIsOnes,
     // `in_pcbbind`, in_pcb.c.
     Rule::ListenersNest,
+    // `udp_output`, udp_usrreq.c.
+    Rule::ConnectedSendsToPeer,
+    // `udp_sendspace`, udp_usrreq.c.
+    Rule::DatagramsAreShort,
 ];
 
 /// FreeBSD 13.0, files below `sys/kern` and `sys/netinet`.
@@ -108,6 +115,10 @@ const FREEBSD: &[Rule] = &[
     Rule::ListenersNest,
     // `ip6_v6only`, in6_proto.c.
     Rule::Ipv6Only,
+    // `udp_output`, udp_usrreq.c.
+    Rule::ConnectedSendsToPeer,
+    // `udp_sendspace`, udp_usrreq.c.
+    Rule::DatagramsAreShort,
 ];
 
 /// NetBSD 7.99.34, files below `sys/kern` and `sys/netinet`.
@@ -143,6 +154,10 @@ const NETBSD: &[Rule] = &[
     Rule::ListenersNest,
     // `ip6_v6only`, in6_proto.c.
     Rule::Ipv6Only,
+    // `udp_send`, udp_usrreq.c.
+    Rule::ConnectedSendsToPeer,
+    // `udp_sendspace`, udp_usrreq.c.
+    Rule::DatagramsAreShort,
 ];
 
 /// OpenBSD, files of 2000 to 2015 below `sys/kern` and `sys/netinet`.
@@ -203,6 +218,10 @@ const DRAGONFLY: &[Rule] = &[
     Rule::ListenersNest,
     // `ip6_ctloutput`, ip6_output.c.
     Rule::Ipv6Only,
+    // `udp_send`, udp_usrreq.c.
+    Rule::ConnectedSendsToPeer,
+    // `udp_sendspace`, udp_usrreq.c.
+    Rule::DatagramsAreShort,
 ];
 
 const fn rules_of(kernel: Kernel) -> &'static [Rule] {
@@ -258,6 +277,8 @@ impl Rule {
             Self::ReusedPortIsOnes => "of several listeners at one address, one takes all clients",
             Self::ListenersNest => "one listener can have an address, another one all addresses",
             Self::Ipv6Only => "a listener at all addresses of IPv6 has none of IPv4",
+            Self::ConnectedSendsToPeer => "send_to of a connected UDP socket is EISCONN",
+            Self::DatagramsAreShort => "a datagram over 9,216 bytes is EMSGSIZE",
         }
     }
 

@@ -15,6 +15,7 @@ use super::epoll::ALL;
 use super::errno::errno;
 use super::event::Event;
 use super::ids::{FileId, SocketId};
+use super::rules::Rule;
 use super::tcp::Options;
 use crate::conditions;
 use crate::schedule::Random;
@@ -26,6 +27,10 @@ const OVERHEAD: usize = 832;
 /// count its own header.
 const MAX_LENGTH_IPV4: usize = 65_507;
 const MAX_LENGTH_IPV6: usize = 65_527;
+
+/// How much a socket sends at once on the systems that have [`Rule::DatagramsAreShort`], if nothing else is set:
+/// `udp_sendspace`.
+const SEND_SPACE: usize = 9_216;
 
 /// How late a fault makes a datagram.
 const LATE: RangeInclusive<Duration> = Duration::from_micros(1)..=Duration::from_secs(30);
@@ -253,8 +258,13 @@ impl Udp {
         let is_ipv6 = to.is_some_and(|address| reached(address).is_ipv6());
         let local = self.own_address(id, is_ipv6)?;
         let socket = self.socket_mut(id);
-        if bytes.len() > usize::from(u16::MAX) {
+        let is_short = bytes.len() <= SEND_SPACE;
+        if bytes.len() > usize::from(u16::MAX) || !is_short && base.applies(Rule::DatagramsAreShort)
+        {
             return Err(errno(libc::EMSGSIZE));
+        }
+        if to.is_some() && socket.peer.is_some() && base.applies(Rule::ConnectedSendsToPeer) {
+            return Err(errno(libc::EISCONN));
         }
         if to.is_some_and(|address| address.is_ipv6() && !socket.is_ipv6) {
             return Err(errno(libc::EAFNOSUPPORT));

@@ -7,7 +7,7 @@ use std::panic;
 use std::time::Duration;
 
 use pollio_sim::Kernel::{Apple, DragonFly, FreeBsd, Linux, NetBsd, OpenBsd};
-use pollio_sim::net::{TcpListener, TcpStream};
+use pollio_sim::net::{TcpListener, TcpStream, UdpSocket};
 use pollio_sim::os::unix::net::UnixStream;
 use pollio_sim::socket2::{Domain, SockRef, Socket, Type};
 use pollio_sim::{Conditions, Kernel, World, check_on, thread};
@@ -73,6 +73,12 @@ const PROGRAMS: &[(&str, &[Kernel], Program)] = &[
         runs_once,
     ),
     ("a listener of IPv6 takes IPv4 too", &[FreeBsd, NetBsd, OpenBsd, DragonFly], listens_to_all),
+    (
+        "a connected UDP socket sends to any address",
+        &[Apple, FreeBsd, NetBsd, DragonFly],
+        sends_where_it_likes,
+    ),
+    ("a datagram is as long as IPv4 allows", &[Apple, FreeBsd, NetBsd, DragonFly], sends_a_lot),
 ];
 
 fn address() -> SocketAddr {
@@ -440,6 +446,25 @@ fn listens_to_all(_: &World, is_mended: bool) -> io::Result<()> {
     let _second = is_mended.then(|| TcpListener::bind("0.0.0.0:7"));
     TcpStream::connect("127.0.0.1:7")?;
     TcpStream::connect("[::1]:7").map(drop)
+}
+
+/// Two UDP sockets, of which the first is connected to the second.
+fn datagrams() -> io::Result<(UdpSocket, UdpSocket)> {
+    let (near, far) = (UdpSocket::bind("10.0.0.1:8")?, UdpSocket::bind(SERVER)?);
+    near.connect(SERVER)?;
+    Ok((near, far))
+}
+
+fn sends_where_it_likes(_: &World, is_mended: bool) -> io::Result<()> {
+    let (near, far) = datagrams()?;
+    if is_mended { near.send(b"?") } else { near.send_to(b"?", SERVER) }?;
+    far.recv(&mut [0]).map(drop)
+}
+
+fn sends_a_lot(_: &World, is_mended: bool) -> io::Result<()> {
+    let (near, far) = datagrams()?;
+    near.send(&vec![0; if is_mended { 1_200 } else { 20_000 }])?;
+    far.recv(&mut [0]).map(drop)
 }
 
 fn seeds() -> u64 {

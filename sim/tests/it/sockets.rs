@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use std::time::Duration;
 
 use pollio_sim::Kernel::{Apple, DragonFly, FreeBsd, Linux, NetBsd, OpenBsd};
-use pollio_sim::net::{TcpListener, TcpStream};
+use pollio_sim::net::{TcpListener, TcpStream, UdpSocket};
 use pollio_sim::os::unix::net::UnixStream;
 use pollio_sim::socket2::{Domain, SockRef, Socket, Type};
 use pollio_sim::{Conditions, Kernel, World, thread};
@@ -56,6 +56,7 @@ fn name<T: ToString>(result: io::Result<T>) -> String {
         Some(libc::EINPROGRESS) => "EINPROGRESS".into(),
         Some(libc::EINVAL) => "EINVAL".into(),
         Some(libc::EISCONN) => "EISCONN".into(),
+        Some(libc::EMSGSIZE) => "EMSGSIZE".into(),
         Some(libc::EMFILE) => "EMFILE".into(),
         Some(libc::ENOTCONN) => "ENOTCONN".into(),
         Some(libc::EPIPE) => "EPIPE".into(),
@@ -580,4 +581,39 @@ fn a_listener_of_ipv6_takes_ipv4_too_on_linux_and_apple_systems() {
         vec![ok(TcpListener::bind("0.0.0.0:7"))]
     };
     compare(case, &[(&[Linux, Apple], &["EADDRINUSE"]), (BSDS, &["Ok"])]);
+}
+
+#[test]
+fn a_connected_udp_socket_sends_to_its_peer_only_elsewhere() {
+    let case = |_: &World| {
+        let (near, far) =
+            (UdpSocket::bind(SERVER).unwrap(), UdpSocket::bind("10.0.0.1:8").unwrap());
+        let before = ok(near.send_to(b"x", far.local_addr().unwrap()));
+        near.connect(far.local_addr().unwrap()).unwrap();
+        vec![before, ok(near.send_to(b"x", far.local_addr().unwrap())), ok(near.send(b"x"))]
+    };
+    compare(
+        case,
+        &[
+            (&[Linux, OpenBsd], &["Ok", "Ok", "Ok"]),
+            (&[Apple, FreeBsd, NetBsd, DragonFly], &["Ok", "EISCONN", "Ok"]),
+        ],
+    );
+}
+
+#[test]
+fn a_datagram_has_up_to_9216_bytes_elsewhere() {
+    let case = |_: &World| {
+        let (near, far) =
+            (UdpSocket::bind(SERVER).unwrap(), UdpSocket::bind("10.0.0.1:8").unwrap());
+        near.connect(far.local_addr().unwrap()).unwrap();
+        [9_216, 9_217, 65_507, 65_508].map(|length| ok(near.send(&vec![0; length]))).to_vec()
+    };
+    compare(
+        case,
+        &[
+            (&[Linux, OpenBsd], &["Ok", "Ok", "Ok", "EMSGSIZE"]),
+            (&[Apple, FreeBsd, NetBsd, DragonFly], &["Ok", "EMSGSIZE", "EMSGSIZE", "EMSGSIZE"]),
+        ],
+    );
 }
