@@ -88,15 +88,19 @@ pub(crate) fn run_operation(peer: &str, operation: usize, times: usize) -> io::R
     run(times)
 }
 
+/// How many of the first operations have their instructions counted. In the last one, a thread polls until the loop
+/// is asleep.
+const COUNTED: usize = OPERATIONS.len() - 1;
+
 /// How many cases there are: the quick plan leaves the instructions out.
-pub(crate) const CASES: [u64; 2] = [OPERATIONS.len() as u64, 2 * OPERATIONS.len() as u64];
+pub(crate) const CASES: [u64; 2] = [OPERATIONS.len() as u64, (OPERATIONS.len() + COUNTED) as u64];
 
 pub(crate) fn run(plan: Plan, progress: &ProgressBar) -> io::Result<Vec<Row>> {
     let mut rows = Vec::new();
-    let counts: [(&str, Count); 2] =
-        [("system calls", system_calls), ("instructions", instructions)];
-    for &(metric, count) in &counts[..plan.of([1, 2])] {
-        for (operation, name) in OPERATIONS.into_iter().enumerate() {
+    let counts: [(&str, Count, usize); 2] =
+        [("system calls", system_calls, OPERATIONS.len()), ("instructions", instructions, COUNTED)];
+    for &(metric, count, operations) in &counts[..plan.of([1, 2])] {
+        for (operation, name) in OPERATIONS.into_iter().take(operations).enumerate() {
             progress.set_message(format!("counts: {metric}, {name}"));
             let around = if operation < EVENTS { each(count, NOBODY, operation)? } else { 0.0 };
             let mut cells = Vec::new();
@@ -105,9 +109,12 @@ pub(crate) fn run(plan: Plan, progress: &ProgressBar) -> io::Result<Vec<Row>> {
             }
             progress.inc(1);
             let base = cells.iter().find(|(peer, _)| *peer == BASE).map(|(_, count)| *count);
-            let cell = |(peer, count)| Cell { peer, outcome: reported(count, base) };
+            let cell = |(peer, count): (&str, f64)| Cell {
+                peer: peer.to_owned(),
+                outcome: reported(count, base),
+            };
             rows.push(Row {
-                workload: "counts",
+                workload: "counts".to_owned(),
                 case: name.to_owned(),
                 metric: metric.to_owned(),
                 cells: cells.into_iter().map(cell).collect(),
@@ -119,7 +126,8 @@ pub(crate) fn run(plan: Plan, progress: &ProgressBar) -> io::Result<Vec<Row>> {
 
 fn reported(count: f64, base: Option<f64>) -> Outcome {
     let exact = |value| Spread { low: value, median: value, high: value };
-    Outcome::Figure { over_rounds: exact(count), ratio: base.map(|base| exact(count / base)) }
+    let base = base.filter(|base| *base > 0.0);
+    Outcome::Figure { figure: exact(count), ratio: base.map(|base| exact(count / base)) }
 }
 
 /// Counts what a run of an operation takes: by whom, which, how many times.

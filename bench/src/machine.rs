@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::unistd::{Pid, SysconfVar, sysconf};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The first two cores that this process may use; twice the same where there is but one.
 pub(crate) fn cores() -> io::Result<[usize; 2]> {
@@ -74,12 +74,12 @@ pub(crate) fn time_of(process: u32) -> io::Result<Duration> {
 }
 
 /// What the figures depend on.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct Machine {
     pub(crate) processor: String,
     pub(crate) cores: usize,
     pub(crate) kernel: String,
-    pub(crate) rust: &'static str,
+    pub(crate) rust: String,
 }
 
 impl Machine {
@@ -91,7 +91,7 @@ impl Machine {
             processor: processor.to_owned(),
             cores: thread::available_parallelism()?.get(),
             kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
-            rust: env!("RUSTC_VERSION"),
+            rust: env!("RUSTC_VERSION").to_owned(),
         })
     }
 }

@@ -13,13 +13,14 @@ mod workload;
 
 use std::io;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use lexopt::{Arg, Parser, ValueExt};
 
 use crate::machine::{Machine, Noise};
-use crate::report::{NOISY, Report};
+use crate::report::{About, NOISY, Report};
 use crate::workload::{ALL, Plan};
 
 const HELP: &str = "\
@@ -30,7 +31,9 @@ cargo run --release -p pollio-bench -- [OPTIONS]
     --only NAMES    these workloads, with commas between:
                     ready_events, many_idle, add_delete, modify, look_up, wake, send, share, spin, timeout, idle,
                     memory, echo, counts
-    --out FOLDER    where results.json, results.md and the plots go; target/bench otherwise
+    --out FOLDER    where the data goes, results.json, and after a run of all workloads what is made from it, RESULTS.md
+                    and plots; target/bench otherwise, and bench for what is published
+    --page FOLDER   runs nothing: only makes RESULTS.md and plots of FOLDER again, from its data and bench/page.md
 
 counts needs strace and valgrind. libevent, libev and libuv take part with --features c-peers, and
 need Debian's libevent-dev, libev-dev and libuv1-dev. Leave the machine alone while it runs.";
@@ -44,6 +47,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             Arg::Long("quick") => plan.quick = true,
             Arg::Long("only") => only = Some(arguments.value()?.string()?),
             Arg::Long("out") => folder = arguments.value()?.into(),
+            Arg::Long("page") => return report::write_page(&PathBuf::from(arguments.value()?)),
             Arg::Long("help") => {
                 println!("{HELP}");
                 return Ok(());
@@ -67,11 +71,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Err(format!("no workload is called {unknown}: {}", names.join(", ")).into());
     }
     let report = measure(plan, &chosen)?;
-    println!("{}", report.write(&folder)?);
-    if report.noise > NOISY {
-        eprintln!("Others had {:.0} % of the machine during this run.", 100.0 * report.noise);
+    println!("{}", report.tables());
+    report.write(&folder)?;
+    if chosen.len() == names.len() {
+        report::write_page(&folder)?;
     }
-    eprintln!("Written to {}.", folder.display());
+    if report.about.noise > NOISY {
+        eprintln!("Others had {:.0} % of the machine during this run.", 100.0 * report.about.noise);
+    }
+    eprintln!("The data is in {}.", folder.display());
     Ok(())
 }
 
@@ -100,12 +108,23 @@ fn measure(plan: Plan, chosen: &[&str]) -> io::Result<Report> {
         }
     }
     progress.finish_and_clear();
-    Ok(Report {
+    let counted = ALL.iter().map(|workload| (workload.name, workload.counts));
+    let counted = counted.chain([("counts", counts::COUNTS)]);
+    let about = About {
+        date: said_by("date", &["-u", "+%F"])?,
+        commit: said_by("git", &["rev-parse", "--short", "HEAD"])?,
         machine: Machine::this()?,
         versions: peer::versions(),
         quick: plan.quick,
         seconds: start.elapsed().as_secs(),
-        noise,
-        rows,
-    })
+        // In three digits, as the file has it.
+        noise: (1000.0 * noise).round() / 1000.0,
+        workloads: counted.map(|(name, counts)| (name.to_owned(), counts.to_owned())).collect(),
+    };
+    Ok(Report { about, rows })
+}
+
+fn said_by(program: &str, arguments: &[&str]) -> io::Result<String> {
+    let output = Command::new(program).args(arguments).output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

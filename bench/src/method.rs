@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use indicatif::ProgressBar;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::peer::{BASE, Entrant};
 
@@ -19,39 +19,55 @@ pub(crate) type Turn<'a> = Entrant<dyn FnMut() -> io::Result<Figures> + 'a>;
 pub(crate) const NO_POLLER: &str = "no poller";
 
 /// What was measured of all peers under one name.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct Row {
-    pub(crate) workload: &'static str,
+    pub(crate) workload: String,
     pub(crate) case: String,
     pub(crate) metric: String,
     pub(crate) cells: Vec<Cell>,
 }
 
 /// What was measured of one peer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct Cell {
-    pub(crate) peer: &'static str,
+    pub(crate) peer: String,
+    #[serde(flatten)]
     pub(crate) outcome: Outcome,
 }
 
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Deserialize, PartialEq, Serialize)]
+#[serde(untagged)]
 pub(crate) enum Outcome {
     Figure {
-        over_rounds: Spread,
+        figure: Spread,
         /// Divided by the base of the same round.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         ratio: Option<Spread>,
     },
     /// Why there is none.
-    Absent(String),
+    Absent { absent: String },
 }
 
 /// The middle of what the rounds gave, and the quarters around it.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(from = "[f64; 3]", into = "[f64; 3]")]
 pub(crate) struct Spread {
     pub(crate) low: f64,
     pub(crate) median: f64,
     pub(crate) high: f64,
+}
+
+impl From<[f64; 3]> for Spread {
+    fn from([low, median, high]: [f64; 3]) -> Self {
+        Self { low, median, high }
+    }
+}
+
+/// In five digits: a file of data needs no more.
+impl From<Spread> for [f64; 3] {
+    fn from(Spread { low, median, high }: Spread) -> Self {
+        [low, median, high].map(|value| format!("{value:.4e}").parse().unwrap_or(value))
+    }
 }
 
 impl Spread {
@@ -73,8 +89,8 @@ impl Row {
 
     fn reported(&self, peer: &str) -> Option<(Spread, Option<Spread>)> {
         self.cells.iter().find(|cell| cell.peer == peer).and_then(|cell| match cell.outcome {
-            Outcome::Figure { over_rounds, ratio } => Some((over_rounds, ratio)),
-            Outcome::Absent(_) => None,
+            Outcome::Figure { figure, ratio } => Some((figure, ratio)),
+            Outcome::Absent { .. } => None,
         })
     }
 }
@@ -148,25 +164,27 @@ fn rows(base: &str, case: &Case, reported: &[Measured<'_>]) -> Vec<Row> {
             };
             let cells = reported.iter().filter(|(peer, _)| less.is_none() || *peer != NO_POLLER);
             let cells = cells.map(|(peer, reported)| Cell {
-                peer,
+                peer: (*peer).to_owned(),
                 outcome: match reported {
-                    Err(why) => Outcome::Absent(why.clone()),
+                    Err(why) => Outcome::Absent { absent: why.clone() },
                     Ok(rounds) => Outcome::Figure {
-                        over_rounds: Spread::of(
+                        figure: Spread::of(
                             (0..case.rounds).map(|round| figure(rounds, round)).collect(),
                         ),
-                        ratio: of(base).filter(|base| value(base, 0) > 0.0).map(|base| {
-                            Spread::of(
-                                (0..case.rounds)
-                                    .map(|round| figure(rounds, round) / figure(base, round))
-                                    .collect(),
-                            )
-                        }),
+                        ratio: of(base)
+                            .filter(|base| (0..case.rounds).all(|round| value(base, round) > 0.0))
+                            .map(|base| {
+                                Spread::of(
+                                    (0..case.rounds)
+                                        .map(|round| figure(rounds, round) / figure(base, round))
+                                        .collect(),
+                                )
+                            }),
                     },
                 },
             });
             rows.push(Row {
-                workload: case.workload,
+                workload: case.workload.to_owned(),
                 case: case.name.clone(),
                 metric,
                 cells: cells.collect(),
@@ -240,7 +258,7 @@ mod tests {
         let rows = compared(vec![turn(BASE, &[1.0; 3]), fails, cannot]);
         let why = |peer| match &rows[0].cells.iter().find(|cell| cell.peer == peer).unwrap().outcome
         {
-            Outcome::Absent(why) => why.clone(),
+            Outcome::Absent { absent } => absent.clone(),
             Outcome::Figure { .. } => panic!("{peer} has a figure"),
         };
         assert_eq!(why("fails"), "failed: unsupported");

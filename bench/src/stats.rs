@@ -23,7 +23,7 @@ impl Latencies {
         self.0.value_at_quantile(part) as f64 / 1e3
     }
 
-    /// All parts that tables and plots show.
+    /// All parts that are reported.
     pub(crate) fn figures(&self) -> impl Iterator<Item = (&'static str, f64)> {
         PARTS.into_iter().map(|(name, part)| (name, self.us_at(part)))
     }
@@ -39,3 +39,6 @@ pub(crate) const PARTS: [(&str, f64); 7] = [
     ("p99 [µs]", 0.99),
     ("p99.9 [µs]", 0.999),
 ];
+
+/// Those of [`PARTS`] that say little next to the others.
+pub(crate) const MINOR: [&str; 3] = ["p10 [µs]", "p25 [µs]", "p75 [µs]"];

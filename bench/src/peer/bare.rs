@@ -45,7 +45,7 @@ impl<const SPINS: bool> Bare<SPINS> {
 }
 
 impl<const SPINS: bool> Peer for Bare<SPINS> {
-    const NAME: &'static str = if SPINS { "bare epoll, spinning" } else { "bare epoll" };
+    const NAME: &'static str = if SPINS { "bare, spinning" } else { "bare epoll" };
 
     fn new() -> io::Result<Self> {
         // SAFETY: the call takes no pointer.

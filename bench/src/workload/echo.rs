@@ -46,7 +46,7 @@ pub(crate) fn run(plan: Plan, progress: &ProgressBar) -> io::Result<Vec<Row>> {
         rows.extend(compare(case, turns(Load { connections, ..one }), progress));
     }
     // Where spinning may matter: few connections, which take their time.
-    for connections in plan.some(&[4], &[1, 4, 16]) {
+    for connections in plan.some(&[1], &[1, 4, 16]) {
         for us in plan.some(&[20], &[0, 20, 100]) {
             let pause = Duration::from_micros(us);
             if pause.is_zero() && connections != 4 {
