@@ -1,4 +1,4 @@
-//! A TCP proxy: whatever a client sends goes to one upstream address, and what comes back, back.
+//! A TCP proxy: the bytes of a client go to one upstream address, and the answers back.
 //!
 //! `cargo run --release --example proxy LISTEN UPSTREAM`, both of them `ADDRESS:PORT`.
 //!

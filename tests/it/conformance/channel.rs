@@ -103,7 +103,7 @@ pub(crate) fn an_event_that_nobody_acts_on_is_returned_again<P: Poller>() {
     poller.expect_none();
 }
 
-/// C15: whatever watches the poller finds it readable while values are left.
+/// C15: an outer poller finds it readable while values are left.
 pub(crate) fn a_watched_poller_is_readable_while_values_are_left<P: Poller + AsRawFd>() {
     let mut outer = P::new().unwrap();
     let (mut inner, sender, receiver) = receiving::<P, _>();

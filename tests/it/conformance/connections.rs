@@ -192,7 +192,7 @@ pub(crate) fn a_modified_connection_keeps_its_key<P: Poller>() {
     assert_eq!(table.modify(key, oneshot).unwrap_err().kind(), ErrorKind::NotFound);
 }
 
-/// C16: in whatever order the others go.
+/// C16: in any order of removal.
 pub(crate) fn the_connections_that_stay_are_found_after_a_removal<P: Poller>() {
     let poller = P::new().unwrap();
     let mut table = Connections::new(poller.registry());

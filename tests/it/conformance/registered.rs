@@ -191,7 +191,7 @@ pub(crate) fn a_source_that_changes_its_descriptor_is_known_by_the_first<P: Poll
     assert_eq!(poller.expect_one().token, 2);
 }
 
-/// C11, C16: in whatever order they end.
+/// C11, C16: in any order.
 pub(crate) fn a_registered_source_outlives_its_poller<P: Poller>() {
     let (near, mut far) = pair();
     let poller = P::new().unwrap();

@@ -241,7 +241,7 @@ pub(crate) fn no_wake_is_lost_under_signals<P: Poller + Send + 'static>() {
     });
 }
 
-/// C15: whatever watches the poller finds it ready after a wake, from when its descriptor was taken.
+/// C15: once the descriptor of a poller was taken, an outer poller finds it ready after a wake.
 pub(crate) fn a_wake_makes_a_watched_poller_readable<P: Poller + AsFd + AsRawFd>() {
     let (mut outer, mut inner) = (P::new().unwrap(), P::new().unwrap());
     let waker = Waker::new(inner.registry(), 4).unwrap();

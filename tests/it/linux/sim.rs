@@ -24,7 +24,7 @@ impl<const BATCH: usize> On for Following<BATCH> {
     const KERNEL: Kernel = Kernel::Epoll;
 }
 
-/// C2, C3, C4, C5, C6: whatever happens to connections, and whatever is asked of them.
+/// C2, C3, C4, C5, C6: random operations on connections, with random interests and modes.
 #[test]
 fn the_simulation_reports_what_the_kernel_tells() {
     let _closing = Closing::new();
@@ -72,7 +72,7 @@ fn the_simulation_reports_what_the_kernel_tells() {
     }
 }
 
-/// Numbers below what is asked for.
+/// Numbers below the argument.
 fn dice(seed: u32, step: u32) -> impl FnMut(usize) -> usize {
     let mut hasher = DefaultHasher::new();
     (seed, step).hash(&mut hasher);

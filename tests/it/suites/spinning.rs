@@ -12,7 +12,7 @@ use crate::support::kernel::{Kernel, On};
 /// A poller that spins from the beginning.
 pub(crate) struct Spinning<P>(P);
 
-/// Long enough to catch what comes soon, short enough to sleep before the rest.
+/// Long enough to catch an early event, short enough to sleep before a late one.
 const LIMIT: Duration = Duration::from_millis(1);
 
 impl<P: On> On for Spinning<P> {

@@ -379,7 +379,7 @@ fn connections_that_are_idle_are_closed() {
     let begin = Instant::now();
     let server = Running::start("http_server", &["127.0.0.1:0", "1"]).listening();
     let mut idle: Vec<_> = (0..20).map(|_| server.connect()).collect();
-    // A request that never comes to its end keeps no connection open, nor does what comes after a refusal.
+    // Neither an endless request nor bytes after a refusal keep a connection open.
     let (endless, mut refused) = (server.connect(), server.connect());
     refused.write_all(b"nonsense\r\n\r\n").unwrap();
     for mut client in [&endless, &refused] {
@@ -523,7 +523,7 @@ fn with(method: &str, target: &str, version: &str, header: &str, values: &[&str]
     format!("{method} {target} HTTP/{version}\r\n{headers}\r\n")
 }
 
-/// Asks for this between other things: what comes after is not answered.
+/// Sends this between other requests: those after it are not answered.
 #[track_caller]
 fn expect_refusal(server: &Running, request: &str, status: &str) {
     let mut client = server.connect();

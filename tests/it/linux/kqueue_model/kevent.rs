@@ -226,7 +226,7 @@ fn call(
     if let Some(receipts) = apply(&kqueue, kq, changes, events)? {
         return Ok(receipts);
     }
-    // Without room for an event, the call returns whatever the timeout is.
+    // Without room for an event, the call returns at once, with any timeout.
     if events.is_empty() {
         return Ok(0);
     }

@@ -90,7 +90,7 @@ pub(crate) fn a_oneshot_is_reported_once_by_a_buffer_of_one<P: Share + AsFd>() {
     }
 }
 
-/// C17: it asks for as long as it waits; else it sleeps.
+/// C17: it polls for as long as it waits; without a spin it sleeps.
 pub(crate) fn a_poller_that_spins_uses_the_processor<P: Share + AsFd>() {
     let processor_time = |spin, timeout_ms| {
         let mut poller = P::new().unwrap();
@@ -169,7 +169,7 @@ pub(crate) fn a_connection_that_could_not_be_modified_stays_in_its_table<P: Shar
     assert!(table.is_empty());
 }
 
-/// C4, C10: whatever the one call fails with, the two that come next find it, or nothing.
+/// C4, C10: any error of the one call comes again from the two calls that follow, or they succeed.
 pub(crate) fn a_re_arming_that_fails_takes_the_longer_way<P: Share + AsFd>() {
     let (near, _far) = ready();
     let object = EventObject::client(near.as_raw_fd())

@@ -221,8 +221,8 @@ fn proxy(start: Start, world: &World) -> io::Result<()> {
     }
 }
 
-/// All stops for a while, as a machine does that is suspended: what comes in that time comes at once, and all
-/// deadlines of that time with it. A wait reports few of it.
+/// All stops for a while, as on a suspended machine: the arrivals and deadlines of that time come at once. A wait
+/// reports few of them.
 fn stop(world: &World, after: Duration, length: Duration) {
     let batch = 1 + random(world).below(4);
     world.schedule(after, move |world| {

@@ -602,7 +602,7 @@ fn a_child_that_is_reaped_before_it_is_deleted_is_reported_once_more() {
     });
 }
 
-/// A device that makes a network interface of whatever opens it.
+/// A device: each open file of it can become a network interface.
 fn open_tun() -> File {
     let mut options = OpenOptions::new();
     let tun = options.read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun");

@@ -1,8 +1,8 @@
-//! Random sequences of whatever a program does with its descriptors, over each backend, against a
-//! model: poll(2) says what is ready, and the contract what may and what must be reported.
+//! Random sequences of what a program may do with its descriptors, over each backend, against a model: poll(2) says
+//! what is ready, and the contract what may and what must be reported.
 //!
-//! A sequence is the same whenever it has the same number, which a failure prints. The environment
-//! says where to begin and how many to run.
+//! A failure prints the number of its sequence, which makes the same sequence again. The environment says where to
+//! begin and how many to run.
 
 mod fixture;
 mod ledger;

@@ -51,7 +51,7 @@ pub(crate) enum Ending {
     Close,
     /// Says that there is no more, and waits for the rest and for the end.
     HalfClose,
-    /// Ends the connection with a reset, whatever it is still owed.
+    /// Ends the connection with a reset, although answers are still to come.
     Reset,
     /// Closes the connection and reads nothing, not even to send everything: with a reset if there
     /// was something to read.

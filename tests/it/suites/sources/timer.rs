@@ -295,8 +295,8 @@ fn a_closed_timer_is_an_error() {
     });
 }
 
-/// No test here suspends the machine. That it asks for the other clock, is shown by
-/// `each_timer_has_its_clock` for Linux and `each_timer_asks_kqueue_for_its_clock` for kqueue.
+/// No test here suspends the machine. `each_timer_has_its_clock` shows for Linux that it has the other clock,
+/// `each_timer_asks_kqueue_for_its_clock` for kqueue.
 #[test]
 fn a_timer_of_the_boot_clock_goes_off_like_the_other() {
     let timer = match Timer::new_boottime() {

@@ -136,7 +136,7 @@ fn except_fires_without_its_note_on_a_listener_with_a_client_on_apple() {
     }
 }
 
-/// `knote_process` disables what dispatches, whatever its filter found.
+/// `knote_process` disables a knote that dispatches, even if its filter found nothing.
 #[test]
 fn a_full_buffer_uses_up_an_except_that_dispatches_on_apple() {
     for (flags, is_used_up) in [(EV_DISPATCH, true), (EV_CLEAR, false)] {

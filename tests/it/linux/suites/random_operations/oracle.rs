@@ -241,7 +241,7 @@ impl Registration {
         Ok(())
     }
 
-    /// Learns how often it was reported by now, of whatever was due, and says whether that is news.
+    /// Takes over how often it was reported by now, and returns whether that is news.
     pub(super) fn learn(&mut self, reported: u64) -> bool {
         let is_news = reported > self.reported;
         if is_news {
