@@ -1,8 +1,8 @@
 //! The kernel of a world: descriptors, files, and what calls do to them. It knows a thread only by what it blocks.
 //!
 //! Here are its system calls. Each ends in the part that has the rules: [`tcp`], [`udp`], [`unix`], [`timers`],
-//! [`epoll`]. These share [`base`]: the schedule, the files with those who wait for them, the faults, and the rules of
-//! kernels other than Linux, [`rules`].
+//! [`epoll`] or [`kqueue`]. These share [`base`]: the schedule, the files with those who wait for them, the faults, and
+//! the rules of kernels other than Linux, [`rules`].
 
 mod addresses;
 mod base;
@@ -14,6 +14,8 @@ mod faults;
 mod files;
 mod forgotten;
 mod ids;
+mod interests;
+mod kqueue;
 mod patience;
 mod received;
 mod report;
@@ -37,10 +39,11 @@ use crate::kernels;
 use crate::schedule::{QueueId, Schedule};
 use base::Base;
 use descriptors::Descriptors;
-use epoll::{Batch, Key};
 use event::Arrival;
 use files::Kind;
 use forgotten::Streams;
+use interests::{Batch, InterestList, Key};
+use kqueue::Truth;
 use report::Report;
 use rules::Rule;
 use tcp::Tcp;
@@ -89,6 +92,11 @@ impl Kernel {
 
     pub(crate) const fn kernel(&self) -> kernels::Kernel {
         self.base.rules().kernel()
+    }
+
+    /// From now on sockets have the rules of Linux, and pollers those of the kernel.
+    pub(crate) const fn set_linux_sockets(&mut self) {
+        self.base.rules_mut().remove_those_of_sockets();
     }
 
     /// The rules of its kernel that made a difference so far.
@@ -196,6 +204,8 @@ impl Kernel {
         let Some(id) = self.descriptors.remove(fd) else { return };
         if self.base.file_mut(id).is_some_and(files::File::remove_descriptor) {
             self.close_file(id);
+        } else if self.is_kqueue() && self.base.files_mut().unwatch_number(fd, id) {
+            self.base.applies(Rule::CloseDeletes);
         }
     }
 
@@ -209,7 +219,8 @@ impl Kernel {
                 timer.next().into_iter().for_each(|when| self.schedule_mut().cancel(when));
             }
             Some(Kind::Poller(list)) => {
-                self.descriptors.remove_of_poller(1 + usize::from(list.has_wakers()));
+                let of_wakers = if list.has_wakers() { self.descriptors_of_wakers() } else { 0 };
+                self.descriptors.remove_of_poller(1 + of_wakers);
             }
             Some(Kind::Scripted(_)) | None => {}
         }
@@ -233,11 +244,31 @@ impl Kernel {
         self.base.file_mut(id).map(files::File::kind_mut)
     }
 
+    /// What is true of a file now, where poll(2) does not say all.
+    fn truth(&mut self, id: FileId) -> Truth {
+        let truth = Truth::of(self.readiness(id));
+        if !self.is_kqueue() {
+            return truth;
+        }
+        let has_own_end = self.base.rules().has(Rule::OwnShutdownIsEnd);
+        match self.base.files().kind(id) {
+            Some(Kind::Tcp(socket)) => Truth {
+                is_write_shut: has_own_end && self.tcp.is_write_shut(*socket),
+                is_established: self.tcp.is_established(*socket),
+                ..truth
+            },
+            Some(Kind::Unix(end)) => {
+                Truth { is_write_shut: has_own_end && self.pairs.is_write_shut(*end), ..truth }
+            }
+            _ => truth,
+        }
+    }
+
     /// What is true of a file now, as poll(2) would say.
     fn readiness(&mut self, id: FileId) -> Readiness {
         match self.base.files().kind(id) {
             Some(Kind::Scripted(readiness)) => *readiness,
-            Some(Kind::Tcp(socket)) => self.tcp.readiness(*socket),
+            Some(Kind::Tcp(socket)) => self.tcp.readiness(*socket, &mut self.base),
             Some(Kind::Udp(socket)) => self.udp.readiness(*socket),
             Some(Kind::Unix(end)) => self.pairs.readiness(*end),
             Some(Kind::Timer(timer)) if timer.is_readable() => Readiness::READABLE,
@@ -510,40 +541,99 @@ impl Kernel {
 /// Pollers.
 impl Kernel {
     pub(crate) fn add_poller(&mut self) -> FileId {
-        self.descriptors.add_of_poller();
-        self.base.add_file(Kind::Poller(Default::default()))
+        self.descriptors.add_of_poller(1);
+        let list = InterestList::new(self.base.rules().set());
+        self.base.add_file(Kind::Poller(list))
+    }
+
+    /// Whether pollers are kqueues.
+    const fn is_kqueue(&self) -> bool {
+        self.base.rules().set().is_kqueue()
     }
 
     pub(crate) fn close_poller(&mut self, poller: FileId) {
         self.close_file(poller);
     }
 
-    /// As epoll_ctl(2) does with `EPOLL_CTL_ADD`.
+    /// As epoll_ctl(2) does with `EPOLL_CTL_ADD`; a kqueue has nothing of this number afterwards, if it fails.
     pub(crate) fn add(&mut self, poller: FileId, object: EventObject) -> io::Result<()> {
+        if self.is_kqueue() {
+            self.replace(poller, object.fd)?;
+        }
         if let Some(error) = self.script.add_errors.pop_front() {
             return Err(error);
         }
         let key = (object.fd, self.file(object.fd)?);
-        self.base.list_mut(poller)?.add(key, object)?;
+        if self.is_kqueue() {
+            self.check_interest(key.1, object)?;
+        } else {
+            let before = self.base.list_mut(poller)?.object(key);
+            epoll::check_add(object, before.is_some())?;
+        }
+        self.base.list_mut(poller)?.insert(key, object);
         self.base.files_mut().watch(poller, key);
         self.queue_what_is_ready(poller, key);
         Ok(())
     }
 
-    /// As epoll_ctl(2) does with `EPOLL_CTL_MOD`.
+    /// As epoll_ctl(2) does with `EPOLL_CTL_MOD`; a kqueue has nothing of this number afterwards, if it fails.
     pub(crate) fn modify(&mut self, poller: FileId, object: EventObject) -> io::Result<()> {
-        let key = (object.fd, self.file(object.fd)?);
-        self.base.list_mut(poller)?.modify(key, object)?;
+        let key = self.registered_key(object.fd)?;
+        let before = self.base.list_mut(poller)?.object(key);
+        if !self.is_kqueue() {
+            epoll::check_modify(before, object)?;
+        } else if before.is_none() {
+            return Err(errno(libc::ENOENT));
+        } else if let Err(error) = self.check_interest(key.1, object) {
+            self.unregister(poller, key)?;
+            self.base.applies(Rule::FailedModifyDeletes);
+            return Err(error);
+        }
+        self.base.list_mut(poller)?.insert(key, object);
         self.queue_what_is_ready(poller, key);
         Ok(())
     }
 
     /// As epoll_ctl(2) does with `EPOLL_CTL_DEL`.
     pub(crate) fn delete(&mut self, poller: FileId, fd: RawFd) -> io::Result<()> {
-        let key = (fd, self.file(fd)?);
-        self.base.list_mut(poller)?.delete(key)?;
-        self.base.files_mut().unwatch(poller, key);
+        let key = self.registered_key(fd)?;
+        if self.unregister(poller, key)? { Ok(()) } else { Err(errno(libc::ENOENT)) }
+    }
+
+    /// A number that may be registered, if it is open.
+    fn registered_key(&mut self, fd: RawFd) -> io::Result<Key> {
+        let is_unknown = |base: &mut Base| base.applies(Rule::UnknownIsNotFound);
+        match self.file(fd) {
+            Ok(file) => Ok((fd, file)),
+            Err(_) if is_unknown(&mut self.base) => Err(errno(libc::ENOENT)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes what an add to a kqueue replaces.
+    fn replace(&mut self, poller: FileId, fd: RawFd) -> io::Result<()> {
+        let Ok(file) = self.file(fd) else { return Ok(()) };
+        if self.unregister(poller, (fd, file))? {
+            self.base.applies(Rule::AddReplaces);
+        }
         Ok(())
+    }
+
+    /// Fails if a file has no filter for what is asked.
+    fn check_interest(&self, file: FileId, object: EventObject) -> io::Result<()> {
+        match self.kind(file) {
+            Some(Kind::Timer(_)) => {
+                kqueue::check_kqueue(object.interest(), self.kernel(), self.base.rules().set())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns whether it was registered.
+    fn unregister(&mut self, poller: FileId, key: Key) -> io::Result<bool> {
+        let is_registered = self.base.list_mut(poller)?.forget(key);
+        self.base.files_mut().unwatch(poller, key);
+        Ok(is_registered)
     }
 
     fn queue_what_is_ready(&mut self, poller: FileId, key: Key) {
@@ -560,11 +650,24 @@ impl Kernel {
     pub(crate) fn wake(&mut self, poller: FileId) -> io::Result<bool> {
         let had_wakers = self.base.list_mut(poller)?.has_wakers();
         if !had_wakers {
-            self.check_limit(1)?;
-            self.descriptors.add_of_poller();
+            let count = self.descriptors_of_wakers();
+            self.check_limit(count)?;
+            self.descriptors.add_of_poller(count);
         }
         self.base.wake(poller)?;
         Ok(had_wakers)
+    }
+
+    /// How many descriptors the wakers of a poller take: an eventfd, or a pair of sockets where a kqueue has no user
+    /// event.
+    fn descriptors_of_wakers(&mut self) -> usize {
+        if !self.is_kqueue() {
+            1
+        } else if self.base.applies(Rule::WakersTakeSockets) {
+            2
+        } else {
+            0
+        }
     }
 
     /// Looks for what ends a wait: an error that a test scripted, at most `max_events` events, or, without any, a
@@ -576,7 +679,7 @@ impl Kernel {
         events: &mut Vec<pollio::Event>,
     ) -> Option<io::Result<()>> {
         let is_woken = match self.collect(poller, max_events, events) {
-            Ok(()) => self.base.list_mut(poller).is_ok_and(epoll::InterestList::take_wake_up),
+            Ok(()) => self.base.list_mut(poller).is_ok_and(InterestList::take_wake_up),
             Err(error) => return Some(Err(error)),
         };
         (is_woken || !events.is_empty()).then_some(Ok(()))
@@ -594,7 +697,7 @@ impl Kernel {
         }
         let mut ready = self.base.list_mut(poller)?.take_ready();
         for candidate in &mut ready {
-            candidate.set_readiness(self.readiness(candidate.file()));
+            candidate.set_truth(self.truth(candidate.file()));
         }
         let batch = Batch { size: self.script.batch, max_events };
         self.base.collect(poller, ready, batch, events);

@@ -266,6 +266,15 @@ impl World {
     }
 }
 
+/// For tests of this crate.
+impl World {
+    /// Gives its sockets the rules of Linux, under the pollers of its kernel: as a model of kqueue has them.
+    #[doc(hidden)]
+    pub fn set_linux_sockets(&self) {
+        self.lock().set_linux_sockets();
+    }
+}
+
 /// Scripted descriptors: see [`SimPoller`](crate::SimPoller#one-loop-over-scripted-descriptors).
 impl World {
     /// Opens the scripted descriptor `fd`, which is ready for nothing.

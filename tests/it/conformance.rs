@@ -213,6 +213,12 @@ macro_rules! conformance {
     (kqueue: $poller:ty) => {
         conformance! { @each $poller;
             kqueue::a_broken_pipe_is_refused_or_reported,
+            kqueue::a_hang_up_is_reported_in_the_directions_asked_for,
+            kqueue::an_accept_is_an_edge_while_clients_are_left,
+            kqueue::each_interest_has_edges_of_its_own,
+            kqueue::exclusive_has_no_effect,
+            kqueue::ones_own_shutdown_of_writing_is_write_closed_at_once,
+            kqueue::who_stopped_reading_hears_no_edge_of_a_reset_on_some,
             kqueue::a_closed_descriptor_is_silent_though_a_duplicate_lives,
             kqueue::a_oneshot_that_became_something_else_is_not_re_armed_as_one,
             kqueue::a_oneshot_whose_descriptor_is_gone_cannot_be_modified,

@@ -44,23 +44,31 @@ pub(crate) fn write_all() {
 /// The cases of the contract that need nothing but sockets which are simulated, and a table of them.
 fn cases() -> String {
     println!("cargo::rerun-if-changed=it/conformance");
-    let (mut text, mut table) = (String::new(), String::new());
-    for file in ["closing", "connections", "errors", "identity", "interest", "load", "mode"] {
+    let (mut text, mut of_all, mut of_kqueue) = (String::new(), String::new(), String::new());
+    for file in
+        ["closing", "connections", "errors", "identity", "interest", "kqueue", "load", "mode"]
+    {
+        let table = if file == "kqueue" { &mut of_kqueue } else { &mut of_all };
         let source =
             fs::read_to_string(format!("it/conformance/{file}.rs")).expect("a file of cases");
         for (start, _) in source.match_indices("pub(crate) fn ") {
             let item = &source[start..];
             let item = &item[..item.find("\n}\n").expect("the end of a function") + 3];
             let name = item["pub(crate) fn ".len()..].split(['<', '(']).next().expect("a name");
-            let is_case = item.contains("<P: Poller>()");
+            let is_case = item.contains("<P: Poller>()") || item.contains("<P: Poller + On>()");
             if is_case && !NOT_SIMULATED.iter().any(|word| item.contains(word)) {
                 text += &format!("{item}\n");
-                let _ = writeln!(table, "({name:?}, {name}::<pollio_sim::SimPoller>),");
+                let _ = writeln!(table, "({name:?}, {name}::<P>),");
             }
         }
     }
-    assert!(table.lines().count() > 30, "the cases are not where they were");
-    format!("{text}\npub(super) const CASES: &[(&str, fn())] = &[{table}];\n")
+    assert!(of_all.lines().count() > 30, "the cases are not where they were");
+    for (name, table) in [("of_all", of_all), ("of_kqueue", of_kqueue)] {
+        let kind = "Vec<(&'static str, fn())>";
+        let _ =
+            writeln!(text, "pub(super) fn {name}<P: Poller + On>() -> {kind} {{ vec![{table}] }}");
+    }
+    text
 }
 
 /// Words in a case that needs a real kernel.
@@ -74,7 +82,7 @@ const NOT_SIMULATED: &[&str] = &[
     "for_each_listener",
     "thread::",
     "out_of_band",
-    "Errno",
+    "dup2",
     "File",
 ];
 

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use pollio::{Event as PollerEvent, Readiness};
 
-use super::epoll::{Batch, Candidate, InterestList, Key};
 use super::errno::errno;
 use super::event::Event;
 use super::faults::Faults;
 use super::files::{File, Files, Kind};
 use super::ids::FileId;
+use super::interests::{Batch, Candidate, InterestList, Key};
 use super::patience::Patience;
 use super::rules::{Rule, Rules};
 use crate::conditions::{self, Conditions};
@@ -64,6 +64,10 @@ impl Base {
 impl Base {
     pub(super) const fn rules(&self) -> &Rules {
         &self.rules
+    }
+
+    pub(super) const fn rules_mut(&mut self) -> &mut Rules {
+        &mut self.rules
     }
 
     /// Whether the kernel has this rule. Asked where it makes a difference, which is noted.
@@ -148,7 +152,14 @@ impl Base {
     ) {
         let Some(list) = self.files.list_mut(poller) else { return };
         let random = self.schedule.random();
-        if list.collect(ready, batch, random, events) {
+        let is_more = list.collect(ready, batch, random, events);
+        let applied = list.take_applied();
+        if !applied.is_empty() {
+            for rule in self.rules.of(applied) {
+                self.applies(rule);
+            }
+        }
+        if is_more {
             self.queue_of(poller).into_iter().for_each(|queue| {
                 self.schedule.wake_one(queue);
             });

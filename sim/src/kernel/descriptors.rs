@@ -44,9 +44,9 @@ impl Descriptors {
         }
     }
 
-    /// Another one of a poller.
-    pub(super) const fn add_of_poller(&mut self) {
-        self.of_pollers += 1;
+    /// As many more of a poller.
+    pub(super) const fn add_of_poller(&mut self, count: usize) {
+        self.of_pollers += count;
     }
 
     pub(super) const fn remove_of_poller(&mut self, count: usize) {

@@ -1,13 +1,14 @@
 //! What descriptors refer to, and who waits for what happens to it: threads, and pollers.
 
+use std::mem;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-use pollio::Readiness;
+use pollio::{Interest, Mode, Readiness};
 
-use super::epoll::{InterestList, Key};
 use super::event::Event;
 use super::ids::{EndId, FileId, SocketId};
+use super::interests::{InterestList, Key};
 use super::timer::Timer;
 use crate::schedule::{QueueId, Schedule};
 
@@ -140,6 +141,32 @@ impl Files {
         Some(file.kind)
     }
 
+    /// Removes a number of a file that lives on from the pollers that watch it. Returns whether there were any.
+    pub(super) fn unwatch_number(&mut self, fd: RawFd, file: FileId) -> bool {
+        let Some(watched) = self.get_mut(file) else { return false };
+        let watchers = mem::take(&mut watched.watchers).into_iter();
+        let (removed, left): (Vec<_>, _) = watchers.partition(|(_, number)| *number == fd);
+        watched.watchers = left;
+        for (poller, _) in &removed {
+            if let Some(list) = self.list_mut(*poller) {
+                list.forget((fd, file));
+            }
+        }
+        !removed.is_empty()
+    }
+
+    /// Whether a poller watches a file for edges of `interest`.
+    pub(super) fn has_edges(&self, id: FileId, interest: Interest) -> bool {
+        self.get(id).is_some_and(|file| {
+            file.watchers.iter().any(|(poller, fd)| {
+                let object = self.list(*poller).and_then(|list| list.object((*fd, id)));
+                object.is_some_and(|object| {
+                    object.mode() == Mode::Edge && object.interest().contains(interest)
+                })
+            })
+        })
+    }
+
     pub(super) fn watch(&mut self, poller: FileId, (fd, file): Key) {
         if let Some(file) = self.get_mut(file) {
             file.watchers.push((poller, fd));
@@ -179,10 +206,8 @@ impl Files {
         watchers.rotate_left(start);
         let mut has_woken = false;
         for (poller, fd) in watchers {
-            let Some(object) = self.list(poller).and_then(|list| list.object((fd, id))) else {
-                continue;
-            };
-            if object.is_exclusive() {
+            let Some(list) = self.list(poller) else { continue };
+            if list.is_exclusive((fd, id)) {
                 has_woken = has_woken || self.queue(poller, (fd, id), arrival, schedule);
             } else {
                 self.queue(poller, (fd, id), arrival, schedule);

@@ -8,6 +8,26 @@ use crate::kernels::Kernel;
 /// A rule that Linux does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rule {
+    // Pollers.
+    AddReplaces,
+    FailedModifyDeletes,
+    CloseDeletes,
+    UnknownIsNotFound,
+    NoneIsSilent,
+    HangUpsAreAskedFor,
+    NoPriority,
+    PriorityReportsEnd,
+    OneshotReportsOne,
+    InterestsComeApart,
+    SharedWakesAll,
+    AcceptIsEdge,
+    ResetIsUnheard,
+    /// The last of those that pollers have over any sockets.
+    WakersTakeSockets,
+    // Sockets, as pollers see them.
+    OwnShutdownIsEnd,
+    UnconnectedIsSilent,
+    RoomIsEdge,
     // Sockets: accepting.
     AcceptedAreNonblocking,
     AcceptLosesClient,
@@ -43,8 +63,34 @@ pub(super) enum Rule {
     DatagramsAreShort,
 }
 
+/// Those of every system with kqueue, in the kernel or in the selector of `pollio`.
+const KQUEUE: &[Rule] = &[
+    // The selector deletes all filters of a number and adds new ones.
+    Rule::AddReplaces,
+    Rule::FailedModifyDeletes,
+    // `knote_fdclose`, kern_event.c.
+    Rule::CloseDeletes,
+    // A filter reports what it is for: `filt_soread`, `filt_sowrite`, uipc_socket.c.
+    Rule::NoneIsSilent,
+    Rule::HangUpsAreAskedFor,
+    // Each filter is an event for itself.
+    Rule::OneshotReportsOne,
+    Rule::InterestsComeApart,
+    Rule::SharedWakesAll,
+    // `filt_sowrite`, uipc_socket.c: `SBS_CANTSENDMORE`.
+    Rule::OwnShutdownIsEnd,
+    // The same: `SS_ISCONNECTED`.
+    Rule::UnconnectedIsSilent,
+];
+
 /// Those of Apple systems: XNU 11417 (macOS 15.4), files below `bsd/kern` and `bsd/netinet`.
 const APPLE: &[Rule] = &[
+    // `knote_fdfind`, kern_event.c.
+    Rule::UnknownIsNotFound,
+    // `filt_soread_common`, uipc_socket.c.
+    Rule::PriorityReportsEnd,
+    // `sowwakeup`, uipc_socket2.c, with every acknowledgement.
+    Rule::RoomIsEdge,
     // `accept_nocancel`, uipc_syscalls.c. The standard library calls accept4(2) on the BSDs, where nothing is
     // inherited.
     Rule::AcceptedAreNonblocking,
@@ -84,6 +130,14 @@ const APPLE: &[Rule] = &[
 
 /// FreeBSD 13.0, files below `sys/kern` and `sys/netinet`.
 const FREEBSD: &[Rule] = &[
+    // `kqueue_add_filteropts`, kern_event.c: no EVFILT_EXCEPT.
+    Rule::NoPriority,
+    // `kern_accept4`, uipc_syscalls.c, ends in KNOTE.
+    Rule::AcceptIsEdge,
+    // `sorflush`, uipc_socket.c.
+    Rule::ResetIsUnheard,
+    // `sowwakeup`, tcp_input.c, with every acknowledgement.
+    Rule::RoomIsEdge,
     // `tcp_usr_accept`, tcp_usrreq.c.
     Rule::AcceptOfResetAborts,
     // `syncache_socket`, tcp_syncache.c, and `tcp_input`, tcp_input.c: `tcp_sc_rst_sock_fail`.
@@ -123,6 +177,13 @@ const FREEBSD: &[Rule] = &[
 
 /// NetBSD 7.99.34, files below `sys/kern` and `sys/netinet`.
 const NETBSD: &[Rule] = &[
+    // `kfilter_byfilter`, kern_event.c: no EVFILT_EXCEPT, and before NetBSD 10 no EVFILT_USER.
+    Rule::NoPriority,
+    Rule::WakersTakeSockets,
+    // `soaccept`: ran.
+    Rule::AcceptIsEdge,
+    // `sorflush`, uipc_socket.c.
+    Rule::ResetIsUnheard,
     // `soaccept`, uipc_socket.c: `PR_ABRTACPTDIS`.
     Rule::AcceptOfResetAborts,
     // `syn_cache_get`, tcp_input.c: `resetandabort`.
@@ -224,21 +285,40 @@ const DRAGONFLY: &[Rule] = &[
     Rule::DatagramsAreShort,
 ];
 
-const fn rules_of(kernel: Kernel) -> &'static [Rule] {
-    match kernel {
-        Kernel::Linux => &[],
-        Kernel::Apple => APPLE,
-        Kernel::FreeBsd => FREEBSD,
-        Kernel::NetBsd => NETBSD,
-        Kernel::OpenBsd => OPENBSD,
-        Kernel::DragonFly => DRAGONFLY,
-    }
+/// The rules of a kernel.
+fn rules_of(kernel: Kernel) -> impl Iterator<Item = Rule> {
+    let (shared, own): (&[_], &[_]) = match kernel {
+        Kernel::Linux => (&[], &[]),
+        Kernel::Apple => (KQUEUE, APPLE),
+        Kernel::FreeBsd => (KQUEUE, FREEBSD),
+        Kernel::NetBsd => (KQUEUE, NETBSD),
+        Kernel::OpenBsd => (KQUEUE, OPENBSD),
+        Kernel::DragonFly => (KQUEUE, DRAGONFLY),
+    };
+    shared.iter().chain(own).copied()
 }
 
 impl Rule {
     /// What a report says.
     pub(super) const fn text(self) -> &'static str {
         match self {
+            Self::AddReplaces => "adding what is registered replaces it",
+            Self::FailedModifyDeletes => "an add or a modify that fails deletes the registration",
+            Self::CloseDeletes => "a closed number is deleted, though a duplicate is open",
+            Self::UnknownIsNotFound => "modify and delete of a number that is not open are ENOENT",
+            Self::NoneIsSilent => "without interest nothing is reported",
+            Self::HangUpsAreAskedFor => "a hang-up is reported in the directions asked for",
+            Self::NoPriority => "there is no filter for out-of-band data",
+            Self::PriorityReportsEnd => "PRIORITY reports the end",
+            Self::OneshotReportsOne => "a oneshot reports one of its interests",
+            Self::InterestsComeApart => "the interests of one descriptor are several events",
+            Self::SharedWakesAll => "`exclusive` has no effect",
+            Self::AcceptIsEdge => "an accept is an edge while clients are left",
+            Self::ResetIsUnheard => "no edge of a reset after a shutdown of reading",
+            Self::WakersTakeSockets => "wakers take two descriptors",
+            Self::OwnShutdownIsEnd => "a shutdown of writing is write-closed at once",
+            Self::UnconnectedIsSilent => "a socket that was never connected is not ready",
+            Self::RoomIsEdge => "every acknowledgement is an edge of room",
             Self::AcceptedAreNonblocking => "an accepted socket is non-blocking if its listener is",
             Self::AcceptLosesClient => "accept without a descriptor closes the client",
             Self::AcceptOfResetAborts => "accept of a client that was reset is ECONNABORTED",
@@ -281,31 +361,65 @@ impl Rule {
             Self::DatagramsAreShort => "a datagram over 9,216 bytes is EMSGSIZE",
         }
     }
+}
 
-    const fn bit(self) -> u64 {
-        1 << self as u64
+/// Rules of one kernel.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct RuleSet(u64);
+
+impl RuleSet {
+    pub(super) const NONE: Self = Self(0);
+
+    pub(super) fn of(kernel: Kernel) -> Self {
+        let mut rules = Self::NONE;
+        rules_of(kernel).for_each(|rule| rules.insert(rule));
+        rules
+    }
+
+    pub(super) const fn has(self, rule: Rule) -> bool {
+        self.0 >> rule as u64 & 1 != 0
+    }
+
+    pub(super) const fn insert(&mut self, rule: Rule) {
+        self.0 |= 1 << rule as u64;
+    }
+
+    pub(super) const fn add(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+
+    pub(super) const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether its pollers are kqueues.
+    pub(super) const fn is_kqueue(self) -> bool {
+        self.has(Rule::AddReplaces)
     }
 }
 
-/// The rules of one kernel.
+/// The rules of a world, and which of them made a difference so far.
 pub(super) struct Rules {
     kernel: Kernel,
-    rules: u64,
-    applied: u64,
+    rules: RuleSet,
+    applied: RuleSet,
 }
 
 impl Rules {
     pub(super) fn new(kernel: Kernel) -> Self {
-        let rules = rules_of(kernel).iter().fold(0, |rules, rule| rules | rule.bit());
-        Self { kernel, rules, applied: 0 }
+        Self { kernel, rules: RuleSet::of(kernel), applied: RuleSet::NONE }
     }
 
     pub(super) const fn kernel(&self) -> Kernel {
         self.kernel
     }
 
+    pub(super) const fn set(&self) -> RuleSet {
+        self.rules
+    }
+
     pub(super) const fn has(&self, rule: Rule) -> bool {
-        self.rules & rule.bit() != 0
+        self.rules.has(rule)
     }
 
     /// Whether a socket that could not be connected never can be.
@@ -320,13 +434,22 @@ impl Rules {
         .any(|rule| self.has(rule))
     }
 
+    /// Leaves only the rules that pollers have over any sockets, also over those of Linux.
+    pub(super) const fn remove_those_of_sockets(&mut self) {
+        self.rules.0 &= (2 << Rule::WakersTakeSockets as u64) - 1;
+    }
+
     pub(super) const fn set_applied(&mut self, rule: Rule) {
-        self.applied |= rule.bit();
+        self.applied.insert(rule);
     }
 
     /// Those that made a difference so far.
     pub(super) fn applied(&self) -> impl Iterator<Item = Rule> {
-        let rules = rules_of(self.kernel).iter().copied();
-        rules.filter(|rule| self.applied & rule.bit() != 0)
+        self.of(self.applied)
+    }
+
+    /// Those of a set.
+    pub(super) fn of(&self, set: RuleSet) -> impl Iterator<Item = Rule> + use<> {
+        rules_of(self.kernel).filter(move |rule| set.has(*rule))
     }
 }

@@ -9,7 +9,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::time::Duration;
 
-use pollio::Readiness;
+use pollio::{Interest, Readiness};
 
 use super::base::Base;
 use super::epoll::ALL;
@@ -347,6 +347,11 @@ impl Tcp {
         let client = client.ok_or_else(|| errno(libc::EINVAL))?;
         let file = self.add_state(State::Connected(end), |id| file(id, base));
         self.connections.attach(end, file, has_linger_zero);
+        let is_left = self.sockets.listening(id).is_some_and(|it| it.first().is_some());
+        let has_edges = is_left && base.files().has_edges(listener, Interest::READABLE);
+        if has_edges && base.applies(Rule::AcceptIsEdge) {
+            base.notify(listener, Readiness::READABLE);
+        }
         Ok((file, client))
     }
 
@@ -364,13 +369,24 @@ impl Tcp {
 
 /// What a program does with a socket.
 impl Tcp {
-    pub(super) fn readiness(&mut self, id: SocketId) -> Readiness {
+    pub(super) fn readiness(&mut self, id: SocketId, base: &mut Base) -> Readiness {
         match self.sockets.state(id) {
+            State::New(_) if base.applies(Rule::UnconnectedIsSilent) => Readiness::NONE,
             State::New(_) => Readiness::WRITE_CLOSED | Readiness::WRITABLE,
             State::Listening(listening) if listening.first().is_some() => Readiness::READABLE,
             State::Listening(_) | State::Closed => Readiness::NONE,
             State::Connected(end) => self.connections.end_mut(*end).readiness(),
         }
+    }
+
+    /// Whether the program itself has ended what it sends.
+    pub(super) fn is_write_shut(&self, id: SocketId) -> bool {
+        self.sockets.end(id).is_ok_and(|end| self.connections.end(end).is_write_shut())
+    }
+
+    /// Whether it is connected, and neither direction has ended by a FIN.
+    pub(super) fn is_established(&self, id: SocketId) -> bool {
+        self.sockets.end(id).is_ok_and(|end| self.connections.end(end).is_established())
     }
 
     pub(super) fn read(

@@ -25,6 +25,8 @@ struct End {
     file: Option<FileId>,
     is_read_shut: bool,
     is_write_shut: bool,
+    /// It was the program that ended what is sent from here, and not the peer.
+    has_own_end: bool,
     error: Option<i32>,
     received: Received,
     /// How many bytes were written here and not yet read.
@@ -169,7 +171,9 @@ impl Pairs {
             let writer = self.end_mut(id.peer());
             writer.in_use = writer.in_use.saturating_sub(discarded);
         }
-        self.end_mut(id).shut_down(reads, writes);
+        let end = self.end_mut(id);
+        end.shut_down(reads, writes);
+        end.has_own_end |= writes;
         self.notify(id, ALL, base);
         self.end_mut(id.peer()).shut_down(writes, reads);
         self.notify(id.peer(), ALL, base);
@@ -187,6 +191,11 @@ impl Pairs {
             (peer.error, peer.in_use) = (Some(libc::ECONNRESET), 0);
         }
         self.notify(id.peer(), ALL, base);
+    }
+
+    /// Whether the program itself has ended what it sends.
+    pub(super) fn is_write_shut(&self, id: EndId) -> bool {
+        self.end(id).has_own_end
     }
 
     pub(super) fn has_bytes(&self, id: EndId) -> bool {

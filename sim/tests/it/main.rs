@@ -2,6 +2,8 @@
 
 mod datagrams;
 mod ending;
+mod kernels;
+mod pollers;
 mod porting;
 mod reporting;
 mod scripted;
@@ -15,6 +17,7 @@ mod world;
 mod alike;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod in_step;
-mod kernels;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod random;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod script;

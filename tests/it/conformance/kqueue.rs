@@ -1,12 +1,14 @@
 //! What kqueue does in its own way, where the contract leaves room for it.
 
 use std::io::{ErrorKind, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use nix::errno::Errno;
-use pollio::{EventObject, Interest, Mode, Poller};
+use pollio::{EventObject, Interest, Mode, Poller, Readiness};
+use socket2::SockRef;
 
 use super::mode::MODES;
 use crate::support::descriptors::{pair, pipe, tcp_pair};
@@ -193,4 +195,93 @@ pub(crate) fn the_end_is_reported_to_those_who_asked_for_priority<P: Poller + On
     }
     let event = poller.expect_one();
     assert!(event.is_read_closed() && event.is_readable() && !event.is_priority());
+}
+
+/// C6: a full hang-up too.
+pub(crate) fn a_hang_up_is_reported_in_the_directions_asked_for<P: Poller>() {
+    for (interest, is_read, is_written) in [
+        (Interest::READABLE, true, false),
+        (Interest::WRITABLE, false, true),
+        (Interest::BOTH, true, true),
+    ] {
+        let (near, far) = pair();
+        let mut poller = P::new().unwrap();
+        drop(far);
+        poller.add(EventObject::client(near.as_raw_fd()).with_interest(interest)).unwrap();
+        let event = poller.expect_one();
+        assert_eq!((event.is_read_closed(), event.is_readable()), (is_read, is_read));
+        assert_eq!((event.is_write_closed(), event.is_writable()), (is_written, is_written));
+    }
+}
+
+/// C3: what arrives for one says nothing of the other.
+pub(crate) fn each_interest_has_edges_of_its_own<P: Poller>() {
+    let (near, mut far) = pair();
+    let object = EventObject::client(near.as_raw_fd()).with_interest(Interest::BOTH);
+    let mut poller = P::new().unwrap();
+    poller.add(object.with_mode(Mode::Edge)).unwrap();
+    assert_eq!(poller.expect_one().readiness(), Readiness::WRITABLE);
+    far.write_all(b"x").unwrap();
+    assert_eq!(poller.expect_one().readiness(), Readiness::READABLE);
+    poller.expect_none();
+}
+
+/// C6: models have the sockets of Linux, where it takes the peer's end too.
+pub(crate) fn ones_own_shutdown_of_writing_is_write_closed_at_once<P: Poller + On>() {
+    let (near, _far) = pair();
+    let object = EventObject::client(near.as_raw_fd()).with_interest(Interest::WRITABLE);
+    let mut poller = P::new().unwrap();
+    poller.add(object).unwrap();
+    assert!(!poller.expect_one().is_write_closed());
+    near.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(poller.expect_one().is_write_closed(), !P::IS_MODELLED);
+}
+
+/// C3: `kern_accept4` of FreeBSD ends in KNOTE, and so does NetBSD's.
+pub(crate) fn an_accept_is_an_edge_while_clients_are_left<P: Poller + On>() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut poller = P::new().unwrap();
+    poller.add(EventObject::server(listener.as_raw_fd()).with_mode(Mode::Edge)).unwrap();
+    let _clients = [(); 3].map(|()| TcpStream::connect(address).unwrap());
+    poller.expect_one();
+    poller.await_silence();
+    let is_edge = matches!(P::KERNEL, Kernel::FreeBsd | Kernel::NetBsd);
+    for left in [2, 1, 0] {
+        listener.accept().unwrap();
+        let count = poller.wait(0).unwrap().len();
+        assert_eq!(count, usize::from(is_edge && left > 0), "{left} left");
+    }
+}
+
+/// C3, C6: `sorflush` of FreeBSD and NetBSD takes the mark of a knote away with the buffer.
+pub(crate) fn who_stopped_reading_hears_no_edge_of_a_reset_on_some<P: Poller + On>() {
+    for mode in [Mode::Level, Mode::Edge] {
+        let (near, far) = tcp_pair();
+        let mut poller = P::new().unwrap();
+        poller.add(EventObject::client(near.as_raw_fd()).with_mode(mode)).unwrap();
+        near.shutdown(Shutdown::Read).unwrap();
+        assert!(poller.expect_one().is_read_closed());
+        SockRef::from(&far).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(far);
+        if mode == Mode::Edge && matches!(P::KERNEL, Kernel::FreeBsd | Kernel::NetBsd) {
+            poller.expect_none();
+        } else {
+            while !poller.expect_one().is_error() {}
+        }
+    }
+}
+
+/// Each of several pollers reports it.
+pub(crate) fn exclusive_has_no_effect<P: Poller>() {
+    let (near, mut far) = pair();
+    let object = EventObject::client(near.as_raw_fd()).exclusive();
+    let mut pollers = [P::new().unwrap(), P::new().unwrap()];
+    pollers.iter().for_each(|poller| poller.add(object.with_mode(Mode::Oneshot)).unwrap());
+    far.write_all(b"x").unwrap();
+    for poller in &mut pollers {
+        poller.expect_one();
+        poller.modify(object).unwrap();
+        poller.expect_one();
+    }
 }

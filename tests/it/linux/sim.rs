@@ -2,6 +2,7 @@
 //! does is tested where it is, in `sim/tests/`.
 
 mod following;
+mod in_step;
 pub(crate) mod programs;
 mod sockets;
 

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
-use pollio::Readiness;
+use pollio::{Interest, Readiness};
 
 use super::end::{End, Reply, Segment};
 use crate::conditions;
@@ -142,9 +142,19 @@ impl Connections {
 
     /// An acknowledgement arrives: it makes room to write.
     pub(super) fn ack_arrives(&mut self, id: EndId, count: usize, base: &mut Base) {
-        if self.end_mut(id).make_room(count) {
+        if self.end_mut(id).make_room(count) || self.is_edge_of_room(id, base) {
             self.notify(id, Readiness::WRITABLE, base);
         }
+    }
+
+    /// Whether an acknowledgement is an edge, though nobody waits for room.
+    fn is_edge_of_room(&self, id: EndId, base: &mut Base) -> bool {
+        let end = self.end(id);
+        let is_edge = |file| base.files().has_edges(file, Interest::WRITABLE);
+        base.rules().has(Rule::RoomIsEdge)
+            && end.is_writable()
+            && end.file().is_some_and(is_edge)
+            && base.applies(Rule::RoomIsEdge)
     }
 
     /// The end of the fault that there was no room.
@@ -242,7 +252,7 @@ impl Connections {
     /// What was read leaves room for the other end to write, which learns of it a latency later.
     fn acknowledge(&mut self, id: EndId, count: usize, base: &mut Base) {
         let (writer, latency) = (id.peer(), self.latency(id));
-        if !self.end(writer).wants_room() {
+        if !self.end(writer).wants_room() && !base.rules().has(Rule::RoomIsEdge) {
             self.end_mut(writer).make_room(count);
         } else if latency.is_zero() {
             self.ack_arrives(writer, count, base);

@@ -269,6 +269,15 @@ impl End {
         self.is_done
     }
 
+    /// As the state `TCP_ESTABLISHED`.
+    pub(super) const fn is_established(&self) -> bool {
+        self.is_connected && !self.is_closed && !self.is_done && !self.is_write_shut
+    }
+
+    pub(super) const fn is_write_shut(&self) -> bool {
+        self.is_write_shut
+    }
+
     /// As the state `TCP_CLOSE`.
     pub(super) const fn set_closed(&mut self) {
         self.is_closed = true;
