@@ -177,4 +177,16 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "self.input.clear();",
     ),
     mutant("resp_server", "clients who had no descriptor are forgotten", "listener.resume();", ""),
+    mutant(
+        "resolver",
+        "an answer is taken for that to the last question",
+        "Ok(count) if buffer[..count].starts_with(&id) =>",
+        "Ok(count @ 2..) =>",
+    ),
+    mutant(
+        "resolver",
+        "no timeout for an answer that is lost",
+        "self.poller.wait_timeout(Some(time_left))?",
+        "self.poller.wait(-1)?",
+    ),
 ];

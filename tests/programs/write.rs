@@ -12,6 +12,7 @@ mod mutants;
 pub(crate) fn write_all() {
     println!("cargo::rerun-if-changed=programs");
     println!("cargo::rerun-if-changed=../examples");
+    println!("cargo::rerun-if-changed=../sim/src/net/udp.md");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
     let mut modules = String::new();
     let mut table = String::new();
@@ -151,11 +152,17 @@ const PROGRAMS: &[Program] = &[
         path: "tests/programs/proxy_before.rs",
         start: "serve(\"10.0.0.1:7\", \"10.0.0.2:7\")",
     },
+    // The sample in the docs of `UdpSocket`, which asks and answers.
+    Program { name: "resolver", path: "sim/src/net/udp.md", start: "ask_all()" },
 ];
 
 /// The whole text of a program: its modules are written into it.
 fn source(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+    let text = match text.split_once("```rust\n") {
+        Some((_, sample)) => sample.split("```").next().unwrap_or_default(),
+        None => &text,
+    };
     let (mut whole, mut at) = (String::new(), None);
     for line in text.lines().skip_while(|line| line.starts_with("//!")) {
         let between = |start, end| line.strip_prefix(start)?.strip_suffix(end);

@@ -5,7 +5,7 @@
 mod written {
     include!(concat!(env!("OUT_DIR"), "/programs.rs"));
 
-    pub(super) fn programs() -> [(&'static str, super::Start); 10] {
+    pub(super) fn programs() -> [(&'static str, super::Start); 11] {
         [
             ("echo_server", echo_server::start),
             ("proxy", proxy::start),
@@ -17,6 +17,7 @@ mod written {
             ("idle_server", idle_server::start),
             ("idle_server_before", idle_server_before::start),
             ("proxy_before", proxy_before::start),
+            ("resolver", resolver::start),
         ]
     }
 }
@@ -534,6 +535,11 @@ fn idle_server(start: Start, world: &World) -> io::Result<()> {
     clients.into_iter().try_for_each(|client| client.join().unwrap())
 }
 
+/// It has its own server and its own checks.
+fn resolver(start: Start, _: &World) -> io::Result<()> {
+    start()
+}
+
 /// The clients of a program, by its name.
 fn scenario(program: &str) -> fn(Start, &World) -> io::Result<()> {
     match program.trim_end_matches("_before") {
@@ -544,6 +550,7 @@ fn scenario(program: &str) -> fn(Start, &World) -> io::Result<()> {
         "graceful_shutdown" => graceful_shutdown,
         "resp_server" => resp_server,
         "idle_server" => idle_server,
+        "resolver" => resolver,
         _ => panic!("{program} has no clients"),
     }
 }
@@ -612,6 +619,11 @@ fn the_async_runtime_serves_in_every_world() {
 #[test]
 fn the_guides_timeouts_close_who_is_silent_in_every_world() {
     check("idle_server");
+}
+
+#[test]
+fn the_resolver_takes_no_wrong_answer_in_any_world() {
+    check("resolver");
 }
 
 #[test]
