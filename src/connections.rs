@@ -56,7 +56,8 @@ use crate::registry::Registry;
 ///
 /// A look-up by number and a comparison. The table allocates only to grow: room for as many entries as
 /// there ever were at a time, eight bytes for each number, in pages of 512, and eight bytes for each
-/// possible page up to that of the highest number. So high numbers cost little: 16 KiB for 2^20.
+/// possible page up to that of the highest number. So high numbers cost little: 16 KiB for 2^20. On a system of
+/// 32 bits, each of these is half of that.
 ///
 /// It is for one thread. See the guide for [several threads on one
 /// poller](crate::guide::threads#several-threads-on-one-poller).

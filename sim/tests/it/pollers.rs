@@ -369,7 +369,7 @@ fn each_program_is_right_on_linux() {
     }
 }
 
-/// Prints the table of TESTING.md with `--nocapture`.
+/// Prints the table of sim/FINDS.md with `--nocapture`.
 #[test]
 fn each_program_is_found_on_another_kernel_by_the_rule_that_it_does_not_know() {
     let mut missed = Vec::new();

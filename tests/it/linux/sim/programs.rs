@@ -669,7 +669,7 @@ fn first_failure(program: &str, start: Start) -> Option<(String, String)> {
     Some((seed.to_owned(), why.lines().next()?.to_owned()))
 }
 
-/// Prints the table of TESTING.md with `--nocapture`.
+/// Prints the table of sim/FINDS.md with `--nocapture`.
 #[test]
 fn every_mutant_is_found() {
     let fixes = written::programs().into_iter().filter(|(name, _)| name.ends_with("_before"));
