@@ -268,17 +268,20 @@ def about(quick, others):
     rounds = "**One short round, which shows the page and no figures**" if quick else "Seven rounds"
     return (
         f"{rounds} of {datetime.date.today()}, commit {commit}, on {cpu}, {os.cpu_count()} cores, Linux "
-        f"{platform.release()}; others had {max(others, 0):.0%} of the machine. Servers run from the beginning, each on "
+        f"{platform.release()}; others had {max(others, 0):.0%} of the machine. Servers run from "
+        "the beginning, each on "
         f"one core with one worker, and are loaded in turns from another core. nginx {version('nginx', '-v')} keeps no "
         f"log, and answers wrk {version('wrk', '-v')} with 16 bytes, as many as http_server: a file in "
         f"`open_file_cache`, or from memory (`return`). redis-server {version('redis-server', '--version')} saves "
         "nothing; redis-benchmark gets and sets one key, with three bytes. In the pool, one request of 20 takes 5 ms, "
         "threads sleep in place of work, and server and load share all cores. CPU is that of the server, user and "
         "system. What the small programs come to is no reason to replace the real ones, which do more for each "
-        "request and have more to do: nginx sends five or eight headers, where http_server sends two, and has TLS, HTTP/2, logs, "
+        "request and have more to do: nginx sends five or eight headers, where http_server sends "
+        "two, and has TLS, HTTP/2, logs, "
         "a configuration that is looked up for each request, ranges, compression, and proxying; redis-server counts "
         "its commands, keeps the time of slow ones, checks who may use which, expires and evicts keys, grows its "
-        "table bit by bit where resp_server's stops the loop, replicates, persists, and has 240 commands in place of nine."
+        "table bit by bit where resp_server's stops the loop, replicates, persists, and has 240 "
+        "commands in place of nine."
     )
 
 
