@@ -12,7 +12,7 @@ use socket2::SockRef;
 
 use crate::linux::support::example::{
     LITTLE_ROOM, LONG, Running, connect_with_little_room, eventually, example, in_kernel,
-    read_to_end, reset, with_timeouts, write_until_stuck,
+    read_to_end, reset, with_descriptors, with_timeouts, write_until_stuck,
 };
 use crate::linux::support::random::Random;
 
@@ -436,9 +436,9 @@ fn out_of_descriptors_it_neither_ends_nor_spins() {
     for limit in [32, 33] {
         let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = upstream.local_addr().unwrap();
-        let limited = format!("ulimit -S -n {limit}; exec \"$0\" 127.0.0.1:0 {address}");
-        let program = example("proxy");
-        let running = Running::spawn(Command::new("sh").arg("-c").arg(limited).arg(program));
+        let mut command = Command::new("sh");
+        command.args(["-c", &with_descriptors(limit)]).arg(example("proxy"));
+        let running = Running::spawn(command.args(["127.0.0.1:0", &address.to_string()]));
         let proxy = Proxy::around(running.listening(), upstream);
 
         let first = proxy.pair();
@@ -471,9 +471,9 @@ fn who_cannot_be_served_waits_in_the_queue() {
     for limit in [10, 11, 12, 13, 14] {
         let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = upstream.local_addr().unwrap();
-        let limited = format!("ulimit -S -n {limit}; exec \"$0\" 127.0.0.1:0 {address}");
-        let program = example("proxy");
-        let running = Running::spawn(Command::new("sh").arg("-c").arg(limited).arg(program));
+        let mut command = Command::new("sh");
+        command.args(["-c", &with_descriptors(limit)]).arg(example("proxy"));
+        let running = Running::spawn(command.args(["127.0.0.1:0", &address.to_string()]));
         let proxy = Proxy::around(running.listening(), upstream);
 
         let mut clients: Vec<_> = (0..8).map(|_| proxy.running.connect()).collect();

@@ -15,7 +15,9 @@ use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 use nix::unistd::{Pid, Uid, pipe};
 
 use crate::linux::examples::supervise::{children_of, is_gone};
-use crate::linux::support::example::{Running, eventually, example, with_timeouts};
+use crate::linux::support::example::{
+    Running, eventually, example, with_descriptors, with_timeouts,
+};
 use crate::support::subprocess::{Closing, output};
 
 /// The servers, each with its arguments after the address where it listens.
@@ -322,10 +324,9 @@ fn with_few_descriptors_a_program_is_refused_or_serves() {
     for (name, args) in programs("127.0.0.1:0").into_iter().take(SERVERS.len()) {
         let mut has_served = false;
         for limit in 3..24 {
-            let limited = format!("ulimit -n {limit}; exec \"$0\" \"$@\"");
             let (_typing, input) = UnixStream::pair().unwrap();
             let mut command = Command::new("sh");
-            command.args(["-c", &limited]).arg(example(name)).args(&args);
+            command.args(["-c", &with_descriptors(limit)]).arg(example(name)).args(&args);
             let (mut server, complaints) =
                 Running::spawn_with_complaints(command.stdin(OwnedFd::from(input)));
             let Some(line) = server.line_or_end() else {
