@@ -33,7 +33,7 @@ pub(crate) fn example(name: &str) -> PathBuf {
 
 /// A script for sh(1), which runs its first argument with this many descriptors. Those below ten that it inherited are
 /// closed: another test's pipe would be one less.
-pub(crate) fn with_descriptors(limit: u64) -> String {
+pub(crate) fn with_descriptors(limit: usize) -> String {
     let close = "exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-";
     format!("{close}; ulimit -n {limit}; exec \"$0\" \"$@\"")
 }
