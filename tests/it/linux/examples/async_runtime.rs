@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::linux::support::example::{
-    LONG, Running, eventually, example, read_to_end, reset, write_until_stuck,
+    LONG, Running, eventually, example, read_to_end, reset, with_descriptors, write_until_stuck,
 };
 use crate::linux::support::random::Random;
 use crate::support::subprocess::spawn;
@@ -221,9 +221,8 @@ fn the_end_of_the_input_ends_it_after_the_last_reminder() {
 
 #[test]
 fn clients_beyond_the_last_descriptor_wait_for_one_that_leaves() {
-    let limited = "ulimit -S -n 32; exec \"$0\" 127.0.0.1:0";
-    let program = example("async_runtime");
-    let (server, _input) = with_input(Command::new("sh").arg("-c").arg(limited).arg(program));
+    let mut command = with_descriptors("async_runtime", 32);
+    let (server, _input) = with_input(command.arg("127.0.0.1:0"));
     let mut clients: Vec<_> = (0..40).map(|_| server.connect()).collect();
     expect_echo(&mut clients[0]);
     eventually("it is full", || server.descriptors().iter().filter(|fd| **fd < 32).count() == 32);

@@ -13,7 +13,7 @@ use nix::unistd::pipe;
 
 use crate::linux::examples::supervise::children_of;
 use crate::linux::support::example::{
-    Running, eventually, example, expect_failure, expect_usage_error,
+    Running, eventually, example, expect_failure, expect_usage_error, with_descriptors,
 };
 use crate::support::subprocess::{self, Closing, output};
 
@@ -215,10 +215,9 @@ fn why_a_client_is_not_served_is_printed_once() {
         let upstream = upstream.local_addr().unwrap().to_string();
         let args = if *name == "proxy" { &["127.0.0.1:0", &*upstream][..] } else { args };
         let (_typing, input) = UnixStream::pair().unwrap();
-        let mut shell = Command::new("sh");
-        shell.args(["-c", "ulimit -S -n 40; exec \"$0\" \"$@\""]).arg(example(name)).args(args);
+        let mut command = with_descriptors(name, 40);
         let (server, complaints) =
-            Running::spawn_with_complaints(shell.stdin(OwnedFd::from(input)));
+            Running::spawn_with_complaints(command.args(args).stdin(OwnedFd::from(input)));
         let server = server.listening();
 
         let clients: Vec<_> = (0..80).map(|_| server.connect()).collect();

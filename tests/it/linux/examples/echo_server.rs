@@ -2,14 +2,14 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::process::Command;
 use std::thread;
 
 use nix::sys::signal::Signal;
 use pollio::{Interest, OsPoller, Poller};
 
 use crate::linux::support::example::{
-    LONG, Running, eventually, example, expect_failure, read_to_end, reset, write_until_stuck,
+    LONG, Running, eventually, expect_failure, read_to_end, reset, with_descriptors,
+    write_until_stuck,
 };
 use crate::linux::support::random::Random;
 use crate::linux::support::talker::{Ending, Script, Talker};
@@ -131,7 +131,7 @@ fn more_than_a_fair_share_at_once_comes_back_too() {
 
 #[test]
 fn clients_beyond_the_last_descriptor_wait_for_one_that_leaves() {
-    let server = start_with_descriptors(32);
+    let server = Running::spawn(with_descriptors("echo_server", 32).arg("127.0.0.1:0")).listening();
     let (mut served, mut waiting) = connect_more_than_fit(&server, 32);
     server.expect_idle();
 
@@ -145,7 +145,8 @@ fn clients_beyond_the_last_descriptor_wait_for_one_that_leaves() {
 
 #[test]
 fn clients_beyond_the_last_descriptor_are_served_though_nobody_leaves() {
-    let server = start_with_descriptors(32);
+    let server = start();
+    server.limit_descriptors(32);
     let (mut served, mut waiting) = connect_more_than_fit(&server, 32);
     server.expect_idle();
     expect_nothing_yet(&waiting);
@@ -190,18 +191,6 @@ fn without_an_argument_it_listens_on_port_7777() {
 
 fn start() -> Running {
     Running::start("echo_server", &["127.0.0.1:0"]).listening()
-}
-
-fn start_with_descriptors(count: usize) -> Running {
-    Running::spawn(&mut with_descriptors(count)).listening()
-}
-
-/// The server, which may have `count` descriptors open, its own among them.
-pub(crate) fn with_descriptors(count: usize) -> Command {
-    let limited = format!("ulimit -S -n {count}; exec \"$0\" 127.0.0.1:0");
-    let mut shell = Command::new("sh");
-    shell.arg("-c").arg(limited).arg(example("echo_server"));
-    shell
 }
 
 /// Connects clients up to the limit and some more, each of which has sent a ping. Returns the clients that are in,

@@ -2,14 +2,13 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use crate::linux::support::example::{
-    Running, connect_with_little_room, eventually, example, in_kernel, read_to_end, reset,
+    Running, connect_with_little_room, eventually, in_kernel, read_to_end, reset, with_descriptors,
     write_until_stuck,
 };
 
@@ -204,10 +203,8 @@ fn sighup_prints_how_many_clients_there_are() {
 
 #[test]
 fn clients_beyond_the_last_descriptor_wait_without_using_the_processor() {
-    let mut shell = Command::new("sh");
-    let limited = "ulimit -S -n 32; exec \"$0\" 127.0.0.1:0";
-    let server =
-        Running::spawn(shell.arg("-c").arg(limited).arg(example("graceful_shutdown"))).listening();
+    let mut command = with_descriptors("graceful_shutdown", 32);
+    let server = Running::spawn(command.arg("127.0.0.1:0")).listening();
     let clients: Vec<_> = (0..40).map(|_| server.connect()).collect();
     server.expect_idle();
     // The first clients are in, and leave. So each has its turn.

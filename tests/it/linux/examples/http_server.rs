@@ -2,14 +2,13 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::process::Command;
 use std::time::{Duration, Instant};
 use std::{iter, mem, thread};
 
 use nix::sys::signal::Signal;
 
 use crate::linux::support::example::{
-    Running, eventually, example, expect_failure, read_to_end, reset, write_until_stuck,
+    Running, eventually, expect_failure, read_to_end, reset, with_descriptors, write_until_stuck,
 };
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: here\r\n\r\n";
@@ -494,10 +493,8 @@ fn every_core_has_a_listener_or_they_share_one() {
 
 #[test]
 fn clients_beyond_the_last_descriptor_wait_for_one_that_leaves() {
-    let limited = "ulimit -S -n 40; exec \"$0\" --shared 127.0.0.1:0 600";
-    let mut shell = Command::new("sh");
-    let shell = shell.arg("-c").arg(limited).arg(example("http_server"));
-    let server = Running::spawn(shell).listening();
+    let mut command = with_descriptors("http_server", 40);
+    let server = Running::spawn(command.args(["--shared", "127.0.0.1:0", "600"])).listening();
     let clients: Vec<_> = (0..60).map(|_| server.connect()).collect();
     server.expect_idle();
     // The first clients are in, and leave. So each has its turn.

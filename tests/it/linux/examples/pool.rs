@@ -2,14 +2,13 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use crate::linux::support::example::{
-    Running, eventually, example, expect_usage_error, read_to_end, reset, with_timeouts,
+    Running, eventually, expect_usage_error, read_to_end, reset, with_descriptors, with_timeouts,
     write_until_stuck,
 };
 use crate::linux::support::random::Random;
@@ -116,10 +115,9 @@ fn a_request_that_is_too_long_is_the_end() {
 
 #[test]
 fn clients_beyond_the_last_descriptor_wait_for_one_that_leaves() {
-    for mode in ["", "--apart"] {
-        let limited = format!("ulimit -S -n 40; exec \"$0\" {mode} 127.0.0.1:0 3");
-        let mut shell = Command::new("sh");
-        let server = Running::spawn(shell.args(["-c", &limited]).arg(example("pool"))).listening();
+    for mode in MODES {
+        let mut command = with_descriptors("pool", 40);
+        let server = Running::spawn(command.args(mode).args(["127.0.0.1:0", "3"])).listening();
         let clients: Vec<_> = (0..60).map(|_| server.connect()).collect();
         server.expect_idle();
         // The first clients are in, and leave. So each has its turn.

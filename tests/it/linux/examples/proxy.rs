@@ -251,9 +251,7 @@ fn an_upstream_that_does_not_answer_resets_each_client_after_the_timeout() {
 fn who_connected_while_it_was_stopped_is_served() {
     const CLIENTS: usize = 300;
     let (listener, waiting) = full_listener();
-    let address = listener.local_addr().unwrap().to_string();
-    let running = Running::start("proxy", &["--timeout", "8", "127.0.0.1:0", &address]).listening();
-    let proxy = Proxy::around(running, listener);
+    let proxy = Proxy::with_timeout("8", listener);
     let clients: Vec<_> = (0..CLIENTS).map(|_| proxy.running.connect()).collect();
     eventually("it connects for all", || proxy.connections() == 2 * CLIENTS);
     let begin = Instant::now();
@@ -288,9 +286,7 @@ fn who_connected_while_it_was_stopped_is_served() {
 #[test]
 fn what_was_sent_before_a_reset_arrives_after_a_stop() {
     let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = upstream.local_addr().unwrap().to_string();
-    let args = ["--timeout", "2", "127.0.0.1:0", &address];
-    let proxy = Proxy::around(Running::start("proxy", &args).listening(), upstream);
+    let proxy = Proxy::with_timeout("2", upstream);
     let mut client = connect_with_little_room(&proxy.running);
     let upstream = proxy.accept();
     // A byte that it does not read makes its close a reset.
@@ -322,9 +318,7 @@ fn what_was_sent_before_a_reset_arrives_after_a_stop() {
 #[test]
 fn a_silent_connection_outlives_the_timeout() {
     let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = upstream.local_addr().unwrap().to_string();
-    let args = ["--timeout", "1", "127.0.0.1:0", &address];
-    let proxy = Proxy::around(Running::start("proxy", &args).listening(), upstream);
+    let proxy = Proxy::with_timeout("1", upstream);
     let (client, upstream) = proxy.pair();
     thread::sleep(Duration::from_millis(1_500));
     proxy.running.expect_idle();
@@ -373,9 +367,7 @@ fn a_reset_is_noticed_where_the_other_side_does_not_read() {
 #[test]
 fn what_is_sent_before_the_upstream_answers_arrives() {
     let (listener, waiting) = full_listener();
-    let address = listener.local_addr().unwrap().to_string();
-    let args = ["--timeout", "600", "127.0.0.1:0", &address];
-    let proxy = Proxy::around(Running::start("proxy", &args).listening(), listener);
+    let proxy = Proxy::with_timeout("600", listener);
 
     let mut early = proxy.running.connect();
     early.write_all(b"early").unwrap();
@@ -435,11 +427,7 @@ fn out_of_descriptors_it_neither_ends_nor_spins() {
     // A connection takes two: it is now the client, now the upstream that there is no room for.
     for limit in [32, 33] {
         let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = upstream.local_addr().unwrap();
-        let mut command = Command::new("sh");
-        command.args(["-c", &with_descriptors(limit)]).arg(example("proxy"));
-        let running = Running::spawn(command.args(["127.0.0.1:0", &address.to_string()]));
-        let proxy = Proxy::around(running.listening(), upstream);
+        let proxy = Proxy::run(&mut with_descriptors("proxy", limit), upstream);
 
         let first = proxy.pair();
         let clients: Vec<_> = (0..30).map(|_| proxy.running.connect()).collect();
@@ -470,11 +458,7 @@ fn out_of_descriptors_it_neither_ends_nor_spins() {
 fn who_cannot_be_served_waits_in_the_queue() {
     for limit in [10, 11, 12, 13, 14] {
         let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = upstream.local_addr().unwrap();
-        let mut command = Command::new("sh");
-        command.args(["-c", &with_descriptors(limit)]).arg(example("proxy"));
-        let running = Running::spawn(command.args(["127.0.0.1:0", &address.to_string()]));
-        let proxy = Proxy::around(running.listening(), upstream);
+        let proxy = Proxy::run(&mut with_descriptors("proxy", limit), upstream);
 
         let mut clients: Vec<_> = (0..8).map(|_| proxy.running.connect()).collect();
         proxy.running.expect_idle();
@@ -506,8 +490,19 @@ impl Proxy {
     }
 
     fn with_upstream(upstream: TcpListener) -> Self {
-        let args = ["127.0.0.1:0", &upstream.local_addr().unwrap().to_string()];
-        Self::around(Running::start("proxy", &args).listening(), upstream)
+        Self::run(&mut Command::new(example("proxy")), upstream)
+    }
+
+    /// With so many seconds for an attempt to connect, and for the last bytes of a broken side.
+    fn with_timeout(seconds: &str, upstream: TcpListener) -> Self {
+        Self::run(Command::new(example("proxy")).args(["--timeout", seconds]), upstream)
+    }
+
+    /// Runs the proxy that is the command, but for its addresses.
+    fn run(command: &mut Command, upstream: TcpListener) -> Self {
+        let address = upstream.local_addr().unwrap().to_string();
+        let running = Running::spawn(command.args(["127.0.0.1:0", &address]));
+        Self::around(running.listening(), upstream)
     }
 
     fn around(running: Running, upstream: TcpListener) -> Self {

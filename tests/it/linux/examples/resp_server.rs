@@ -3,11 +3,10 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::process::Command;
 use std::{thread, time::Duration};
 
 use crate::linux::support::example::{
-    Running, eventually, example, read_to_end, reset, write_until_stuck,
+    Running, eventually, read_to_end, reset, with_descriptors, write_until_stuck,
 };
 
 /// The longest command that the example takes.
@@ -301,10 +300,8 @@ fn hundreds_of_clients_at_once_are_answered() {
 
 #[test]
 fn clients_beyond_the_last_descriptor_wait_for_one_that_leaves() {
-    let limited = "ulimit -S -n 40; exec \"$0\" 127.0.0.1:0";
-    let mut shell = Command::new("sh");
-    let server = Running::spawn(shell.arg("-c").arg(limited).arg(example("resp_server")));
-    let server = server.listening();
+    let mut command = with_descriptors("resp_server", 40);
+    let server = Running::spawn(command.arg("127.0.0.1:0")).listening();
     let clients: Vec<_> = (0..60).map(|_| server.connect()).collect();
     server.expect_idle();
     // Those who came first are in, and leave. So all of them have their turn.

@@ -325,10 +325,9 @@ fn with_few_descriptors_a_program_is_refused_or_serves() {
         let mut has_served = false;
         for limit in 3..24 {
             let (_typing, input) = UnixStream::pair().unwrap();
-            let mut command = Command::new("sh");
-            command.args(["-c", &with_descriptors(limit)]).arg(example(name)).args(&args);
+            let mut command = with_descriptors(name, limit);
             let (mut server, complaints) =
-                Running::spawn_with_complaints(command.stdin(OwnedFd::from(input)));
+                Running::spawn_with_complaints(command.args(&args).stdin(OwnedFd::from(input)));
             let Some(line) = server.line_or_end() else {
                 assert!(!has_served, "{name} is refused with {limit} descriptors");
                 let line = complaints.next_line();

@@ -19,8 +19,7 @@ use nix::sys::signal::Signal;
 use pollio::{Event, EventObject, Interest, OsPoller, Poller, Registry};
 use socket2::{Domain, Socket, Type};
 
-use crate::linux::examples::echo_server::with_descriptors;
-use crate::linux::support::example::{LONG, Running, eventually, processor_time};
+use crate::linux::support::example::{LONG, Running, eventually, processor_time, with_descriptors};
 use crate::linux::support::talker::{Ending, Script, Talker};
 use crate::support::descriptors::allow_descriptors;
 use crate::support::subprocess::{spawn, this_program_again, this_test};
@@ -65,12 +64,12 @@ fn clients_come_and_go_and_the_server_stays_as_it_was() {
     let seed = env::var(SEED).map_or_else(|_| any_seed(), |seed| seed.parse().expect(SEED));
     println!("{SEED}={seed}");
 
-    let mut command = with_descriptors(2 * connections);
+    let mut command = with_descriptors("echo_server", 2 * connections);
     // Each buffer is a mapping of its own, written to at once, and the heap has room for nothing but
     // what it holds: so the server's memory is what it has allocated, to the page.
     let exact = "glibc.malloc.mmap_threshold=4096:glibc.malloc.perturb=1:glibc.malloc.top_pad=0";
     command.env("GLIBC_TUNABLES", exact);
-    let server = Running::spawn(&mut command).listening();
+    let server = Running::spawn(command.arg("127.0.0.1:0")).listening();
     let own_descriptors = server.descriptors().len();
     let mut crowd = Crowd::new(path, server.address(), connections / PROCESSES, seed);
     let memory_with_all = || {

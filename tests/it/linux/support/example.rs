@@ -31,11 +31,14 @@ pub(crate) fn example(name: &str) -> PathBuf {
     program
 }
 
-/// A script for sh(1), which runs its first argument with this many descriptors. Those below ten that it inherited are
-/// closed: another test's pipe would be one less.
-pub(crate) fn with_descriptors(limit: usize) -> String {
+/// The program of the example `name`, which may have `limit` descriptors open. Those below ten that it would inherit
+/// are closed: another test's pipe would be one less.
+pub(crate) fn with_descriptors(name: &str, limit: usize) -> Command {
     let close = "exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-";
-    format!("{close}; ulimit -n {limit}; exec \"$0\" \"$@\"")
+    let script = format!("{close}; ulimit -n {limit}; exec \"$0\" \"$@\"");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &script]).arg(example(name));
+    shell
 }
 
 /// An example, running. It is killed when the test is done with it, or panics.
