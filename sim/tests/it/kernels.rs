@@ -2,7 +2,6 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
-use std::panic;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,6 +10,8 @@ use pollio_sim::net::{TcpListener, TcpStream};
 use pollio_sim::os::unix::net::UnixStream;
 use pollio_sim::socket2::{Domain, Socket, Type};
 use pollio_sim::{Conditions, Kernel, SimPoller, Timer, World, check, check_on, thread};
+
+use crate::checks::report_of;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -24,11 +25,6 @@ fn read_from_who_was_accepted(world: &World) -> io::Result<()> {
     let (mut accepted, _) = listener.accept()?;
     world.schedule(SECOND, move |_| drop(client));
     accepted.read(&mut [0]).map(drop)
-}
-
-/// What a check panics with.
-fn report_of(check: impl FnOnce() + panic::UnwindSafe) -> String {
-    *panic::catch_unwind(check).unwrap_err().downcast::<String>().unwrap()
 }
 
 #[test]
@@ -62,7 +58,8 @@ fn a_world_is_linux_unless_it_says_otherwise() {
 fn a_failure_names_the_kernel_and_the_rules_that_made_a_difference() {
     const RULE: &str = "an accepted socket is non-blocking if its listener is";
     let report =
-        report_of(|| check_on(&[Kernel::Linux, Kernel::Apple], 10, read_from_who_was_accepted));
+        report_of(|| check_on(&[Kernel::Linux, Kernel::Apple], 10, read_from_who_was_accepted))
+            .unwrap();
     assert!(report.starts_with("seed 1 on apple fails: it returned an error: "), "{report}");
     assert!(report.contains(&format!("\n  unlike Linux: {RULE}\n")), "{report}");
     assert!(report.contains(&format!("-            apple: {RULE}\n")), "{report}");

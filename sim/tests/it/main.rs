@@ -1,5 +1,6 @@
 //! What the simulation does, and that its sockets do what real ones do.
 
+mod checks;
 mod datagrams;
 mod ending;
 mod kernels;

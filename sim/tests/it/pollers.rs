@@ -1,8 +1,6 @@
 //! Programs that are right on Linux, and wrong by one rule of another kernel: how many seeds until each is found.
 
-use std::env;
 use std::io::{self, ErrorKind, Read, Write};
-use std::panic;
 use std::time::Duration;
 
 use pollio::{Event, EventObject, Interest, Mode, Poller, Waker};
@@ -12,14 +10,11 @@ use pollio_sim::os::unix::net::UnixStream;
 use pollio_sim::socket2::{Domain, SockRef, Socket, Type};
 use pollio_sim::{Conditions, Kernel, SimPoller, Timer, World, check, check_on, thread};
 
+use crate::checks::{first_seed, report_of, seeds};
+
 const ADDRESS: &str = "10.0.0.1:7";
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
-
-/// How many seeds each program has on Linux in `cargo test`.
-fn seeds() -> u64 {
-    env::var("POLLIO_SEEDS").map_or(1_000, |seeds| seeds.parse().unwrap())
-}
 
 struct Program {
     what: &'static str,
@@ -374,16 +369,12 @@ fn each_program_is_right_on_linux() {
 fn each_program_is_found_on_another_kernel_by_the_rule_that_it_does_not_know() {
     let mut missed = Vec::new();
     for Program { what, kernel, rule, body } in PROGRAMS {
-        let failure = panic::catch_unwind(|| check_on(&[*kernel], 10_000, *body)).err();
-        let report = failure.map(|failure| *failure.downcast::<String>().unwrap());
-        let report = report.unwrap_or_default();
-        let mut lines = report.lines();
-        let first = lines.next().and_then(|line| line.strip_prefix("seed ")?.split_once(" on "));
-        match first {
-            Some((seed, _)) if lines.any(|line| line.contains("unlike") && line.contains(rule)) => {
-                println!("| {kernel} | {rule} | {what} | {seed} |");
+        let names_rule = |line: &str| line.contains("unlike") && line.contains(rule);
+        match report_of(|| check_on(&[*kernel], 10_000, *body)) {
+            Some(report) if report.lines().skip(1).any(names_rule) => {
+                println!("| {kernel} | {rule} | {what} | {} |", first_seed(&report));
             }
-            _ => missed.push(format!("{what}: {report}")),
+            report => missed.push(format!("{what}: {}", report.unwrap_or_default())),
         }
     }
     assert!(missed.is_empty(), "not found: {missed:#?}");

@@ -3,7 +3,6 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
-use std::panic;
 use std::time::Duration;
 
 use pollio_sim::Kernel::{Apple, DragonFly, FreeBsd, Linux, NetBsd, OpenBsd};
@@ -11,6 +10,8 @@ use pollio_sim::net::{TcpListener, TcpStream, UdpSocket};
 use pollio_sim::os::unix::net::UnixStream;
 use pollio_sim::socket2::{Domain, SockRef, Socket, Type};
 use pollio_sim::{Conditions, Kernel, World, check_on, thread};
+
+use crate::checks::{first_seed, report_of, seeds};
 
 const SERVER: &str = "10.0.0.1:7";
 const SECOND: Duration = Duration::from_secs(1);
@@ -467,10 +468,6 @@ fn sends_a_lot(_: &World, is_mended: bool) -> io::Result<()> {
     far.recv(&mut [0]).map(drop)
 }
 
-fn seeds() -> u64 {
-    std::env::var("POLLIO_SEEDS").map_or(1_000, |count| count.parse().unwrap())
-}
-
 fn check(kernels: &[Kernel], count: u64, program: Program, is_mended: bool) {
     check_on(kernels, count, move |world| {
         let latency = Duration::from_micros(1)..=Duration::from_millis(100);
@@ -500,13 +497,10 @@ fn the_programs_are_found_on_each_kernel_that_they_are_wrong_on() {
     for (what, kernels, program) in PROGRAMS {
         for kernel in *kernels {
             let check = || check(&[*kernel], 10_000, *program, false);
-            let Err(report) = panic::catch_unwind(check) else {
-                missed.push(format!("{kernel}: {what}"));
-                continue;
-            };
-            let report = *report.downcast::<String>().unwrap();
-            let first = report.strip_prefix("seed ").unwrap().split_once(" on ").unwrap().0;
-            println!("| {what} | {kernel} | {first} |");
+            match report_of(check) {
+                Some(report) => println!("| {what} | {kernel} | {} |", first_seed(&report)),
+                None => missed.push(format!("{kernel}: {what}")),
+            }
         }
     }
     assert!(missed.is_empty(), "nobody notices: {missed:#?}");

@@ -240,20 +240,37 @@ fn simulate(kernel: Kernel, script: &Script) -> Vec<String> {
 
 /// Runs scripts with these interests over `P` and real sockets, and over simulated ones in a world with a kernel.
 pub(crate) fn compare<P: Poller>(kernel: Kernel, interests: &[Interest]) {
+    expect_in_step(
+        &kernel.to_string(),
+        |random| Script::draw(random, interests),
+        |script, pause| real::run::<P>(script, || thread::sleep(pause)),
+        |script| simulate(kernel, script),
+        &[5, 20, 80, 320],
+    );
+}
+
+/// Runs scripts over real sockets and over simulated ones, and compares what each gave. Where that differs, the real
+/// ones have another try for each of `pauses`, in milliseconds, after each step.
+pub(crate) fn expect_in_step<S: fmt::Debug>(
+    name: &str,
+    draw: impl Fn(Random) -> S,
+    real: impl Fn(&S, Duration) -> Vec<String>,
+    simulate: impl Fn(&S) -> Vec<String>,
+    pauses: &[u64],
+) {
     let scripts = std::env::var("POLLIO_SCRIPTS").map_or(2_000, |count| count.parse().unwrap());
     for seed in 0..scripts {
-        let script = Script::draw(Random::new(seed), interests);
-        let expected = real::run::<P>(&script, || ());
-        let log = simulate(kernel, &script);
+        let script = draw(Random::new(seed));
+        let expected = real(&script, Duration::ZERO);
+        let log = simulate(&script);
         if log == expected {
             continue;
         }
         // The loopback may take its time on a busy machine, where the kernel leaves it to a thread.
-        let again = |pause| real::run::<P>(&script, || thread::sleep(Duration::from_millis(pause)));
-        let again = [5, 20, 80, 320].into_iter().map(again).find(|again| *again == log);
-        let expected = again.unwrap_or(expected);
+        let again = |pause: &u64| real(&script, Duration::from_millis(*pause));
+        let expected = pauses.iter().map(again).find(|again| *again == log).unwrap_or(expected);
         for (line, expected) in log.iter().zip(&expected) {
-            assert_eq!(line, expected, "{kernel}, script {seed}: {script:#?}\n{log:#?}");
+            assert_eq!(line, expected, "{name}, script {seed}: {script:#?}\n{log:#?}");
         }
     }
 }

@@ -9,6 +9,7 @@ use pollio_sim::{Conditions, World};
 
 use super::{INTERESTS, MODES, show};
 use crate::random::Random;
+use crate::script::expect_in_step;
 
 const SOCKETS: usize = 3;
 
@@ -41,8 +42,7 @@ struct Script {
 }
 
 impl Script {
-    fn draw(seed: u64) -> Self {
-        let mut random = Random::new(seed);
+    fn draw(mut random: Random) -> Self {
         let objects = [(); SOCKETS].map(|()| (random.pick(INTERESTS), random.pick(MODES)));
         let steps = (0..random.below(60)).map(|_| {
             let length = match random.below(30) {
@@ -210,20 +210,11 @@ fn simulate(script: &Script) -> Vec<String> {
 
 #[test]
 fn simulated_udp_sockets_are_in_step_with_real_ones() {
-    let scripts = std::env::var("POLLIO_SCRIPTS").map_or(2_000, |count| count.parse().unwrap());
-    for seed in 0..scripts {
-        let script = Script::draw(seed);
-        let expected = real::run(&script, || ());
-        let log = simulate(&script);
-        if log == expected {
-            continue;
-        }
-        // The loopback may take its time on a busy machine, where the kernel leaves it to a thread.
-        let again = |pause| real::run(&script, || thread::sleep(Duration::from_millis(pause)));
-        let again = [5, 20, 80].into_iter().map(again).find(|again| *again == log);
-        let expected = again.unwrap_or(expected);
-        for (line, expected) in log.iter().zip(&expected) {
-            assert_eq!(line, expected, "script {seed}: {script:#?}\n{log:#?}");
-        }
-    }
+    expect_in_step(
+        "udp",
+        Script::draw,
+        |script, pause| real::run(script, || thread::sleep(pause)),
+        simulate,
+        &[5, 20, 80],
+    );
 }
