@@ -42,6 +42,9 @@ const WAKES: &[Line] = &[
     ["a wake and the wake back, one core", "wake", "one core", "p50 [µs]"],
 ];
 
+const ON_BUSY_CORES: Line =
+    ["a wake and the wake back, two busy cores", "wake", "two busy cores", "p50 [µs]"];
+
 const SERVERS: &[Line] = &[
     ["1 client: messages a second", "echo", "1", "messages/s"],
     ["16 clients: messages a second", "echo", "16", "messages/s"],
@@ -73,37 +76,8 @@ pub(crate) const EXHIBITS: &[Exhibit] = &[
         title: "An event, with the write and the read that go with it",
         scale: Scale::Own,
         peers: PEERS,
-        drawn: &[
-            ["level, 1 of 1,000 is ready", "ready_events", "level, 1 of 1000", "an event [ns]"],
-            ["edge, 1 of 1,000 is ready", "ready_events", "edge, 1 of 1000", "an event [ns]"],
-            [
-                "level, 256 of 1,000 are ready",
-                "ready_events",
-                "level, 256 of 1000",
-                "an event [ns]",
-            ],
-            ["edge, 256 of 1,000 are ready", "ready_events", "edge, 256 of 1000", "an event [ns]"],
-        ],
-        listed: &[
-            ["level, 1 of 1,000 is ready", "ready_events", "level, 1 of 1000", "an event [ns]"],
-            ["edge, 1 of 1,000 is ready", "ready_events", "edge, 1 of 1000", "an event [ns]"],
-            ["oneshot, 1 of 1,000 is ready", "ready_events", "oneshot, 1 of 1000", "an event [ns]"],
-            [
-                "level, 256 of 1,000 are ready",
-                "ready_events",
-                "level, 256 of 1000",
-                "an event [ns]",
-            ],
-            ["edge, 256 of 1,000 are ready", "ready_events", "edge, 256 of 1000", "an event [ns]"],
-            [
-                "oneshot, 256 of 1,000 are ready",
-                "ready_events",
-                "oneshot, 256 of 1000",
-                "an event [ns]",
-            ],
-            ["a chain of 100 beside 1,000 idle", "many_idle", "1000", "an event [ns]"],
-            ["a chain of 100 beside 18,000 idle", "many_idle", "18000", "an event [ns]"],
-        ],
+        drawn: &[EVENTS[0], EVENTS[1], EVENTS[3], EVENTS[4]],
+        listed: EVENTS,
     },
     Exhibit {
         name: "echo",
@@ -174,7 +148,7 @@ pub(crate) const EXHIBITS: &[Exhibit] = &[
             WAKES[3],
             WAKES[4],
             WAKES[5],
-            ["a wake and the wake back, two busy cores", "wake", "two busy cores", "p50 [µs]"],
+            ON_BUSY_CORES,
             ["an event, without a waker", "wake", "an event", "without a waker [ns]"],
             ["an event, with a waker", "wake", "an event", "with a waker [ns]"],
         ],
@@ -188,13 +162,13 @@ pub(crate) const EXHIBITS: &[Exhibit] = &[
             WAKES[4],
             WAKES[5],
             ["one client: messages a second", "echo", "1", "messages/s"],
-            ["256 clients: messages a second", "echo", "256", "messages/s"],
+            SERVERS[2],
         ],
         listed: &[
             WAKES[4],
-            ["a wake and the wake back, two busy cores", "wake", "two busy cores", "p50 [µs]"],
+            ON_BUSY_CORES,
             WAKES[5],
-            ["1 client: messages a second", "echo", "1", "messages/s"],
+            SERVERS[0],
             [
                 "1 client, two busy cores: messages a second",
                 "echo",
@@ -222,7 +196,7 @@ pub(crate) const EXHIBITS: &[Exhibit] = &[
                 "messages/s",
             ],
             ["– time on a core for each", "echo", "4, 20 µs between", "core of the server [µs]"],
-            ["256 clients: messages a second", "echo", "256", "messages/s"],
+            SERVERS[2],
             ["a loop that wakes up every 10 ms", "idle", "every 10 ms", "time [% of a core]"],
         ],
     },
@@ -332,16 +306,8 @@ pub(crate) const EXHIBITS: &[Exhibit] = &[
         title: "How late a wait ends that nothing else ends",
         scale: Scale::Own,
         peers: PEERS,
-        drawn: &[
-            ["after 50 µs: late by, p50", "timeout", "50µs", "late, p50 [µs]"],
-            ["after 5 ms: late by, p50", "timeout", "5ms", "late, p50 [µs]"],
-        ],
-        listed: &[
-            ["after 50 µs: late by, p50", "timeout", "50µs", "late, p50 [µs]"],
-            ["after 500 µs: late by, p50", "timeout", "500µs", "late, p50 [µs]"],
-            ["after 5 ms: late by, p50", "timeout", "5ms", "late, p50 [µs]"],
-            ["after 5 ms: late by, p99", "timeout", "5ms", "late, p99 [µs]"],
-        ],
+        drawn: &[LATE[0], LATE[2]],
+        listed: LATE,
     },
     Exhibit {
         name: "look_up",
@@ -355,6 +321,24 @@ pub(crate) const EXHIBITS: &[Exhibit] = &[
             ["of 4,000", "look_up", "of 4000", "a look-up [ns]"],
         ],
     },
+];
+
+const EVENTS: &[Line] = &[
+    ["level, 1 of 1,000 is ready", "ready_events", "level, 1 of 1000", "an event [ns]"],
+    ["edge, 1 of 1,000 is ready", "ready_events", "edge, 1 of 1000", "an event [ns]"],
+    ["oneshot, 1 of 1,000 is ready", "ready_events", "oneshot, 1 of 1000", "an event [ns]"],
+    ["level, 256 of 1,000 are ready", "ready_events", "level, 256 of 1000", "an event [ns]"],
+    ["edge, 256 of 1,000 are ready", "ready_events", "edge, 256 of 1000", "an event [ns]"],
+    ["oneshot, 256 of 1,000 are ready", "ready_events", "oneshot, 256 of 1000", "an event [ns]"],
+    ["a chain of 100 beside 1,000 idle", "many_idle", "1000", "an event [ns]"],
+    ["a chain of 100 beside 18,000 idle", "many_idle", "18000", "an event [ns]"],
+];
+
+const LATE: &[Line] = &[
+    ["after 50 µs: late by, p50", "timeout", "50µs", "late, p50 [µs]"],
+    ["after 500 µs: late by, p50", "timeout", "500µs", "late, p50 [µs]"],
+    ["after 5 ms: late by, p50", "timeout", "5ms", "late, p50 [µs]"],
+    ["after 5 ms: late by, p99", "timeout", "5ms", "late, p99 [µs]"],
 ];
 
 const SHARED: &[Line] = &[
