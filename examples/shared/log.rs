@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::{fmt::Display, net::SocketAddr, thread, time::Duration};
 
 use nix::sys::signal::SigSet;
+use socket2::{Domain, Socket, Type};
 
 /// How many bytes may wait to be written. Further lines are lost.
 const MOST: usize = 1 << 20;
@@ -46,8 +47,10 @@ impl Log {
         Ok(Self { lines, waiting, reasons: Arc::new(Mutex::new(BTreeSet::new())) })
     }
 
-    /// Prints the line that says a server is ready. Without it, the program fails.
+    /// Prints the line that says a server is ready. Without it, the program fails, and without a descriptor for a first
+    /// client: the clients in the queue would wait in vain.
     pub(crate) fn listening(&self, address: SocketAddr) -> io::Result<()> {
+        drop(Socket::new(Domain::for_address(address), Type::STREAM, None)?);
         self.print(format!("listening on {address}"));
         self.flush()
     }

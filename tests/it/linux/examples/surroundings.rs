@@ -1,7 +1,7 @@
 //! What surrounds the examples: a stdout without a reader, a careless parent, limits.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::{net::UnixStream, process::CommandExt};
@@ -60,14 +60,18 @@ fn expect_at_work(name: &str, id: u32, address: &str) {
         return expect_restarts(id);
     }
     eventually("it listens", || TcpStream::connect(address).is_ok());
+    let mut client = with_timeouts(TcpStream::connect(address).unwrap());
     let answer = match name {
-        "proxy" => return, // it has no upstream
+        // It has no upstream.
+        "proxy" => {
+            let error = client.read(&mut [0]).expect_err("it has accepted a client");
+            return assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{name}");
+        }
         "graceful_shutdown" => &b"GET / HTTP/1.0\r\n\r\n".to_ascii_uppercase()[..],
         "http_server" => b"HTTP/1.1 200 OK",
         "resp_server" => b"-ERR wrong number of arguments for 'get' command\r\n",
         _ => b"GET / HTTP/1.0\r\n\r\n",
     };
-    let mut client = with_timeouts(TcpStream::connect(address).unwrap());
     client.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
     let mut bytes = vec![0; answer.len()];
     client.read_exact(&mut bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -337,8 +341,7 @@ fn with_few_descriptors_a_program_is_refused_or_serves() {
                 assert!(is_reason, "{name} with {limit} descriptors: {line}");
                 continue;
             };
-            let address = line.strip_prefix("listening on ").expect(&line);
-            eventually("a client is accepted", || TcpStream::connect(address).is_ok());
+            expect_at_work(name, server.id(), line.strip_prefix("listening on ").expect(&line));
             has_served = true;
             assert!(server.is_running(), "{name} with {limit} descriptors");
         }
