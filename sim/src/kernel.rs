@@ -134,7 +134,7 @@ impl Kernel {
         match event {
             Event::Timer(file) => timers::expire(&mut self.base, file, due),
             Event::Tcp(arrival) => self.tcp.arrive(arrival, &mut self.base),
-            Event::Udp(packet) => self.udp.arrive(packet, &mut self.base),
+            Event::Udp(packet) => self.udp.arrive(*packet, &mut self.base),
             Event::Patience(file, since) => {
                 let streams = Streams { tcp: &self.tcp, udp: &self.udp, pairs: &self.pairs };
                 if streams.are_forgotten(file, since, &mut self.base) {

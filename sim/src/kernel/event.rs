@@ -9,7 +9,8 @@ pub(crate) enum Event {
     /// A timer expires.
     Timer(FileId),
     Tcp(Arrival),
-    Udp(Packet),
+    /// In a box: TCP moves far more events, which are small.
+    Udp(Box<Packet>),
     /// What came to this file is taken by now, or was touched since this time, or the run fails.
     Patience(FileId, Duration),
 }

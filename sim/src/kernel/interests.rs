@@ -189,6 +189,11 @@ impl InterestList {
         random: &mut Random,
         events: &mut Vec<Event>,
     ) -> bool {
+        // Half of all looks find nothing: those before a wait blocks.
+        if candidates.is_empty() {
+            self.ready = candidates;
+            return false;
+        }
         let (rules, is_kqueue) = (self.rules, self.rules.is_kqueue());
         candidates.retain_mut(|candidate| {
             let Some(item) = self.items.get_mut(&candidate.key) else { return false };

@@ -305,7 +305,7 @@ impl Udp {
         if base.draw_fault(conditions::Kind::Duplicates) {
             let time = base.random().duration(&LATE);
             base.note(|| format!("fault: again in {time:?} from {source} to {destination}"));
-            base.add_event(base.now() + latency + time, Event::Udp(packet.clone()));
+            base.add_event(base.now() + latency + time, Event::Udp(Box::new(packet.clone())));
         }
         let mut time = latency;
         if base.draw_fault(conditions::Kind::Reordering) {
@@ -317,7 +317,7 @@ impl Udp {
         if time.is_zero() {
             self.arrive(packet, base);
         } else {
-            base.add_event(base.now() + time, Event::Udp(packet));
+            base.add_event(base.now() + time, Event::Udp(Box::new(packet)));
         }
     }
 
