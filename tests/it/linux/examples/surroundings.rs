@@ -40,7 +40,8 @@ fn own_address(test: u8) -> String {
 /// All of them, as they are started on an address.
 fn programs(address: &str) -> Vec<(&'static str, Vec<&str>)> {
     let servers = SERVERS.iter().map(|(name, args)| (*name, [&[address], *args].concat()));
-    servers.chain([("supervise", vec!["0.05", "exec sleep 60", "exit 0"])]).collect()
+    // The last one lives for long enough to be seen.
+    servers.chain([("supervise", vec!["0.01", "exec sleep 60", "sleep 0.02"])]).collect()
 }
 
 /// A pipe with room for 4 KiB, all of which is taken or all of which is free.
@@ -126,29 +127,40 @@ fn start(name: &str, args: &[&str], stdout: OwnedFd) -> (Running, UnixStream) {
 
 #[test]
 fn a_full_pipe_that_nobody_reads_stops_no_program() {
-    let address = &own_address(1);
-    for (name, args) in programs(address) {
-        for is_full in [true, false] {
-            let (_reader, writer) = little_pipe(is_full);
-            let (program, mut typing) = start(name, &args, writer);
-            expect_at_work(name, program.id(), address);
-            // More than the pipe holds.
-            if name == "graceful_shutdown" {
-                for _ in 0..1_000 {
-                    program.signal(Signal::SIGHUP);
-                    thread::sleep(Duration::from_micros(200));
-                }
-            }
-            if name == "async_runtime" {
-                typing.write_all("0 some words for the pipe\n".repeat(1_000).as_bytes()).unwrap();
-            }
-            expect_at_work(name, program.id(), address);
-            if name != "supervise" {
-                program.expect_idle();
-            }
-            expect_end(name, program, Signal::SIGTERM);
+    // Side by side: each waits twice for two seconds, for its first line and its last.
+    thread::scope(|scope| {
+        for number in 0..=SERVERS.len() {
+            scope.spawn(move || {
+                let address = &own_address(10 + u8::try_from(number).unwrap());
+                let (name, args) = programs(address).swap_remove(number);
+                expect_to_work_over_a_pipe(name, &args, address, true);
+                expect_to_work_over_a_pipe(name, &args, address, false);
+            });
+        }
+    });
+}
+
+/// The pipe is full from the start, or the program has to fill it.
+#[track_caller]
+fn expect_to_work_over_a_pipe(name: &str, args: &[&str], address: &str, is_full: bool) {
+    let (_reader, writer) = little_pipe(is_full);
+    let (program, mut typing) = start(name, args, writer);
+    expect_at_work(name, program.id(), address);
+    // More than the pipe holds.
+    if name == "graceful_shutdown" {
+        for _ in 0..1_000 {
+            program.signal(Signal::SIGHUP);
+            thread::sleep(Duration::from_micros(200));
         }
     }
+    if name == "async_runtime" {
+        typing.write_all("0 some words for the pipe\n".repeat(1_000).as_bytes()).unwrap();
+    }
+    expect_at_work(name, program.id(), address);
+    if name != "supervise" {
+        program.expect_idle();
+    }
+    expect_end(name, program, Signal::SIGTERM);
 }
 
 /// As `| head` does.
