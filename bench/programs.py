@@ -4,9 +4,9 @@ with one poller next to a poller for each thread.
 
     bench/programs.py [--quick] [--out FOLDER]
 
---quick is one short round, for a look. FOLDER gets programs.json, with every cell; otherwise target/bench does.
-Needs Debian's packages nginx, wrk, redis-server and redis-tools, and two cores. Leave the machine alone while it
-runs: some ten minutes.
+--quick makes one short round, for a look. FOLDER, by default target/bench, gets programs.json with every cell. Needs
+two cores and Debian's packages nginx, wrk, redis-server and redis-tools. It takes some ten minutes; leave the machine
+alone while it runs.
 """
 
 import argparse
@@ -37,7 +37,7 @@ NEEDED = {
     "taskset": "util-linux",
 }
 
-# As long as the body of http_server's answer to `GET /`, and the same.
+# The same as the body of http_server's answer to `GET /`.
 BODY = "You asked for /\n"
 
 NGINX = """
@@ -130,7 +130,7 @@ def redis_benchmark(server, command, clients, pipeline, requests):
 
 
 def ask_pool(server, clients, requests, seed):
-    """Each client asks so many times, and one request of 20 takes 5 ms."""
+    """Each client sends `requests` requests. One of 20 takes 5 ms."""
     chance, times, start = random.Random(seed), [], time.monotonic()
     with selectors.DefaultSelector() as selector, contextlib.ExitStack() as stack:
         def ask(client, left):
@@ -155,7 +155,7 @@ def ask_pool(server, clients, requests, seed):
 
 
 def cases(stack, folder, quick):
-    """By workload and case: the peers, the real one first, each with a function that measures it once."""
+    """Yields workload, case, and the peers, the real one first, each with a function that measures it once."""
     (folder / "file").write_text(BODY)
     config = folder / "nginx.conf"
 
@@ -167,7 +167,7 @@ def cases(stack, folder, quick):
         return lambda port: [EXAMPLES / name, *options, f"127.0.0.1:{port}"]
 
     nginx = Server(stack, nginx)
-    # No connection of the load is idle for so long.
+    # No connection of the load is idle for an hour.
     http_server = Server(stack, lambda port: [EXAMPLES / "http_server", f"127.0.0.1:{port}", "3600"])
     redis = Server(
         stack, lambda port: ["redis-server", "--port", port, "--save", "", "--appendonly", "no", "--bind", "127.0.0.1"]
@@ -204,13 +204,13 @@ def counted(number, noun):
 
 
 def spread(values):
-    """The quarters and the median, as the bench has them."""
+    """The lower quartile, the median and the upper quartile, as the bench has them."""
     values, last = sorted(values), len(values) - 1
     return [float(f"{values[index]:.4e}") for index in (last // 4, last // 2, last - last // 4)]
 
 
 def row(workload, case, metric, peers, rounds):
-    """`rounds` has for each of them what was measured, by peer. A ratio is to the first peer, round by round."""
+    """`rounds` has the figures of each, by peer. A ratio is to the first peer, round by round."""
     base, cells = next(iter(peers)), []
     for peer in peers:
         cell = {"peer": peer, "figure": spread([figures[peer][metric] for figures in rounds])}
@@ -221,7 +221,7 @@ def row(workload, case, metric, peers, rounds):
 
 
 def ticks():
-    """Of all cores: busy with processes, this machine's or another's, and in all."""
+    """Of all cores: the ticks of all processes, on this machine or another one, and all ticks."""
     user, nice, system, idle, iowait, irq, softirq, steal = map(
         int, Path("/proc/stat").read_text().split("\n")[0].split()[1:9]
     )
@@ -234,14 +234,14 @@ def own_ticks():
 
 
 def measure(quick):
-    """All rows, and the part of the machine that others had."""
+    """All rows, and the share of the machine that other processes had."""
     before, own_before, rows = ticks(), own_ticks(), []
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        # For nginx's worker, which is another user's if root starts it.
+        # nginx's worker is another user's if root starts it.
         os.chmod(folder, 0o755)
         all_cases = list(cases(stack, Path(folder), quick))
         taken = [[] for _ in all_cases]
-        # The first round is to warm up.
+        # The first round warms up.
         for number in range(2 if quick else 8):
             for (workload, case, peers), rounds in zip(all_cases, taken):
                 print(f"round {number}: {workload}, {case}", file=sys.stderr)
@@ -256,7 +256,7 @@ def measure(quick):
 
 
 def version(*command):
-    # Some exit with an error after it.
+    # Some print their version and exit with an error.
     process = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     return re.search(r"\d+\.\d+\.\d+", process.stdout).group()
 
@@ -268,37 +268,20 @@ def about(quick, others):
     rounds = "**One short round, which shows the page and no figures**" if quick else "Seven rounds"
     return (
         f"{rounds} of {datetime.date.today()}, commit {commit}, on {cpu}, {os.cpu_count()} cores, Linux "
-        f"{platform.release()}; others had {max(others, 0):.0%} of the machine. Servers run from "
-        "the beginning, each on "
+        f"{platform.release()}; others had {max(others, 0):.0%} of the machine. All servers run from the beginning, "
+        "each on "
         f"one core with one worker, and are loaded in turns from another core. nginx {version('nginx', '-v')} keeps no "
         f"log, and answers wrk {version('wrk', '-v')} with 16 bytes, as many as http_server: a file in "
         f"`open_file_cache`, or from memory (`return`). redis-server {version('redis-server', '--version')} saves "
         "nothing; redis-benchmark gets and sets one key, with three bytes. In the pool, one request of 20 takes 5 ms, "
         "threads sleep in place of work, and server and load share all cores. CPU is that of the server, user and "
-        "system. What the small programs come to is no reason to replace the real ones, which do more for each "
-        "request and have more to do: nginx sends five or eight headers, where http_server sends "
-        "two, and has TLS, HTTP/2, logs, "
+        "system. These figures are no reason to replace the real servers, which do more for each request: nginx sends "
+        "five or eight headers, where http_server sends two, and has TLS, HTTP/2, logs, "
         "a configuration that is looked up for each request, ranges, compression, and proxying; redis-server counts "
-        "its commands, keeps the time of slow ones, checks who may use which, expires and evicts keys, grows its "
+        "its commands, keeps the time of slow ones, checks permissions, expires and evicts keys, grows its "
         "table bit by bit where resp_server's stops the loop, replicates, persists, and has 240 "
         "commands in place of nine."
     )
-
-
-def table(rows):
-    """Medians, and the quarters around a ratio."""
-    lines = ["| | | | how many times that |", "|---|---|---|---|"]
-    for each in rows:
-        name = f"{each['workload']}, {each['case']}: {each['metric']}"
-        base, other = (f"{cell['peer']} {digits(cell['figure'][1])}" for cell in each["cells"])
-        ratio = each["cells"][1].get("ratio")
-        times = f"×{ratio[1]:.2f}, {ratio[0]:.2f}–{ratio[2]:.2f}" if ratio else "–"
-        lines.append(f"| {name} | {base} | {other} | {times} |")
-    return "\n".join(lines)
-
-
-def digits(value):
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def main():
@@ -318,7 +301,6 @@ def main():
     about_all = json.dumps(about(arguments.quick, others), ensure_ascii=False)
     path = arguments.out / "programs.json"
     path.write_text(f'{{\n"about": {about_all},\n"rows": [\n{lines}\n]\n}}\n')
-    print(table(rows))
     print(f"Others had {max(others, 0):.0%} of the machine. Written to {path}.", file=sys.stderr)
 
 

@@ -55,7 +55,7 @@ const SERVERS: &[Line] = &[
 pub(crate) const EXHIBITS: &[Exhibit] = &[
     Exhibit {
         name: "costs",
-        title: "What it costs, beside the bare calls, mio and polling",
+        title: "Costs next to the bare calls, mio and polling",
         scale: Scale::Own,
         peers: &[BASE, US, "mio", "polling"],
         drawn: &[
@@ -209,16 +209,21 @@ pub(crate) const EXHIBITS: &[Exhibit] = &[
         listed: &[
             ["a wake and the wake back, two cores: p50", "spin", "two cores", "p50 [µs]"],
             ["a wake and the wake back, two cores: p99", "spin", "two cores", "p99 [µs]"],
-            ["– one core for both: mean, beside pollio without", "spin", "one core", "mean [µs]"],
+            ["– on one core: mean, next to no spinning", "spin", "one core", "mean [µs]"],
             [
-                "in step again after a start 10 ms late",
+                "rounds until in step, after a start 10 ms late",
                 "spin",
                 "recovery",
                 "after a late start [rounds]",
             ],
-            ["in step again after a pause of 10 ms", "spin", "recovery", "after a pause [rounds]"],
             [
-                "in step again after sharing a core",
+                "rounds until in step, after a pause of 10 ms",
+                "spin",
+                "recovery",
+                "after a pause [rounds]",
+            ],
+            [
+                "rounds until in step, after sharing a core",
                 "spin",
                 "recovery",
                 "after sharing a core [rounds]",
@@ -440,8 +445,8 @@ fn group(heading: &str, row: &Row, peers: &[&str]) -> Group {
     Group { heading: heading.to_owned(), bars: peers.iter().filter_map(bar).collect() }
 }
 
-/// The first peer has figures, and the others say how many times that; where nothing is compared, or where something is
-/// counted, all have figures.
+/// The first peer has figures, and the others are multiples of it. All have figures in a row that compares nothing or
+/// counts something. A row whose name begins with the unit has bare numbers.
 fn table(rows: &Found<'_>, peers: &[&str]) -> String {
     let is_there = |peer: &&&str| rows.iter().any(|(_, row)| row.cell(peer).is_some());
     let there: Vec<&str> = peers.iter().filter(is_there).copied().collect();
@@ -455,7 +460,13 @@ fn table(rows: &Found<'_>, peers: &[&str]) -> String {
             (Some(_), Some(times)) if *peer != peers[0] && row.workload != "counts" => {
                 format!("×{}", ratio(times.median))
             }
-            (Some(figure), _) => with_unit(row, figure.median),
+            (Some(figure), _) => {
+                let text = with_unit(row, figure.median);
+                match text.split_once(' ') {
+                    Some((number, unit)) if name.starts_with(unit) => number.to_owned(),
+                    _ => text,
+                }
+            }
         };
         let cells: Vec<_> = there.iter().map(cell).collect();
         lines.push(format!("| {name} | {} |", cells.join(" | ")));

@@ -28,7 +28,7 @@ const COLUMNS: usize = 120;
 
 /// The file of real servers next to small ones, of which all rows are shown.
 const PROGRAMS: &str = "programs";
-const PROGRAMS_TITLE: &str = "Small programs over pollio, beside real ones: requests a second";
+const PROGRAMS_TITLE: &str = "Small programs over pollio next to real ones: requests a second";
 
 /// What the page is made from.
 pub(crate) struct Data {
