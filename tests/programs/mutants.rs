@@ -25,7 +25,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         "echo_server",
-        "an edge for each client that is accepted",
+        "the listener is edge-triggered",
         "TcpListener::bind(address)?, EventObject::server)",
         "TcpListener::bind(address)?, |fd| EventObject::server(fd).with_mode(Mode::Edge))",
     ),
@@ -121,7 +121,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         "async_runtime",
-        "a wake from another thread comes before what it is for",
+        "a wake from another thread comes before its reason",
         "self.1.numbers.lock().unwrap().push(self.0);",
         "let _ = self.1.way_in.wake();\n        \
          self.1.numbers.lock().unwrap().push(self.0);\n        \
@@ -129,7 +129,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         "async_runtime",
-        "who waits for room is not woken",
+        "a task that waits for room is not woken",
         "writer.take_if(|_| event.is_writable())",
         "writer.take_if(|_| false)",
     ),
@@ -179,7 +179,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     mutant("resp_server", "clients who had no descriptor are forgotten", "listener.resume();", ""),
     mutant(
         "resolver",
-        "an answer is taken for that to the last question",
+        "any answer is taken for the last question's",
         "Ok(count) if buffer[..count].starts_with(&id) =>",
         "Ok(count @ 2..) =>",
     ),

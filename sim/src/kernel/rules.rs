@@ -299,10 +299,10 @@ fn rules_of(kernel: Kernel) -> impl Iterator<Item = Rule> {
 }
 
 impl Rule {
-    /// What a report says.
+    /// The words of a report.
     pub(super) const fn text(self) -> &'static str {
         match self {
-            Self::AddReplaces => "adding what is registered replaces it",
+            Self::AddReplaces => "an add replaces an existing registration",
             Self::FailedModifyDeletes => "an add or a modify that fails deletes the registration",
             Self::CloseDeletes => "a closed number is deleted, though a duplicate is open",
             Self::UnknownIsNotFound => "modify and delete of a number that is not open are ENOENT",

@@ -17,100 +17,101 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
 struct Program {
+    /// The row continues "a program that".
     what: &'static str,
     kernel: Kernel,
-    /// What a report says of the rule that it does not know.
+    /// The words of a report for the rule that it breaks.
     rule: &'static str,
     body: fn(&World) -> io::Result<()>,
 }
 
 const PROGRAMS: &[Program] = &[
     Program {
-        what: "an add of what is registered is expected to change nothing",
+        what: "expects a second add to change nothing",
         kernel: Kernel::NetBsd,
-        rule: "adding what is registered replaces it",
+        rule: "an add replaces an existing registration",
         body: adds_twice,
     },
     Program {
-        what: "everything is modified to both interests, a timer too",
+        what: "modifies everything to both interests, a timer too",
         kernel: Kernel::DragonFly,
         rule: "an add or a modify that fails deletes the registration",
         body: modifies_what_it_cannot,
     },
     Program {
-        what: "a duplicate is read by the registration of a number that is closed",
+        what: "reads a duplicate by the registration of a closed number",
         kernel: Kernel::OpenBsd,
         rule: "a closed number is deleted, though a duplicate is open",
         body: closes_the_registered_duplicate,
     },
     Program {
-        what: "a number that is not open is expected to be EBADF",
+        what: "expects EBADF for a number that is not open",
         kernel: Kernel::Apple,
         rule: "modify and delete of a number that is not open are ENOENT",
         body: expects_a_bad_descriptor,
     },
     Program {
-        what: "a client that is held back without interest is expected to be reported when it leaves",
+        what: "holds a client back without interest, and expects a report when it leaves",
         kernel: Kernel::FreeBsd,
         rule: "without interest nothing is reported",
         body: holds_back_without_interest,
     },
     Program {
-        what: "a reader waits for a full hang-up",
+        what: "reads until a full hang-up",
         kernel: Kernel::NetBsd,
         rule: "a hang-up is reported in the directions asked for",
         body: reads_until_a_full_hang_up,
     },
     Program {
-        what: "PRIORITY alone is expected to report a reset",
+        what: "expects PRIORITY alone to report a reset",
         kernel: Kernel::FreeBsd,
         rule: "there is no filter for out-of-band data",
         body: watches_for_priority_alone,
     },
     Program {
-        what: "PRIORITY is expected to report urgent data only",
+        what: "expects PRIORITY to report urgent data only",
         kernel: Kernel::Apple,
         rule: "PRIORITY reports the end",
         body: ignores_all_but_priority,
     },
     Program {
-        what: "a oneshot is expected to report all that is ready",
+        what: "expects a oneshot to report both interests at once",
         kernel: Kernel::DragonFly,
         rule: "a oneshot reports one of its interests",
         body: serves_in_one_event,
     },
     Program {
-        what: "an edge of data is expected to say that there is room",
+        what: "expects an edge of data to report room as well",
         kernel: Kernel::OpenBsd,
         rule: "the interests of one descriptor are several events",
         body: echoes_where_both_are_ready,
     },
     Program {
-        what: "who stopped reading expects an edge of a reset",
+        what: "has shut down reading, and expects an edge of a reset",
         kernel: Kernel::FreeBsd,
         rule: "no edge of a reset after a shutdown of reading",
         body: stops_reading,
     },
     Program {
-        what: "a waker is expected to take one descriptor",
+        what: "expects a waker to take one descriptor",
         kernel: Kernel::NetBsd,
         rule: "wakers take two descriptors",
         body: has_room_for_one_descriptor,
     },
     Program {
-        what: "write-closed is expected to be the peer's doing",
+        what: "expects only the peer to cause write-closed",
         kernel: Kernel::FreeBsd,
         rule: "a shutdown of writing is write-closed at once",
         body: asks_and_half_closes,
     },
     Program {
-        what: "a socket is connected once it is reported as hung up",
+        what: "connects a socket after its hang-up is reported",
         kernel: Kernel::OpenBsd,
         rule: "a socket that was never connected is not ready",
         body: connects_what_is_hung_up,
     },
     Program {
-        what: "an edge of room is expected once",
+        what: "expects an edge of room once",
         kernel: Kernel::Apple,
         rule: "every acknowledgement is an edge of room",
         body: greets_with_every_edge_of_room,
