@@ -11,6 +11,7 @@
 //! [`ChildExit`]: crate::ChildExit
 //! [`set_spin`]: crate::OsPoller::set_spin
 //! [RESULTS]: https://docs.rs/crate/pollio/latest/source/bench/RESULTS.md
+//! [costs]: https://docs.rs/crate/pollio/latest/source/bench/plots/costs.svg
 //! [COMPARE]: https://docs.rs/crate/pollio/latest/source/COMPARE.md
 //! [CHANGELOG]: https://docs.rs/crate/pollio/latest/source/CHANGELOG.md
 //! [ARCHITECTURE]: https://docs.rs/crate/pollio/latest/source/ARCHITECTURE.md
