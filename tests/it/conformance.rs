@@ -19,8 +19,8 @@ pub(crate) mod thread;
 pub(crate) mod waiting;
 pub(crate) mod waking;
 
-/// Makes a test of each case, over one backend; or of those that need neither real time nor a
-/// poller that is a descriptor; or of those about several handles; or of those about kqueue.
+/// Makes a test of each case in a group, over one backend. The groups: all cases, those that need neither real time nor
+/// a poller with a descriptor, those about several handles, and those about kqueue.
 macro_rules! conformance {
     (simulated: $poller:ty) => {
         conformance! { @each $poller;

@@ -26,7 +26,7 @@ fn receiving<P: Poller, T>() -> (P, Sender<T>, Receiver<T>) {
     (poller, sender, receiver)
 }
 
-/// Takes the values from 0 up to `count`, and what follows each, until the last sender is gone.
+/// Takes the values from 0 up to `count`, in order, until the last sender is gone.
 fn expect_in_order<P: Poller>(
     poller: &mut P,
     receiver: &Receiver<u32>,
@@ -65,7 +65,7 @@ pub(crate) fn what_is_sent_is_reported_once_in_its_order<P: Poller>() {
     assert!(!receiver.is_disconnected());
 }
 
-/// C15: until the queue was found empty.
+/// C15: until a receive has found the queue empty.
 pub(crate) fn what_is_left_is_reported_by_each_wait<P: Poller>() {
     let (mut poller, sender, receiver) = receiving::<P, _>();
     for value in 0..5 {
@@ -75,7 +75,7 @@ pub(crate) fn what_is_left_is_reported_by_each_wait<P: Poller>() {
         poller.expect_one();
         assert_eq!(receiver.try_recv(), Ok(value));
     }
-    // The queue was not found empty, so there might have been more.
+    // No receive found the queue empty, so there might be more values.
     poller.expect_one();
     assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
     poller.expect_none();
@@ -87,7 +87,7 @@ pub(crate) fn what_is_left_is_reported_by_each_wait<P: Poller>() {
     poller.expect_none();
 }
 
-/// C15: an event that the program does not act on, by a panic of another handler or because it is busy.
+/// C15: the program does not act on an event, because another handler panics or because it is busy.
 pub(crate) fn an_event_that_nobody_acts_on_is_returned_again<P: Poller>() {
     let (mut poller, sender, receiver) = receiving::<P, _>();
     sender.send(1).unwrap();
@@ -115,7 +115,7 @@ pub(crate) fn a_watched_poller_is_readable_while_values_are_left<P: Poller + AsR
         assert_eq!(inner.wait(0).unwrap().len(), 1);
         assert_eq!(receiver.try_recv(), Ok(value));
     }
-    // The queue was not found empty.
+    // No receive found the queue empty.
     outer.expect_one();
     assert_eq!(inner.wait(0).unwrap().len(), 1);
     assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
@@ -123,7 +123,7 @@ pub(crate) fn a_watched_poller_is_readable_while_values_are_left<P: Poller + AsR
     outer.expect_none();
 }
 
-/// C15: also if the wait that returned the event began with it, and polled then.
+/// C15: also if the wait that returned the event had it from the start, and then polled.
 pub(crate) fn a_watched_poller_with_a_bound_is_readable_while_values_are_left<
     P: Share + AsRawFd,
 >() {
@@ -150,7 +150,7 @@ pub(crate) fn a_watched_poller_with_a_bound_is_readable_while_values_are_left<
     outer.expect_none();
 }
 
-/// C15, C18: another handle returns what the one that is dropped has left.
+/// C15, C18: another handle returns the wakes that a dropped handle has left.
 pub(crate) fn a_handle_that_is_dropped_leaves_its_channel_to_another<P: Share>() {
     let (poller, sender, receiver) = receiving::<P, _>();
     let (mut first, mut second) = (poller.share(), poller);
@@ -158,7 +158,7 @@ pub(crate) fn a_handle_that_is_dropped_leaves_its_channel_to_another<P: Share>()
     sender.send(2).unwrap();
     thread::scope(|scope| {
         let sleeping = scope.spawn(move || second.expect_one().token);
-        // Whichever of the two returns the event, it is not this one for long.
+        // Either handle may return the event; this one is dropped soon.
         let _ = first.wait(0).unwrap();
         thread::sleep(BLOCKED);
         drop(first);
@@ -167,7 +167,7 @@ pub(crate) fn a_handle_that_is_dropped_leaves_its_channel_to_another<P: Share>()
     assert_eq!(taken(&receiver), [1, 2]);
 }
 
-/// C15: of many channels, only those with values.
+/// C15: of many channels, only those with values are reported.
 pub(crate) fn only_channels_with_values_are_reported<P: Poller>() {
     let mut poller = P::new().unwrap();
     let channels = (0..200).map(|token| channel(poller.registry(), token).unwrap());
@@ -184,7 +184,7 @@ pub(crate) fn only_channels_with_values_are_reported<P: Poller>() {
             assert_eq!(channels[token as usize].1.try_recv(), Ok(value));
         }
     }
-    // One receiver leaves, and takes along what it has not found empty.
+    // One receiver is dropped, with values in its queue.
     let mut channels = channels;
     let (sender, receiver) = channels.remove(0);
     drop(receiver);
@@ -202,7 +202,7 @@ pub(crate) fn the_event_of_a_dropped_receiver_is_not_repeated<P: Poller>() {
             poller.expect_one();
         }
         drop(receiver);
-        // The wake that came before the drop.
+        // The wake from before the drop.
         assert_eq!(poller.wait(0).unwrap().len(), usize::from(!is_reported));
         poller.expect_none();
         assert_eq!(sender.send(2), Err(SendError(2)));
@@ -342,7 +342,7 @@ pub(crate) fn a_bound_that_cannot_be_had_is_refused<P: Poller>() {
     let poller = P::new().unwrap();
     let refused = |bound| sync_channel::<u8>(poller.registry(), TOKEN, bound).unwrap_err().kind();
     assert_eq!(refused(0), ErrorKind::InvalidInput);
-    // Fewer bytes than addresses, where these have 64 bits, and more than there is memory.
+    // More bytes than the machine's memory, though fewer than its addresses, if these have 64 bits.
     let more_than_memory = usize::try_from(1_u64 << 44).unwrap_or(usize::MAX);
     for bound in [more_than_memory, usize::MAX / 8, usize::MAX / 2, usize::MAX] {
         assert_eq!(refused(bound), ErrorKind::OutOfMemory, "{bound}");
@@ -355,7 +355,7 @@ pub(crate) fn a_sender_blocks_while_there_is_no_room<P: Poller>() {
     let (sender, receiver) = sync_channel(poller.registry(), TOKEN, 2).unwrap();
     let sent = AtomicU64::new(0);
     let sent = &sent;
-    // What fails here drops the receiver, and so ends the thread.
+    // A failure here drops the receiver, and so ends the thread.
     thread::scope(move |scope| {
         scope.spawn(move || {
             for value in 0..5_000 {
@@ -420,7 +420,7 @@ pub(crate) fn no_value_of_many_threads_that_wait_for_room_is_lost<P: Poller>() {
     stress(poller, 10_000, |thread, value| sender.send((thread, value)).unwrap(), receiver);
 }
 
-/// C12, C15: a thread that sends now and then, to a wait that blocks each time.
+/// C12, C15: a thread sends now and then, to a wait that blocks each time.
 pub(crate) fn each_value_ends_a_blocked_wait<P: Poller>() {
     let (mut poller, sender, receiver) = receiving::<P, _>();
     let (back, answers) = std::sync::mpsc::channel();
@@ -435,7 +435,7 @@ pub(crate) fn each_value_ends_a_blocked_wait<P: Poller>() {
     });
 }
 
-/// C15: threads that come and go: the last of them is reported.
+/// C15: threads come and go, and the drop of the last one is reported.
 pub(crate) fn the_last_drop_of_many_threads_is_reported<P: Poller>() {
     for _ in 0..200 {
         let (mut poller, sender, receiver) = receiving::<P, _>();
@@ -464,7 +464,7 @@ pub(crate) fn the_ends_are_as_shareable_as_those_of_std<P: Poller>() {
     is_sync::<Sender<Cell<u8>>>();
     is_send::<SyncSender<u8>>();
     is_sync::<SyncSender<u8>>();
-    // Neither Debug nor Clone asks anything of the values.
+    // Values need neither Debug nor Clone.
     struct Plain;
     let (poller, sender, receiver) = receiving::<P, Plain>();
     let shown = format!("{:?} {:?} {:?}", sender.clone(), receiver, receiver.try_iter());

@@ -1,4 +1,4 @@
-//! What is reported when a connection ends, and after a descriptor is closed.
+//! Reports of the end of a connection, and after a descriptor is closed.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener};
@@ -90,7 +90,7 @@ pub(crate) fn a_hang_up_of_both_sides_over_tcp_closes_both_ways<P: Poller>() {
     poller.add(EventObject::client(near.as_raw_fd()).with_interest(Interest::BOTH)).unwrap();
     let event = loop {
         let event = poller.expect_one();
-        // On kqueue one's own shutdown may be reported before the peer's.
+        // On kqueue its own shutdown may be reported before the peer's.
         if event.is_read_closed() && event.is_write_closed() {
             break event;
         }
@@ -113,7 +113,7 @@ pub(crate) fn a_refused_connection_is_an_error<P: Poller>() {
     assert_eq!(client.take_error().unwrap().unwrap().kind(), io::ErrorKind::ConnectionRefused);
 }
 
-/// C6: whether it is added before the reset or after.
+/// C6: added before the reset, or after it.
 pub(crate) fn a_reset_connection_is_an_error<P: Poller>() {
     let is_reported = |poller: &mut P| {
         let event = poller.expect_one();
@@ -148,7 +148,7 @@ pub(crate) fn a_connection_that_was_reset_lets_no_write_block<P: Poller>() {
         poller.add(object.with_mode(mode)).unwrap();
         SockRef::from(&far).set_linger(Some(Duration::ZERO)).unwrap();
         drop(far);
-        // Of the bytes before, a few may have left room since.
+        // A few of the bytes before it may have left room since.
         while !poller.expect_one().is_error() {}
         let error = near.write(b"x").unwrap_err();
         assert_ne!(error.kind(), io::ErrorKind::WouldBlock, "{mode:?}");
@@ -164,13 +164,13 @@ pub(crate) fn ones_own_shutdown_of_reading_is_read_closed<P: Poller>() {
     }
 }
 
-/// C6: whether it is a hang-up, the kernels differ.
+/// C6: on some kernels it is also a hang-up.
 pub(crate) fn ones_own_shutdown_of_writing_lets_no_write_block<P: Poller + On>() {
     for (near, _far) in sockets() {
         let poller = &mut shut_down::<P>(&near, Shutdown::Write);
         let event = poller.expect_one();
         assert!(event.is_writable() && !event.is_read_closed(), "{event:?}");
-        // The model's are Linux's sockets.
+        // The model has the sockets of Linux.
         let is_closed = P::KERNEL.is_kqueue() && !P::IS_MODELLED;
         assert_eq!(event.is_write_closed(), is_closed, "{event:?}");
         let error = SockRef::from(&near).send(b"x").unwrap_err();
@@ -226,7 +226,7 @@ pub(crate) fn a_pipe_without_a_writer_is_read_closed<P: Poller>() {
     assert_eq!(reader.read(&mut [0; 2]).unwrap(), 0);
 }
 
-/// C6, C9: also by a loop that watches everything for both.
+/// C6, C9: also by a loop with both interests in everything.
 pub(crate) fn the_last_output_of_a_child_is_read_by_a_loop_that_watches_for_both<P: Poller>() {
     let cases = MODES
         .into_iter()
@@ -258,7 +258,7 @@ pub(crate) fn the_last_output_of_a_child_is_read_by_a_loop_that_watches_for_both
     }
 }
 
-/// C6: which of the two predicates says it differs with the kernel.
+/// C6: the kernel decides which of the two predicates reports it.
 pub(crate) fn a_pipe_without_a_reader_lets_no_write_block<P: Poller + On>() {
     let (reader, mut writer) = pipe();
     let mut poller = P::new().unwrap();
@@ -267,7 +267,7 @@ pub(crate) fn a_pipe_without_a_reader_lets_no_write_block<P: Poller + On>() {
     poller.expect_none();
     drop(reader);
     if P::KERNEL == Kernel::NetBsd {
-        // `pipeclose` wakes no knote that waits for room.
+        // `pipeclose` wakes no knote for room.
         return poller.expect_none();
     }
     let event = poller.expect_one();
@@ -285,7 +285,7 @@ pub(crate) fn a_pty_that_hung_up_is_read_closed<P: Poller + On>() {
     let event = poller.expect_one();
     assert!(event.is_readable() && !event.is_read_closed());
     if P::KERNEL == Kernel::NetBsd {
-        // The master never hears of it.
+        // The master gets no event.
         return;
     }
     drop(pty.slave);
@@ -293,7 +293,7 @@ pub(crate) fn a_pty_that_hung_up_is_read_closed<P: Poller + On>() {
     assert!(event.is_readable() && event.is_read_closed(), "{event:?}");
 }
 
-/// C16: and leaves the descriptor as it was, and no other.
+/// C16: the descriptor itself, and all others, stay as they were.
 pub(crate) fn delete_takes_back_what_was_not_yet_reported<P: Poller>() {
     for mode in MODES {
         let (near, mut far) = pair();
@@ -325,7 +325,7 @@ pub(crate) fn a_deleted_descriptor_is_silent_after_its_number_is_used_again<P: P
     drop(near);
     poller.expect_none();
 
-    // The number goes on in the duplicate's life, registered again.
+    // The duplicate gets the number, and is registered.
     poller.add(EventObject::client(duplicate.as_raw_fd()).with_token(2)).unwrap();
     let event = poller.expect_one();
     assert_eq!((event.fd, event.token), (duplicate.as_raw_fd(), 2));

@@ -13,7 +13,7 @@ use pollio::{
 use crate::support::descriptors::pair;
 use crate::support::expect::Expect;
 
-/// C1: whatever token its object has.
+/// C1: with any token in its object.
 pub(crate) fn a_connection_is_found_by_its_event_and_by_its_key<P: Poller>() {
     let (near, mut far) = pair();
     let (other, _other_far) = pair();
@@ -87,7 +87,7 @@ pub(crate) fn a_stale_event_finds_no_connection_of_another_table<P: Poller>() {
 
 /// C10, C11, C16
 pub(crate) fn a_connection_that_is_refused_is_closed<P: Poller>() {
-    /// Of a number that is not open.
+    /// A source with a number that is not open.
     struct Unopened;
     impl ForeignSource for Unopened {
         fn foreign_fd(&self) -> RawFd {
@@ -111,7 +111,7 @@ pub(crate) fn a_connection_that_is_refused_is_closed<P: Poller>() {
     unopened.insert(Unopened, EventObject::client, Rc::clone(&data)).unwrap_err();
     unopened.insert(Unopened, EventObject::client, Rc::clone(&data)).unwrap_err();
     assert!(unopened.is_empty() && table.is_empty());
-    assert_eq!(Rc::strong_count(&data), 1, "what was to be kept with it is dropped");
+    assert_eq!(Rc::strong_count(&data), 1, "its data is dropped");
 
     let (near, mut far) = pair();
     assert_eq!(near.as_raw_fd(), fd, "the lowest number is used again");
@@ -140,7 +140,7 @@ pub(crate) fn a_second_reference_to_a_connection_is_refused<P: Poller>() {
     assert_eq!(Key::from(&poller.expect_one()), again);
 }
 
-/// C16: which a table that owns its sources does not let happen.
+/// C16: a table that owns its sources prevents this.
 pub(crate) fn a_connection_that_was_closed_elsewhere_stays_until_it_is_removed<P: Poller>() {
     struct Lent(RawFd);
     impl ForeignSource for Lent {
@@ -188,7 +188,7 @@ pub(crate) fn a_modified_connection_keeps_its_key<P: Poller>() {
 
     poller.delete(event.fd).unwrap();
     assert_eq!(table.modify(key, oneshot).unwrap_err().kind(), ErrorKind::NotFound);
-    assert!(table.remove(key).is_some(), "its registration was gone, its entry was not");
+    assert!(table.remove(key).is_some(), "its entry was still there, without a registration");
     assert_eq!(table.modify(key, oneshot).unwrap_err().kind(), ErrorKind::NotFound);
 }
 
@@ -239,7 +239,7 @@ pub(crate) fn the_connections_that_stay_are_found_after_a_removal<P: Poller>() {
     assert!(table.is_empty() && table.iter().next().is_none());
 }
 
-/// C16: which on epoll a close would not do.
+/// C16: on epoll, a close alone would not silence them.
 pub(crate) fn connections_are_silent_after_a_drop_though_duplicates_live<P: Poller>() {
     let mut poller = P::new().unwrap();
     let mut table = Connections::new(poller.registry());
@@ -297,7 +297,7 @@ pub(crate) fn a_connection_is_deleted_before_it_is_closed<P: Poller>() {
     assert_eq!(deleted.get(), 5);
 }
 
-/// A wake has the number of its poller, which is itself in the table of another poller.
+/// A wake has the number of its poller, which is in the table of another poller.
 pub(crate) fn a_wake_finds_no_connection<P: Poller + AsFd>() {
     let (mut outer, mut inner) = (P::new().unwrap(), P::new().unwrap());
     let wakers = Vec::from_iter((0..8).map(|token| Waker::new(inner.registry(), token).unwrap()));

@@ -1,4 +1,4 @@
-//! What is refused, and how.
+//! Calls that fail, and their errors.
 
 use std::io::{ErrorKind, Write};
 use std::os::fd::{AsRawFd, RawFd};

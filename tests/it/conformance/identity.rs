@@ -1,4 +1,4 @@
-//! Who an event is about.
+//! The descriptor, kind and token of an event.
 
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
@@ -98,8 +98,8 @@ pub(crate) fn a_poller_watches_another_poller<P: Poller + AsFd + AsRawFd>() {
     assert!(event.token == 2 && event.is_readable());
     assert_eq!(inner.expect_one().token, 1);
     drain(&near);
-    // On Apple systems, FreeBSD and NetBSD it is readable until it has been waited on: `filt_kqueue` counts what is
-    // queued.
+    // On Apple systems, FreeBSD and NetBSD it is readable until the next wait on it: `filt_kqueue` counts queued
+    // knotes.
     inner.expect_none();
     outer.expect_none();
 }

@@ -1,4 +1,4 @@
-//! What is reported by interest.
+//! The reports for each interest.
 
 use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpListener};
@@ -46,7 +46,7 @@ pub(crate) fn both_directions_are_reported_together<P: Poller>() {
     assert_eq!(poller.expect_one().readiness(), Readiness::READABLE | Readiness::WRITABLE);
 }
 
-/// C1, C2, C3: an edge is reported for each client, whether those before it were accepted or not.
+/// C1, C2, C3: an edge is reported for each client, even if the program has not accepted those before it.
 pub(crate) fn a_listening_socket_is_readable_when_a_client_connects<P: Poller + On>() {
     for_each_listener(|listener| {
         for mode in [Mode::Level, Mode::Edge] {
@@ -60,11 +60,11 @@ pub(crate) fn a_listening_socket_is_readable_when_a_client_connects<P: Poller + 
                 assert!(event.is_readable());
                 client
             });
-            // There an accept is an edge, while others wait: `kern_accept4` ends in KNOTE.
+            // On these kernels an accept is an edge while others wait: `kern_accept4` ends in KNOTE.
             let accept_is_edge = matches!(P::KERNEL, Kernel::FreeBsd | Kernel::NetBsd);
             for accepted in 0..clients.len() {
                 if mode == Mode::Level {
-                    // The client can be connected a moment before the listener has it.
+                    // The client can be connected a moment before it is in the listener's queue.
                     poller.expect_one();
                 } else {
                     let count = poller.wait(0).unwrap().len();
@@ -117,7 +117,7 @@ pub(crate) fn a_connection_is_writable_once_it_is_made<P: Poller>() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     client.set_nonblocking(true).unwrap();
-    // EINPROGRESS, or already made.
+    // EINPROGRESS, or the connection is already made.
     let _ = client.connect(&listener.local_addr().unwrap().into());
     let mut poller = P::new().unwrap();
     poller.add(EventObject::client(client.as_raw_fd()).with_interest(Interest::WRITABLE)).unwrap();
@@ -136,7 +136,7 @@ pub(crate) fn out_of_band_data_is_priority<P: Poller + On>() {
     poller.expect_none();
     SockRef::from(&far).send_out_of_band(b"!").unwrap();
     if !P::KERNEL.has_priority() {
-        // Their kqueue has no filter for it.
+        // The kqueue of these systems has no filter for it.
         return poller.expect_none();
     }
     let event = poller.expect_one();
@@ -152,7 +152,7 @@ pub(crate) fn out_of_band_data_is_reported_next_to_data<P: Poller + On>() {
     SockRef::from(&far).send_out_of_band(b"!").unwrap();
     poller.add(EventObject::client(near.as_raw_fd()).with_interest(both)).unwrap();
     if !P::KERNEL.has_priority() {
-        // Their kqueue has no filter for it.
+        // The kqueue of these systems has no filter for it.
         return assert_eq!(poller.expect_one().readiness(), Readiness::READABLE);
     }
     let event = loop {
@@ -174,8 +174,7 @@ pub(crate) fn none_is_silent_about_data<P: Poller>() {
     poller.expect_none();
 }
 
-/// C5: a program that does not read must not get, again and again, an end that it would
-/// have to read.
+/// C5: a program that does not read must not get the same end at every wait.
 pub(crate) fn none_is_silent_about_a_half_close<P: Poller>() {
     let (near, far) = tcp_pair();
     let mut poller = P::new().unwrap();

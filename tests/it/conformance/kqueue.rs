@@ -1,4 +1,4 @@
-//! What kqueue does in its own way, where the contract leaves room for it.
+//! kqueue's own behaviour, where the contract allows it.
 
 use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -15,7 +15,7 @@ use crate::support::descriptors::{pair, pipe, tcp_pair};
 use crate::support::expect::Expect;
 use crate::support::kernel::{Kernel, On};
 
-/// C10: with all that was asked.
+/// C10: with its interest, mode, kind and token.
 pub(crate) fn adding_twice_replaces<P: Poller>() {
     let (near, mut far) = pair();
     let object = EventObject::client(near.as_raw_fd());
@@ -32,7 +32,7 @@ pub(crate) fn adding_twice_replaces<P: Poller>() {
     assert_eq!(poller.expect_one().token, 3);
 }
 
-/// C5: a disabled filter hears of nothing.
+/// C5: a disabled filter reports nothing.
 pub(crate) fn hang_ups_are_not_reported_without_interest<P: Poller>() {
     let (near, far) = pair();
     let object = EventObject::client(near.as_raw_fd());
@@ -84,7 +84,7 @@ pub(crate) fn a_broken_pipe_is_refused_or_reported<P: Poller + On>() {
     }
 }
 
-/// C10, C16: its interest unchanged. Another file that has its number by now is not registered.
+/// C10, C16: with its interest unchanged. Another file that has its number by now is not registered.
 pub(crate) fn a_oneshot_whose_descriptor_is_gone_cannot_be_modified<P: Poller + On>() {
     /// The descriptors that are left open, and whether the number is one of them.
     type End = fn(UnixStream) -> (Vec<OwnedFd>, bool);
@@ -132,7 +132,7 @@ pub(crate) fn a_oneshot_whose_descriptor_is_gone_cannot_be_modified<P: Poller + 
 
 const INTERESTS: [Interest; 3] = [Interest::READABLE, Interest::WRITABLE, Interest::BOTH];
 
-/// C2, C3, C4: what a oneshot becomes, and what becomes one, by its number alone.
+/// C2, C3, C4: a oneshot becomes a level or an edge, or the reverse, under the same number.
 pub(crate) fn a_oneshot_that_became_something_else_is_not_re_armed_as_one<P: Poller>() {
     let (near, mut far) = pair();
     far.write_all(b"x").unwrap();
@@ -161,7 +161,7 @@ pub(crate) fn a_oneshot_that_became_something_else_is_not_re_armed_as_one<P: Pol
     }
 }
 
-/// C10: a kqueue can be read and no more, so of this registration one half could be made.
+/// C10: a kqueue can only be read, so only one half of this registration could succeed.
 pub(crate) fn a_refused_add_leaves_nothing_registered<P: Poller + AsRawFd + On>() {
     let (near, mut far) = pair();
     let (mut outer, inner) = (P::new().unwrap(), P::new().unwrap());
@@ -179,8 +179,7 @@ pub(crate) fn a_refused_add_leaves_nothing_registered<P: Poller + AsRawFd + On>(
     outer.expect_none();
 }
 
-/// C6: the filter for out-of-band data reports the end as well, which must neither be lost nor
-/// keep a wait busy.
+/// C6: the filter for out-of-band data also reports the end, which must not be lost, and must not end every wait.
 pub(crate) fn the_end_is_reported_to_those_who_asked_for_priority<P: Poller + On>() {
     let (near, far) = tcp_pair();
     let object = EventObject::client(near.as_raw_fd()).with_interest(Interest::PRIORITY);
@@ -214,7 +213,7 @@ pub(crate) fn a_hang_up_is_reported_in_the_directions_asked_for<P: Poller>() {
     }
 }
 
-/// C3: what arrives for one says nothing of the other.
+/// C3: an arrival for one says nothing about the other.
 pub(crate) fn each_interest_has_edges_of_its_own<P: Poller>() {
     let (near, mut far) = pair();
     let object = EventObject::client(near.as_raw_fd()).with_interest(Interest::BOTH);
@@ -226,7 +225,7 @@ pub(crate) fn each_interest_has_edges_of_its_own<P: Poller>() {
     poller.expect_none();
 }
 
-/// C6: models have the sockets of Linux, where it takes the peer's end too.
+/// C6: models have the sockets of Linux, where it also needs the peer's end.
 pub(crate) fn ones_own_shutdown_of_writing_is_write_closed_at_once<P: Poller + On>() {
     let (near, _far) = pair();
     let object = EventObject::client(near.as_raw_fd()).with_interest(Interest::WRITABLE);
@@ -254,7 +253,7 @@ pub(crate) fn an_accept_is_an_edge_while_clients_are_left<P: Poller + On>() {
     }
 }
 
-/// C3, C6: `sorflush` of FreeBSD and NetBSD takes the mark of a knote away with the buffer.
+/// C3, C6: `sorflush` of FreeBSD and NetBSD clears SB_KNOTE with the buffer.
 pub(crate) fn who_stopped_reading_hears_no_edge_of_a_reset_on_some<P: Poller + On>() {
     for mode in [Mode::Level, Mode::Edge] {
         let (near, far) = tcp_pair();

@@ -11,10 +11,9 @@ use super::sharing::Share;
 use crate::support::descriptors::{allow_descriptors, pair};
 use crate::support::expect::Expect;
 
-/// C9, C1: an unbound datagram socket has room to send, so it is writable from the start.
+/// C9, C1: an unbound datagram socket has room to send, so it is writable at once.
 ///
-/// In addition to the 19,000 there are those of the test itself, within a limit of 20,000 that many
-/// systems have.
+/// With the descriptors of the test itself, 19,000 stay below the limit of 20,000 that many systems have.
 pub(crate) fn thousands_ready_at_once_are_all_reported<P: Poller>() {
     const COUNT: usize = 19_000;
     allow_descriptors(19_500);
@@ -83,7 +82,7 @@ pub(crate) fn every_descriptor_is_one_event<P: Poller>() {
     assert_eq!(reported, Vec::from_iter(0..COUNT));
 }
 
-/// C4: many at once, each of which is ready in one direction, and then in the other.
+/// C4: many at once, each ready in one direction, and then in the other.
 pub(crate) fn every_oneshot_is_silenced_in_both_directions<P: Poller>() {
     let pairs: Vec<_> = (0..100).map(|_| pair()).collect();
     let mut poller = P::new().unwrap();
@@ -124,7 +123,7 @@ fn sizes<P: Poller>(poller: &mut P) -> Vec<usize> {
     std::iter::from_fn(wait).collect()
 }
 
-/// C9: where the buffer is smaller than the bound, it grows up to it.
+/// C9: a buffer that is smaller than the bound grows up to it.
 pub(crate) fn a_bound_holds_for_each_wait_whatever_the_capacity<P: Share>() {
     for mode in [Mode::Edge, Mode::Oneshot] {
         for (capacity, first, last) in [

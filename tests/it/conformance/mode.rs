@@ -68,7 +68,7 @@ pub(crate) fn edge_reports_new_data_behind_unread_data<P: Poller>() {
     }
 }
 
-/// C3: also for one without a byte.
+/// C3: also for an empty datagram.
 pub(crate) fn edge_is_reported_once_for_each_datagram<P: Poller>() {
     let (near, far) = udp_pair();
     let mut poller = P::new().unwrap();
@@ -84,7 +84,7 @@ pub(crate) fn edge_is_reported_once_for_each_datagram<P: Poller>() {
     }
 }
 
-/// C2, C3: what only looks at the data leaves it there.
+/// C2, C3: a peek leaves the data in the buffer.
 pub(crate) fn a_peek_takes_no_readiness_away<P: Poller>() {
     for (mode, is_reported_again) in [(Mode::Level, true), (Mode::Edge, false)] {
         let (near, mut far) = tcp_pair();
@@ -102,8 +102,7 @@ pub(crate) fn a_peek_takes_no_readiness_away<P: Poller>() {
     }
 }
 
-/// C3, C4: both ends work as fast as they can, so that data and room arrive while they are reported
-/// and asked for.
+/// C3, C4: both ends work as fast as they can, so that data and room arrive during waits and calls of `modify`.
 pub(crate) fn no_arrival_of_a_stream_is_lost<P: Poller>() {
     const LENGTH: usize = 4 << 20;
 
@@ -183,7 +182,7 @@ pub(crate) fn edge_reports_room_once_it_comes_back<P: Poller>() {
     poller.expect_none();
     drain(&far);
     assert!(poller.wait(1_000).unwrap().iter().any(Event::is_writable));
-    // The far end was drained in many reads, each of which may be an arrival of room.
+    // Many reads have drained the far end, and each may be an arrival of room.
     while !poller.wait(0).unwrap().is_empty() {}
     poller.expect_none();
 }

@@ -1,4 +1,4 @@
-//! Who closes what.
+//! Which descriptors a poller closes, and which it leaves open.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -24,7 +24,7 @@ pub(crate) fn a_dropped_poller_leaves_registered_descriptors_open<P: Poller>() {
     assert_eq!((&near).read(&mut [0]).unwrap(), 1);
 }
 
-/// C11: a registration is no duplicate, which would keep the connection alive.
+/// C11: a registration is no duplicate: it does not keep the connection alive.
 pub(crate) fn a_close_ends_the_connection_though_it_is_registered<P: Poller>() {
     let (near, mut far) = tcp_pair();
     let mut poller = P::new().unwrap();
@@ -74,7 +74,7 @@ pub(crate) fn without_room_for_its_descriptors_no_poller_is_half_made<P: Poller>
     assert!(poller.expect_one().is_readable());
 }
 
-/// What closes a poller's descriptor behind its back makes an error of it, not a spin or a panic.
+/// If other code closes the poller's descriptor, calls fail; they neither spin nor panic.
 pub(crate) fn a_poller_closed_behind_its_back_is_bad<P: Poller + AsRawFd>() {
     let (near, _far) = pair();
     let object = EventObject::client(near.as_raw_fd());
@@ -94,7 +94,7 @@ pub(crate) fn a_poller_closed_behind_its_back_is_bad<P: Poller + AsRawFd>() {
         assert_eq!(poller.delete(object.fd).unwrap_err().raw_os_error(), bad);
     }
 
-    // The next to be opened has the number, and the poller, which closes it once more, takes it away.
+    // The next file gets the number, and the drop of the poller closes it.
     let other = File::open("/dev/null").unwrap();
     assert_eq!(other.as_raw_fd(), number, "the lowest free number is used again");
     drop(poller);

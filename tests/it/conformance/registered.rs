@@ -44,7 +44,7 @@ pub(crate) fn a_registered_source_is_reported_as_its_object_says<P: Poller>() {
     poller.expect_none();
 }
 
-/// C16: which on epoll a close would not do.
+/// C16: on epoll, a close alone would not silence it.
 pub(crate) fn a_dropped_source_is_silent_though_a_duplicate_lives<P: Poller>() {
     for mode in [Mode::Level, Mode::Edge, Mode::Oneshot] {
         let (near, mut far) = pair();
@@ -137,7 +137,7 @@ pub(crate) fn a_source_that_is_refused_is_closed<P: Poller>() {
     Registered::new(poller.registry(), near, |_| EventObject::client(-1)).unwrap_err();
     assert_eq!(far.read(&mut [0]).unwrap(), 0, "its other end is closed");
 
-    // To get it back, lend it.
+    // To keep it, register a reference.
     let (near, mut far) = pair();
     Registered::new(poller.registry(), &near, |_| EventObject::client(-1)).unwrap_err();
     far.write_all(b"x").unwrap();
@@ -161,7 +161,7 @@ pub(crate) fn a_panic_leaves_nothing_registered<P: Poller>() {
     assert_eq!(poller.delete(near.as_raw_fd()).unwrap_err().kind(), ErrorKind::NotFound);
 }
 
-/// C16: the number that was registered is the one that is modified and deleted.
+/// C16: `modify` and `delete` use the number that was registered.
 pub(crate) fn a_source_that_changes_its_descriptor_is_known_by_the_first<P: Poller>() {
     struct Fickle {
         streams: [UnixStream; 2],
@@ -202,7 +202,7 @@ pub(crate) fn a_registered_source_outlives_its_poller<P: Poller>() {
     assert_eq!((&near.into_inner()).read(&mut [0]).unwrap(), 1);
 }
 
-/// C16: the registration is what counts, not the name.
+/// C16: deleted by its number, not through `Registered`.
 pub(crate) fn a_source_that_was_deleted_by_its_number_is_dropped_in_silence<P: Poller>() {
     let (near, mut far) = pair();
     let mut poller = P::new().unwrap();
@@ -256,7 +256,7 @@ pub(crate) fn a_registered_source_is_registered_with_a_second_poller<P: Poller>(
     poller.expect_none();
 }
 
-/// C16: by `&mut` as its source, by `&` as a reference to it, and all in one call.
+/// C16: through `&mut` like its source, through `&` like a reference to it, and vectored.
 pub(crate) fn a_registered_source_reads_and_writes<P: Poller>() {
     fn exchange(mut near: impl Read + Write, mut far: &UnixStream) {
         assert_eq!(near.write_vectored(&[IoSlice::new(b"ab"), IoSlice::new(b"cd")]).unwrap(), 4);
@@ -281,7 +281,7 @@ pub(crate) fn a_registered_source_reads_and_writes<P: Poller>() {
     poller.expect_none();
 }
 
-/// C16: what a library that buffers hands on.
+/// C16: a library that buffers flushes it.
 pub(crate) fn a_registered_source_is_flushed<P: Poller>() {
     #[derive(Default)]
     struct Buffered {
@@ -322,7 +322,7 @@ pub(crate) fn a_registered_source_is_flushed<P: Poller>() {
     assert_eq!(&bytes, b"ab.\0");
 }
 
-/// C16: one that needs `&mut`, a child's output, and one that does not, a file.
+/// C16: a child's output, which needs `&mut`, and a file, which does not.
 pub(crate) fn a_pipe_is_read_while_it_is_registered<P: Poller>() {
     let mut poller = P::new().unwrap();
     let mut child = spawn(Command::new("echo").arg("hello").stdout(Stdio::piped()));
@@ -343,7 +343,7 @@ pub(crate) fn a_pipe_is_read_while_it_is_registered<P: Poller>() {
     poller.expect_none();
 }
 
-/// C16: a library that owns its connection, and takes `&mut` of it.
+/// C16: a library owns its connection, and needs `&mut`.
 pub(crate) fn a_library_owns_a_registered_source<P: Poller>() {
     struct Session<S: Read + Write> {
         stream: S,

@@ -17,9 +17,9 @@ use crate::support::descriptors::{open, pair};
 use crate::support::expect::Expect;
 use crate::support::kernel::{Kernel, On};
 
-/// A poller of which there can be several handles.
+/// A poller that can have several handles.
 pub(crate) trait Share: Poller + Send {
-    /// How many messages a test sends, which takes a second or less.
+    /// The messages that a test sends, in a second or less.
     const MESSAGES: usize;
     fn share(&self) -> Self;
     fn with_capacity(capacity: usize) -> io::Result<Self>
@@ -49,7 +49,7 @@ impl Share for OsPoller {
     }
 }
 
-/// How many times as long as usual the tests here run, without a limit of time then: `.ci/sharing`.
+/// The factor by which the tests here run longer than usual, then without a time limit: `.ci/sharing`.
 pub(crate) fn times() -> u32 {
     let asked = env::var("POLLIO_SHARING_TIMES").ok();
     asked.map_or(1, |times| {
@@ -66,8 +66,8 @@ const LONG: Duration = Duration::from_secs(120);
 /// Long enough for the other threads to be blocked in their waits.
 pub(crate) const BLOCKED: Duration = Duration::from_millis(50);
 
-/// Registers what eight threads read from 200 sockets, one byte a message, and returns how often two of
-/// them got the same socket at once. Panics if a message is lost.
+/// Registers 200 sockets, from which eight threads read messages of one byte. Returns how often two of the threads got
+/// the same socket at once. Panics if a message is lost.
 fn overlaps<P: Share>(interest: Interest, mode: Mode, messages: usize) -> usize {
     const THREADS: usize = 8;
     let messages = messages * times() as usize;
@@ -118,7 +118,7 @@ fn overlaps<P: Share>(interest: Interest, mode: Mode, messages: usize) -> usize 
     overlaps.load(SeqCst)
 }
 
-/// Reads what there is, and returns how much that was.
+/// Reads until it would block, and returns the number of bytes.
 fn drain(mut stream: &UnixStream) -> usize {
     let mut count = 0;
     loop {
@@ -177,7 +177,7 @@ pub(crate) fn beside_waits<P: Share>(
     seen.into_iter().map(AtomicUsize::into_inner).collect()
 }
 
-/// C4, C12, C18: on kqueue, what is registered while others wait is one or two filters, one after the other.
+/// C4, C12, C18: on kqueue, a registration adds one or two filters, one after the other, while others wait.
 pub(crate) fn a_oneshot_that_is_registered_beside_waits_is_reported_once<P: Share>() {
     let rounds = 300 * times();
     for interest in [Interest::BOTH, WRITABLE] {
@@ -191,7 +191,7 @@ pub(crate) fn a_oneshot_that_is_registered_beside_waits_is_reported_once<P: Shar
                     .with_token(token);
                 (&connection.1).write_all(b"x").unwrap();
                 if token % 10 == 0 {
-                    // So that the others are blocked.
+                    // By then, the others are blocked.
                     thread::sleep(Duration::from_micros(200));
                 }
                 if token % 2 == 0 {
@@ -204,7 +204,7 @@ pub(crate) fn a_oneshot_that_is_registered_beside_waits_is_reported_once<P: Shar
                 if token % 4 == 1 {
                     poller.delete(object.fd).unwrap();
                 } else {
-                    // The same number, which nobody deleted.
+                    // The same number, without a delete.
                     drop(connection);
                     connection = pair();
                 }
@@ -251,7 +251,7 @@ pub(crate) fn a_wake_ends_one_wait<P: Share>() {
 /// C15, C18: a level that no thread clears.
 pub(crate) fn a_wake_that_stays_ends_every_wait<P: Share + On>() {
     let ended = wake_five::<P>(Mode::Level).1;
-    // NetBSD's `kqueue_scan` takes it off the queue while it looks, and putting it back wakes nobody.
+    // NetBSD's `kqueue_scan` takes it off the queue during its check; putting it back wakes no thread.
     let may_be_fewer = P::KERNEL == Kernel::NetBsd && ended > 0;
     assert!(ended == 5 || may_be_fewer, "{ended} of 5");
 }

@@ -47,7 +47,7 @@ pub(crate) fn a_modification_reaches_a_blocked_wait<P: Poller>() {
     });
 }
 
-/// C12: `OsPoller` is `Send`; a generic one need not be, so it is made where it is used.
+/// C12: `OsPoller` is `Send`. A generic poller need not be, so each thread creates its own.
 pub(crate) fn a_poller_moves_to_another_thread<P: Poller>() {
     let (near, mut far) = pair();
     let (hand_over, taken) = std::sync::mpsc::channel();
@@ -157,7 +157,7 @@ pub(crate) fn threads_register_on_while_their_poller_is_dropped<P: Poller>() {
         }
         begun.wait();
         let events = poller.wait(0).unwrap();
-        // On kqueue, what is replaced during the wait can be reported twice.
+        // On kqueue, a registration that is replaced during the wait can be reported twice.
         let reported: BTreeSet<_> = events.iter().map(|event| event.fd).collect();
         assert!(reported.len() <= THREADS);
         drop(poller);

@@ -19,7 +19,7 @@ use crate::conformance::sharing::Share;
 use crate::support::descriptors::pair;
 use crate::support::expect::Expect;
 
-/// A wait that should have ended by itself is ended after this, and fails.
+/// A wait that does not end by itself is ended after this time, and fails.
 const LATE: Duration = Duration::from_secs(10);
 
 const MS: Duration = Duration::from_millis(1);
@@ -92,7 +92,7 @@ pub(crate) fn a_timeout_beyond_every_clock_is_infinite<P: Poller>() {
     outlasts(|poller: &mut P| poller.wait_timeout(None).unwrap().len());
 }
 
-/// A wait for nothing lasts until something comes, 30 ms later.
+/// Checks that a wait without a ready descriptor lasts until an event comes, 30 ms later.
 fn outlasts<P: Poller>(wait: impl FnOnce(&mut P) -> usize) {
     let (near, mut far) = pair();
     let mut poller = P::new().unwrap();
@@ -147,7 +147,7 @@ pub(crate) fn a_signal_does_not_change_a_timeout<P: Poller + 'static>() {
     for timeout in [200 * MS, Duration::from_nanos(200_000_001)] {
         let start = Instant::now();
         let waiter = thread::spawn(move || wait_for_nothing::<P>(timeout));
-        // A wait that began its timeout again at each signal would wait for all of these.
+        // A wait that restarted its timeout at each signal would last until the last of these.
         while start.elapsed() < LATE && !waiter.is_finished() {
             thread::sleep(10 * MS);
             signal(&waiter);
@@ -173,12 +173,12 @@ pub(crate) fn a_deadline_that_passes_in_a_handler_ends_the_wait<P: Poller + 'sta
     let elapsed = waiter.join().unwrap();
     assert_eq!(SIGNALS.load(Ordering::Relaxed), 1);
     assert!(elapsed >= TIMEOUT, "ended after {elapsed:?}");
-    // The handler returns at 1.25 times the timeout. A wait that goes on for the 0.75 that were
-    // left when it began, or for all of it again, ends at 2 or later.
+    // The handler returns at 1.25 times the timeout. A wait that continued for the 0.75 that were left when the handler
+    // began, or for the whole timeout again, would end at 2 or later.
     assert!(elapsed < TIMEOUT * 7 / 4, "ended after {elapsed:?}");
 }
 
-/// C7, C8: an empty slice says that nothing was ready, however late it comes.
+/// C7, C8: an empty slice means that nothing was ready, however late it comes.
 pub(crate) fn what_arrives_during_a_handler_is_reported_past_the_deadline<
     P: Poller + Send + 'static,
 >() {
@@ -187,7 +187,7 @@ pub(crate) fn what_arrives_during_a_handler_is_reported_past_the_deadline<
     }
 }
 
-/// C17: the same for a wait that spins, wherever it is interrupted.
+/// C17: the same for a wait that spins, at any point of interruption.
 pub(crate) fn what_arrives_during_a_handler_is_reported_past_a_spin<P: Share + 'static>() {
     let spinning = || {
         let mut poller = P::new().unwrap();
@@ -199,7 +199,7 @@ pub(crate) fn what_arrives_during_a_handler_is_reported_past_a_spin<P: Share + '
     }
 }
 
-/// How many events a wait returns if a byte arrives while a signal handler outlasts `timeout`.
+/// The number of events of a wait if a byte arrives while a signal handler outlasts `timeout`.
 fn outlast_in_a_handler<P: Poller + Send + 'static>(timeout: Duration, new: fn() -> P) -> usize {
     static IS_ENTERED: AtomicBool = AtomicBool::new(false);
     static IS_OVER: AtomicBool = AtomicBool::new(false);
@@ -221,7 +221,7 @@ fn outlast_in_a_handler<P: Poller + Send + 'static>(timeout: Duration, new: fn()
         let waiter = thread::spawn(move || {
             begins.send(Instant::now()).unwrap();
             let count = poller.wait_timeout(Some(timeout)).unwrap().len();
-            // Closed only once the wait has looked.
+            // Closed only after the wait has checked it.
             drop(near);
             count
         });
@@ -233,7 +233,7 @@ fn outlast_in_a_handler<P: Poller + Send + 'static>(timeout: Duration, new: fn()
             thread::yield_now();
         }
         if began.elapsed() >= timeout {
-            // The handler began after the wait, or may have; or begins while the thread ends.
+            // Perhaps the handler began after the wait, or while the thread ends.
             IS_OVER.store(true, Ordering::SeqCst);
             waiter.join().unwrap();
             continue;
@@ -247,7 +247,7 @@ fn outlast_in_a_handler<P: Poller + Send + 'static>(timeout: Duration, new: fn()
 
 /// C7, C8: no wait is early, and one at least is hardly late.
 pub(crate) fn ten_thousand_signals_a_second_change_no_timeout<P: Poller + 'static>() {
-    // Some kernels count in ticks, by which every timeout is late.
+    // On kernels that count in ticks, every timeout is late by one.
     let timeouts = [Duration::from_micros(150), 20 * MS, Duration::from_nanos(20_000_001)]
         .map(|timeout| (timeout, (0..3).map(|_| wait_for_nothing::<P>(timeout)).min().unwrap()));
     under_signals(move || {
@@ -274,7 +274,7 @@ pub(crate) fn ten_thousand_signals_a_second_lose_no_event<P: Poller + 'static>()
             if (&end).read(&mut [0]).unwrap() == 0 {
                 break;
             }
-            // Nor does a signal get into what registers.
+            // Signals do not disturb registrations either.
             poller.delete(object.fd).unwrap();
             poller.add(object.with_mode(Mode::Level)).unwrap();
             poller.modify(object).unwrap();
@@ -286,13 +286,13 @@ pub(crate) fn ten_thousand_signals_a_second_lose_no_event<P: Poller + 'static>()
     let (near, mut far) = pair();
     far.write_all(b"x").unwrap();
     let other = thread::spawn(move || answer(far, || true));
-    // Open until the other side has read what came last.
+    // Open until the other side has read the last bytes.
     let _near = under_signals(move || answer(near, || SIGNALS.load(Ordering::Relaxed) < 1_000));
     other.join().unwrap();
 }
 
-/// Runs `body` in a thread that is sent ten thousand signals a second. A busy machine handles fewer:
-/// those that come before the last one is handled are one with it. So `body` counts [`SIGNALS`].
+/// Runs `body` in a thread that gets ten thousand signals a second. A busy machine handles fewer: signals that come
+/// before the last one is handled merge with it. So `body` counts [`SIGNALS`].
 pub(crate) fn under_signals<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
     catch_signals(count_signal);
     let timer = Timer::new().unwrap();
@@ -309,7 +309,7 @@ pub(crate) fn under_signals<T: Send + 'static>(body: impl FnOnce() -> T + Send +
     thread.join().unwrap()
 }
 
-/// How long a wait for nothing lasts.
+/// The duration of a wait without a ready descriptor.
 fn wait_for_nothing<P: Poller>(timeout: Duration) -> Duration {
     let mut poller = P::new().unwrap();
     let start = Instant::now();
@@ -350,7 +350,7 @@ pub(crate) fn a_stop_and_continue_does_not_change_a_timeout<P: Poller>() {
     let elapsed = start.elapsed();
     assert!(stopper.succeeded());
     assert!(elapsed >= timeout, "ended after {elapsed:?}");
-    // The stop ends after 1.1 s: a wait that began again there would end at 3.1 s.
+    // The stop ends after 1.1 s. A wait that restarted its timeout then would end at 3.1 s.
     assert!(elapsed < timeout * 3 / 2, "ended after {elapsed:?}");
 }
 
@@ -366,7 +366,7 @@ pub(crate) fn what_arrives_during_a_stop_is_reported_past_the_deadline<P: Poller
     }
 }
 
-/// A shell that stops this process after 0.1 s, lets it go on, and writes a line.
+/// A shell that stops this process after 0.1 s, continues it, and writes a line.
 struct Stopper {
     shell: Child,
     done: ChildStdout,

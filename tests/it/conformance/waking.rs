@@ -1,4 +1,4 @@
-//! Wakers: what a wake is to a wait, and that none is lost.
+//! Wakers: the effect of a wake on a wait, and that none is lost.
 
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
@@ -38,7 +38,7 @@ pub(crate) fn a_wake_before_the_wait_is_reported_once<P: Poller>() {
     poller.expect_none();
 }
 
-/// C15: its descriptor is the poller's own, so nothing that is registered has it.
+/// C15: its descriptor is the poller's own, so no registration has it.
 pub(crate) fn a_wake_is_an_event_of_no_registered_descriptor<P: Poller + AsRawFd>() {
     let mut poller = P::new().unwrap();
     Waker::new(poller.registry(), u32::MAX).unwrap().wake().unwrap();
@@ -72,7 +72,7 @@ pub(crate) fn a_wake_ends_a_blocked_wait<P: Poller>() {
     }
 }
 
-/// C15, C12: the first waker of a poller is created while a wait is blocked, which does not know of it.
+/// C15, C12: the first waker of a poller is created during a blocked wait, which does not know of it.
 pub(crate) fn a_waker_that_is_created_during_a_wait_ends_it<P: Poller>() {
     let mut poller = P::new().unwrap();
     let registry = poller.registry().clone();
@@ -109,7 +109,7 @@ pub(crate) fn a_wake_is_reported_next_to_ready_descriptors<P: Poller>() {
     }
 }
 
-/// C15, C1: those first that were woken first.
+/// C15, C1: in the order of their wakes.
 pub(crate) fn several_wakers_are_told_apart<P: Poller>() {
     let mut poller = P::new().unwrap();
     let wakers = [8, 0, u32::MAX, 8].map(|token| Waker::new(poller.registry(), token).unwrap());
@@ -134,7 +134,7 @@ pub(crate) fn the_wake_of_a_dropped_waker_is_reported<P: Poller>() {
         drop(waker);
         clone.wake().unwrap();
         drop(clone);
-        // Made where the dropped one was, or not.
+        // It may have the slot of the dropped one.
         let _next = Waker::new(poller.registry(), 1_000_000).unwrap();
         assert_eq!(tokens(poller.wait(-1).unwrap()), [token]);
     }
@@ -187,7 +187,7 @@ pub(crate) fn wakes_change_no_timeout<P: Poller + Send + 'static>() {
     assert!(start.elapsed() >= timeout);
 }
 
-/// C15: what is counted before a wake is there once its event is, so nothing is left when all was woken.
+/// C15: counts from before a wake are visible with its event, so after the last event none is missing.
 pub(crate) fn no_wake_of_many_threads_is_lost<P: Poller>() {
     const THREADS: u64 = 4;
     const WAKES: u64 = 20_000;
@@ -211,7 +211,7 @@ pub(crate) fn no_wake_of_many_threads_is_lost<P: Poller>() {
     });
 }
 
-/// C15, C7: each thread wakes its own waker, and waits until that was reported.
+/// C15, C7: each thread wakes its own waker, and waits for the report.
 pub(crate) fn no_wake_is_lost_under_signals<P: Poller + Send + 'static>() {
     const THREADS: usize = 4;
     const WAKES: usize = 500;
@@ -241,7 +241,7 @@ pub(crate) fn no_wake_is_lost_under_signals<P: Poller + Send + 'static>() {
     });
 }
 
-/// C15: once the descriptor of a poller was taken, an outer poller finds it ready after a wake.
+/// C15: after the poller's descriptor was taken, an outer poller finds it ready after a wake.
 pub(crate) fn a_wake_makes_a_watched_poller_readable<P: Poller + AsFd + AsRawFd>() {
     let (mut outer, mut inner) = (P::new().unwrap(), P::new().unwrap());
     let waker = Waker::new(inner.registry(), 4).unwrap();
@@ -266,7 +266,7 @@ pub(crate) fn a_wake_makes_a_watched_poller_readable<P: Poller + AsFd + AsRawFd>
     assert_eq!(tokens(inner.wait(0).unwrap()), [4]);
 }
 
-/// C15: the descriptor is taken when a waker was already woken.
+/// C15: the descriptor is taken after a wake.
 pub(crate) fn a_poller_that_is_watched_late_is_readable<P: Poller + AsFd + AsRawFd>() {
     let (mut outer, mut inner) = (P::new().unwrap(), P::new().unwrap());
     let waker = Waker::new(inner.registry(), 4).unwrap();
@@ -280,7 +280,7 @@ pub(crate) fn a_poller_that_is_watched_late_is_readable<P: Poller + AsFd + AsRaw
     outer.expect_none();
 }
 
-/// C15, C9: neither the wakes nor the descriptors starve, however few events fit.
+/// C15, C9: neither the wakes nor the descriptors starve, however small the bound.
 pub(crate) fn a_bound_loses_neither_wakes_nor_events<P: Share>() {
     const WAKERS: u32 = 10;
     for bound in [1, 2, 3, 8, 100] {
@@ -314,7 +314,7 @@ pub(crate) fn a_bound_loses_neither_wakes_nor_events<P: Share>() {
     }
 }
 
-/// C15: however few events fit, and whenever it is woken.
+/// C15: with any bound, and at any time of its wake.
 pub(crate) fn a_waker_is_in_a_slice_once<P: Share>() {
     let mut poller = P::with_capacity(1).unwrap();
     poller.set_max_events(3);
@@ -370,12 +370,12 @@ pub(crate) fn a_wake_goes_to_exactly_one_handle<P: Share>() {
     }
 }
 
-/// C15, C18: one handle is long in a handler, and not even about to wait; another one sleeps.
+/// C15, C18: one handle's thread is busy for long, and another handle sleeps.
 pub(crate) fn a_wake_goes_to_the_handle_that_sleeps<P: Share>() {
     for handles in [1, 3] {
         let mut busy = P::new().unwrap();
         let waker = Waker::new(busy.registry(), 1).unwrap();
-        // It has waited, and counts as awake.
+        // It has waited before, and counts as awake.
         busy.expect_none();
         let reported = AtomicUsize::new(0);
         let is_over = AtomicBool::new(false);
@@ -403,7 +403,7 @@ pub(crate) fn a_wake_goes_to_the_handle_that_sleeps<P: Share>() {
     }
 }
 
-/// C15, C18: threads that wake, and threads that wait, poll, and are dropped, in all ways.
+/// C15, C18: threads wake, and handles wait, poll and are dropped, in all orders.
 pub(crate) fn no_wake_of_many_threads_to_many_handles_is_lost<P: Share>() {
     const WAKERS: usize = 4;
     let wakes = P::MESSAGES * times() as usize;
@@ -487,7 +487,7 @@ pub(crate) fn a_full_wait_passes_a_wake_on<P: Share>() {
     }
 }
 
-/// C15: over `OsPoller` itself, which any backend can be watched by.
+/// C15: `OsPoller` itself can watch any backend with a descriptor.
 pub(crate) fn an_os_poller_sees_the_wake_of_a_watched_poller<P: Poller + AsFd + AsRawFd>() {
     let (mut outer, mut inner) = (OsPoller::new().unwrap(), P::new().unwrap());
     let waker = Waker::new(inner.registry(), 4).unwrap();
@@ -501,7 +501,7 @@ pub(crate) fn an_os_poller_sees_the_wake_of_a_watched_poller<P: Poller + AsFd + 
     }
 }
 
-/// C15, C18: a handle that begins a wait with wakes, and then polls, takes no other handle's wake-up with it.
+/// C15, C18: a handle that begins a wait with wakes, and then polls, does not take another handle's wake-up.
 pub(crate) fn a_wait_that_begins_with_wakes_leaves_a_sleeper_its_own<P: Share>() {
     let (near, mut far) = pair();
     far.write_all(b"x").unwrap();
@@ -528,11 +528,11 @@ pub(crate) fn a_wait_that_begins_with_wakes_leaves_a_sleeper_its_own<P: Share>()
             busy.add(object).unwrap();
             wakers[0].wake().unwrap();
             wakers[1].wake().unwrap();
-            // It may have room for only one of the two, and begin its next wait with the other.
+            // It may have room for only one of the two, and starts its next wait with the other.
             count(busy.wait(0).unwrap());
             wakers[2].wake().unwrap();
             count(busy.wait(0).unwrap());
-            // It is long in a handler now.
+            // It is busy now.
             let start = Instant::now();
             while seen.iter().any(|seen| seen.load(SeqCst) < round) {
                 assert!(start.elapsed() < Duration::from_secs(20), "round {round}: {seen:?}");
@@ -540,7 +540,7 @@ pub(crate) fn a_wait_that_begins_with_wakes_leaves_a_sleeper_its_own<P: Share>()
             }
             busy.delete(near.as_raw_fd()).unwrap();
         }
-        // If the busy handle returned the last one.
+        // In case the busy handle has returned the last one.
         wakers[0].wake().unwrap();
     });
 }

@@ -1,4 +1,4 @@
-//! What the guide says about kernels and descriptors, section by section.
+//! The guide's statements about kernels and descriptors, section by section.
 
 mod blocking;
 mod connecting;

@@ -1,5 +1,5 @@
-//! The contract over a simulated poller, and the examples over simulated sockets. What only the simulation
-//! does is tested where it is, in `sim/tests/`.
+//! The contract over a simulated poller, and the examples over simulated sockets. `sim/tests/` has the tests of the
+//! simulation itself.
 
 mod following;
 mod in_step;
@@ -30,7 +30,7 @@ impl<const BATCH: usize> On for Following<BATCH> {
 fn the_simulation_reports_what_the_kernel_tells() {
     let _closing = Closing::new();
     const MODES: [Mode; 3] = [Mode::Level, Mode::Edge, Mode::Oneshot];
-    // Without PRIORITY: data counts as its arrival on Linux, which reports a standing WRITABLE again.
+    // Without PRIORITY: on Linux, data is an arrival for it too, and reports a standing WRITABLE again.
     const INTERESTS: [Interest; 4] =
         [Interest::NONE, Interest::READABLE, Interest::WRITABLE, Interest::BOTH];
     for seed in 0..100 {
@@ -73,7 +73,7 @@ fn the_simulation_reports_what_the_kernel_tells() {
     }
 }
 
-/// Numbers below the argument.
+/// A source of random numbers, each below its argument.
 fn dice(seed: u32, step: u32) -> impl FnMut(usize) -> usize {
     let mut hasher = DefaultHasher::new();
     (seed, step).hash(&mut hasher);

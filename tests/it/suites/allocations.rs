@@ -1,4 +1,4 @@
-//! What a poller allocates: counted, not timed.
+//! Counts the allocations of a poller.
 
 use std::io::Write;
 use std::os::fd::AsRawFd;
@@ -23,7 +23,7 @@ fn a_dropped_poller_leaves_no_heap() {
     assert_eq!((left.count_current, left.bytes_current), (0, 0));
 }
 
-/// As the docs of `with_capacity` say.
+/// By the docs of `with_capacity`.
 #[test]
 fn a_buffer_that_grew_takes_what_it_promises() {
     let pairs: Vec<_> = (0..300).map(|_| pair()).collect();
@@ -108,7 +108,7 @@ fn registering_allocates_nothing() {
     assert_eq!(verbs.count_total, 0);
 }
 
-/// As the docs of `Connections` say: only its growth allocates.
+/// By the docs of `Connections`, only its growth allocates.
 #[test]
 fn connections_that_come_and_go_allocate_nothing() {
     let pairs: Vec<_> = (0..100).map(|_| pair()).collect();
@@ -146,7 +146,7 @@ fn waking_allocates_nothing() {
         }
     });
     assert_eq!(wakes.count_total, 0);
-    // A place is used again.
+    // Reuses a place.
     let comes_and_goes = measure(|| {
         for token in 0..100 {
             drop(Waker::new(poller.registry(), token).unwrap());

@@ -1,4 +1,4 @@
-//! A backend from elsewhere, as for a network stack in user space.
+//! A backend from another crate, such as one for a network stack in user space.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use pollio::{
 
 use crate::support::descriptors::pair;
 
-/// Reports every registered descriptor with the interest that it has, and waits while there is none.
+/// Reports every registered descriptor as ready for its interest, and waits while there is none.
 pub(crate) struct AlwaysReady {
     list: Arc<List>,
     registry: Registry,
@@ -116,7 +116,7 @@ impl Poller for AlwaysReady {
     }
 }
 
-/// C15: by the marks of the crate, and a backend that can be woken.
+/// C15: the crate has the marks, and the backend can be woken.
 #[test]
 fn a_backend_from_elsewhere_has_wakers_and_channels() {
     let mut poller = AlwaysReady::new().unwrap();
@@ -139,7 +139,7 @@ fn a_backend_from_elsewhere_has_wakers_and_channels() {
     assert_eq!(poller.wait(20).unwrap(), []);
 }
 
-/// C15: the report of one wake panics. It is lost, and no other.
+/// C15: the report of one wake panics. No other wake is lost.
 #[test]
 fn a_panic_while_wakes_are_taken_loses_none_of_the_others() {
     let mut poller = AlwaysReady::new().unwrap();
@@ -194,7 +194,7 @@ fn a_backend_from_elsewhere_takes_registered_sources() {
     assert!(poller.wait(0).unwrap().is_empty());
 }
 
-/// So that `catch_unwind` around a handler of events needs no `AssertUnwindSafe`.
+/// Then `catch_unwind` around a handler of events needs no `AssertUnwindSafe`.
 #[test]
 fn what_a_loop_holds_is_unwind_safe() {
     fn is_unwind_safe<T: UnwindSafe + RefUnwindSafe>() {}
@@ -204,7 +204,7 @@ fn what_a_loop_holds_is_unwind_safe() {
     is_unwind_safe::<Registered<TcpStream>>();
 }
 
-/// As its source is.
+/// If its source is.
 #[test]
 fn a_registered_source_is_send_and_sync() {
     fn is_send_and_sync<T: Send + Sync>() {}
@@ -213,7 +213,7 @@ fn a_registered_source_is_send_and_sync() {
     is_send::<Registered<Cell<u8>>>();
 }
 
-/// A connection of a network stack of one's own.
+/// A connection of the program's own network stack.
 pub(crate) struct Stream(pub(crate) RawFd);
 
 impl ForeignSource for Stream {
@@ -222,7 +222,7 @@ impl ForeignSource for Stream {
     }
 }
 
-/// C16: by itself, by reference, and by any pointer, as std's types are.
+/// C16: by value, by reference, and through any pointer, like std's types.
 #[test]
 fn a_source_from_elsewhere_is_registered_through_any_pointer() {
     fn register<T: Source<By>, By: ?Sized>(poller: &mut AlwaysReady, source: T, fd: RawFd) {
@@ -250,7 +250,7 @@ fn a_source_from_elsewhere_is_registered_through_any_pointer() {
     assert!(poller.wait(0).unwrap().is_empty());
 }
 
-/// What a program writes over either needs no hint.
+/// A program that is generic over both needs no type annotation.
 #[test]
 fn the_kind_of_a_source_is_inferred() {
     fn of_kernel<T: AsFd>(registry: &Registry, source: Arc<T>) -> Registered<Arc<T>> {

@@ -1,4 +1,4 @@
-//! The contract over kqueue, and what only kqueue does.
+//! The contract over kqueue, and kqueue's own behaviour.
 
 use pollio::OsPoller;
 

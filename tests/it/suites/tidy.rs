@@ -1,4 +1,4 @@
-//! Order in the source, where no lint keeps it.
+//! Rules for the source that no lint checks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -25,7 +25,7 @@ fn the_operating_system_is_chosen_in_one_place() {
 
 #[test]
 fn unsafe_code_is_behind_the_wall() {
-    // The lint `unsafe_code` is denied, so what must not spread is its exception.
+    // The lint `unsafe_code` is denied, so it is enough to find its exceptions.
     let exceptions = [
         "bench/src/peer/bare.rs",
         "bench/src/peer/libev.rs",
@@ -69,7 +69,7 @@ fn every_path_that_is_named_exists() {
     }
 }
 
-/// Each line of the map names files and folders, below the one that it is indented under.
+/// Each line of the map names files and folders below those of the line that it is indented under.
 #[test]
 fn the_map_of_the_architecture_names_what_there_is() {
     let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
@@ -144,7 +144,7 @@ fn every_case_of_the_peers_has_one_of_ours_or_a_reason() {
     }
 }
 
-/// A link in Markdown leads to a file that there is, or to a name that the crate has.
+/// A link in Markdown leads to an existing file or to a name of the crate.
 #[test]
 fn every_link_leads_somewhere() {
     const SOURCE: &str = "https://docs.rs/crate/pollio/latest/source/";
@@ -223,7 +223,7 @@ fn what_pollio_was_tested_on_is_said_in_the_same_words() {
     assert_eq!(sentence("src/kernels.md"), front_page);
 }
 
-/// Rustdoc checks that the page of a link exists, not that its section does.
+/// Rustdoc checks that the page of a link exists, but not its section.
 #[test]
 fn every_link_to_a_section_has_its_heading() {
     let texts = texts(&["."]);
@@ -238,7 +238,7 @@ fn every_link_to_a_section_has_its_heading() {
         headings.map(|line| anchor(line.trim_start_matches('#'))).collect()
     };
     let headings: BTreeSet<_> = texts.iter().flat_map(|(_, text)| headings_of(text)).collect();
-    // The guide has several pages: there the section has to be on the one that is named.
+    // The guide has several pages, and the section has to be on the page that the link names.
     let of_guide = |path: &Path, page: &str| -> Option<BTreeSet<String>> {
         let guide = root().join("src/guide");
         let page = match page.rsplit_once("guide::").or(page.rsplit_once("guide/")) {
@@ -269,7 +269,7 @@ fn every_link_to_a_section_has_its_heading() {
     assert!(count > 40, "the links to sections are not found: {count}");
 }
 
-/// Tables, code and lines with an address may be longer, and so may the results, which a program writes.
+/// Tables, code, lines with an address, and the generated results may be longer.
 #[test]
 fn no_line_of_prose_is_over_120_columns() {
     for (path, text) in texts(&["."]) {
@@ -284,7 +284,7 @@ fn no_line_of_prose_is_over_120_columns() {
     }
 }
 
-/// The docs say it in the field's words, which a reader of epoll(7) knows.
+/// The docs use words that a reader of epoll(7) knows.
 #[test]
 fn the_docs_use_the_words_of_the_field() {
     let not_ours = [
@@ -326,7 +326,7 @@ fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-/// All Rust and Markdown files below these folders, with what they say.
+/// All Rust and Markdown files below these folders, with their texts.
 fn texts(folders: &[&str]) -> Vec<(PathBuf, String)> {
     let mut folders: Vec<_> = folders.iter().map(|folder| root().join(folder)).collect();
     let mut texts = Vec::new();

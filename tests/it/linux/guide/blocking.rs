@@ -21,7 +21,7 @@ use crate::support::subprocess::in_subprocess;
 
 const SHORT: Duration = Duration::from_millis(50);
 
-/// The timeout of the socket stands for "indefinitely".
+/// A write that lasts until the socket's timeout counts as blocked.
 #[test]
 fn a_write_of_more_than_there_is_room_for_blocks() {
     let (mut near, _far) = UnixStream::pair().unwrap();
@@ -69,7 +69,7 @@ fn a_call_with_msg_dontwait_does_not_block() {
     assert!(!OFlag::from_bits_retain(flags).contains(OFlag::O_NONBLOCK));
 }
 
-/// On Linux: the writer does not block here, so that a part would show.
+/// On Linux. The writer does not block here, so a partial write would show.
 #[test]
 fn a_pipe_that_is_writable_takes_4096_bytes() {
     let (mut reader, mut writer) = pipe();
@@ -105,7 +105,7 @@ fn a_line_in_the_buffer_of_stdin_is_not_reported() {
     });
 }
 
-/// By a descriptor of one's own, there is no such buffer.
+/// A descriptor of one's own has no such buffer.
 #[test]
 fn a_duplicate_of_stdin_has_no_buffer() {
     in_subprocess!(|| {
@@ -134,7 +134,7 @@ fn a_terminal_is_readable_by_the_line() {
     let count = terminal.read(&mut buffer).unwrap();
     assert_eq!(&buffer[..count], b"half a line\n");
 
-    // Ctrl-D: an end that is none.
+    // Ctrl-D: an end after which input goes on.
     user.write_all(&[4]).unwrap();
     assert!(!poller.expect_one().is_read_closed());
     assert_eq!(terminal.read(&mut buffer).unwrap(), 0);
@@ -144,7 +144,7 @@ fn a_terminal_is_readable_by_the_line() {
     assert_eq!(terminal.read(&mut buffer).unwrap(), 5);
 }
 
-/// A socket pair in the place of a pipe: only one's own end does not block.
+/// A socket pair in place of a pipe: only the parent's end is non-blocking.
 #[test]
 fn a_child_can_have_a_socket_for_its_output() {
     let (mut near, far) = UnixStream::pair().unwrap();

@@ -50,7 +50,7 @@ fn the_error_of_a_refused_connection_is_taken_once() {
     assert!(socket.take_error().unwrap().is_none());
 }
 
-/// As happens by chance to one that connects to a free port of this machine: here it takes the port before.
+/// This happens by chance to a socket that connects to a free port of this machine. Here it takes the port first.
 #[test]
 fn a_socket_that_connects_to_itself_counts_as_refused() {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -87,7 +87,7 @@ fn an_attempt_that_goes_on_is_not_connected() {
     poller.expect_none();
 }
 
-/// So there is nothing to wait for: it is not in progress.
+/// It is not in progress, so there is nothing to wait for.
 #[test]
 fn a_unix_connect_to_a_full_queue_would_block_and_does_not_begin() {
     let folder = std::env::temp_dir().join(format!("pollio-queue-{}", std::process::id()));
@@ -114,7 +114,7 @@ fn a_unix_connect_to_a_full_queue_would_block_and_does_not_begin() {
     };
     let mut poller = OsPoller::new().unwrap();
     poller.add(is_writable(&refused)).unwrap();
-    // Not the end of a connect, but a socket that never connected.
+    // The hang-up of a socket that never connected, not the end of a connect.
     assert!(poller.expect_one().is_write_closed());
     listener.accept().unwrap();
     assert!(refused.connect(&address).is_ok());

@@ -32,7 +32,7 @@ fn what_a_library_has_read_ahead_is_not_reported_again() {
     assert_eq!(reader.lines().map_while(Result::ok).count(), 7);
 }
 
-/// Stops at each short read, which spares the one that finds `WouldBlock`, until the end is reported.
+/// Stops at each short read, without the read that would find `WouldBlock`, until the end is reported.
 #[test]
 fn a_short_read_of_tcp_takes_all_that_is_there() {
     const SIZE: usize = 1 << 20;
@@ -105,7 +105,7 @@ fn out_of_band_data_cuts_a_read_short() {
     assert_eq!(near.read(&mut buffer).unwrap(), 5);
 }
 
-/// By a message with a descriptor, for one.
+/// For example, because of a message with a descriptor.
 #[test]
 fn a_short_read_of_a_unix_socket_can_leave_data() {
     let (mut near, mut far) = pair();

@@ -12,7 +12,7 @@ use tokio::io::unix::AsyncFd;
 use crate::support::descriptors::{drain, pair};
 use crate::support::expect::Expect;
 
-/// What poll(2) says, by which GLib and many others wait.
+/// Readiness by poll(2), which GLib and many other loops use.
 fn is_readable(poller: &OsPoller, timeout: PollTimeout) -> bool {
     let mut fds = [PollFd::new(poller.as_fd(), PollFlags::POLLIN)];
     poll(&mut fds, timeout).unwrap();
@@ -55,7 +55,7 @@ fn an_edge_triggered_loop_must_wait_until_nothing_is_returned() {
         (&*far).write_all(b"x").unwrap();
     }
     outer.expect_one();
-    // One wait has room for one event, and the outer loop does not report the others.
+    // One wait has room for one event. The outer loop does not report the others.
     assert_eq!(inner.wait(0).unwrap().len(), 1);
     outer.expect_none();
     let mut left = 0;
@@ -67,7 +67,7 @@ fn an_edge_triggered_loop_must_wait_until_nothing_is_returned() {
     outer.expect_one();
 }
 
-/// A runtime from elsewhere, on the thread that also uses the poller.
+/// Another runtime, on the thread that also uses the poller.
 #[test]
 fn tokio_watches_a_poller() {
     const MESSAGES: usize = 20;

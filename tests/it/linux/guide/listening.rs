@@ -83,7 +83,7 @@ fn a_listener_pauses_while_no_descriptor_is_left() {
     });
 }
 
-/// It cannot be taken back by `modify`.
+/// `modify` cannot remove `exclusive`.
 #[test]
 fn an_exclusive_listener_pauses_by_delete() {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -111,14 +111,14 @@ fn a_socket_that_is_bound_but_does_not_listen_is_reported_at_every_wait() {
     poller.expect_none();
 }
 
-/// Level-triggered: though the client still waits in the queue.
+/// The client still waits in the queue, and the listener is level-triggered.
 #[test]
 fn an_exclusive_poller_that_does_not_accept_leaves_the_others_asleep() {
     assert_eq!(woken(|object| object), 4);
     assert!((1..4).contains(&woken(EventObject::exclusive)));
 }
 
-/// How many of 200 clients, one after the other, each of four threads accepts from its listener.
+/// The number of clients that each of four threads accepts from its listener, out of 200 that come one after the other.
 fn shares(listeners: [&TcpListener; 4], refine: fn(EventObject) -> EventObject) -> Vec<usize> {
     let address = listeners[0].local_addr().unwrap();
     let done = AtomicBool::new(false);

@@ -1,4 +1,4 @@
-//! What a child process writes before it ends, of the section "Terminals, stdin and pipes".
+//! The last output of a child process, of the section "Terminals, stdin and pipes".
 
 use std::time::{Duration, Instant};
 

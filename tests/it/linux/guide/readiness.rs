@@ -1,4 +1,4 @@
-//! The section "What readiness does not mean", and what the guide says of closing and of timers.
+//! The section "What readiness does not mean", and the guide's statements about closing and timers.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
@@ -78,7 +78,7 @@ fn take_from_error_queue(fd: RawFd) {
     recvmsg::<SockaddrIn>(fd, &mut buffers, Some(&mut space), flags).unwrap();
 }
 
-/// That `socket` is reported at every wait in `Level`, once in `Edge`, and until the queue is empty.
+/// Checks that `socket` is reported until the queue is empty: at every wait in `Level`, once in `Edge`.
 fn expect_an_error_without_data(socket: &UdpSocket) {
     let object = EventObject::client(socket.as_raw_fd());
     let mut poller = OsPoller::new().unwrap();
@@ -104,7 +104,7 @@ fn a_message_in_the_error_queue_is_an_error_with_nothing_to_read() {
     let nobody = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     socket.connect(nobody).unwrap();
     socket.send(b"x").unwrap();
-    // The error itself is taken by the next call. The message about it stays.
+    // The next call takes the error itself, but not the message about it.
     let error = socket.recv(&mut [0; 64]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
     expect_an_error_without_data(&socket);
@@ -181,7 +181,7 @@ fn a_datagram_socket_that_is_not_connected_hears_of_no_room() {
     while other.send_to(b"x", &path).is_ok() {}
     assert_eq!(sender.send_to(b"x", &path).unwrap_err().kind(), ErrorKind::WouldBlock);
     poller.add(object).unwrap();
-    poller.expect_one(); // by add: the socket has room of its own
+    poller.expect_one(); // by add: the socket's own buffer has room
     receiver.recv(&mut [0]).unwrap();
     poller.expect_none();
 
@@ -212,7 +212,7 @@ fn a_descriptor_that_was_sent_away_is_still_reported() {
         // Nobody has received it yet.
         assert_eq!(poller.expect_one().fd, fd);
         assert_eq!(poller.delete(fd).unwrap_err().raw_os_error(), Some(Errno::EBADF as i32));
-        // With the last socket that could, it is closed.
+        // It is closed with the last socket that could receive it.
         drop((sender, receiver));
         poller.expect_none();
     });

@@ -1,4 +1,4 @@
-//! The section "Signals": what a signalfd reports, and to whom.
+//! The section "Signals": which signals a signalfd reports, and to which process or thread.
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
@@ -12,7 +12,7 @@ use crate::linux::suites::faults::{expect_to_end_well, forked};
 use crate::support::expect::Expect;
 use crate::support::subprocess::{in_subprocess, output};
 
-/// A signalfd for a signal that this thread blocks from now on, and threads that it spawns.
+/// A signalfd for a signal that this thread, and the threads that it spawns, block from now on.
 fn signal_fd() -> (SignalFd, EventObject) {
     let signals = SigSet::from_iter([Signal::SIGUSR1]);
     signals.thread_block().unwrap();
@@ -34,7 +34,7 @@ fn a_command_inherits_what_is_blocked() {
     });
 }
 
-/// What `raise` raises is for the thread that calls it.
+/// `raise` sends the signal to the calling thread.
 #[test]
 fn a_signal_of_another_thread_is_not_reported() {
     in_subprocess!(|| {

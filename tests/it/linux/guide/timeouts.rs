@@ -1,4 +1,4 @@
-//! The structure of the section "Ten thousand timeouts", against a list that is searched from end to end.
+//! The structure of the section "Ten thousand timeouts", compared with a list that is searched from end to end.
 
 use std::io::{ErrorKind, Read};
 
@@ -12,7 +12,7 @@ use crate::support::descriptors::pair;
 // As it stands in the guide, with its imports: the build script takes it from there.
 include!(concat!(env!("OUT_DIR"), "/timeouts.rs"));
 
-/// Of the sample, for one that is gone as well.
+/// The sample's function, also for a connection that is gone.
 #[test]
 fn expired_connections_are_closed() {
     let poller = OsPoller::new().unwrap();
@@ -88,7 +88,7 @@ fn run(steps: &[Step]) -> Result<(), TestCaseError> {
         expired.sort_by_key(|(token, deadline)| (**deadline, **token));
         let expired: Vec<_> = expired.into_iter().map(|(token, _)| *token).collect();
         naive.retain(|_, deadline| *deadline > now);
-        // One more than there can be, so that a fault does not go on indefinitely.
+        // One more than possible, so that a fault ends the loop.
         let reported = std::iter::from_fn(|| timeouts.next_expired(now)).take(TOKENS as usize + 1);
         let reported: Vec<_> = reported.collect();
         prop_assert_eq!(reported, expired);

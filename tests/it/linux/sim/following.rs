@@ -1,9 +1,8 @@
-//! A simulated poller whose script is what real descriptors do, so that the contract's cases hold
-//! it to what they hold the real ones to.
+//! A simulated poller whose script follows real descriptors, so that the contract's cases hold for it as for the real
+//! pollers.
 //!
-//! Real pollers watch each descriptor. What they report as edges is scripted as arrivals; what one of
-//! them, level-triggered, no longer reports is scripted as gone. All else, what is reported and
-//! how often, is the simulation's.
+//! Real pollers watch each descriptor. Their edges are scripted as arrivals; readiness that a level-triggered one no
+//! longer reports is scripted as gone. The simulation decides everything else: what it reports, and how often.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
@@ -19,7 +18,7 @@ use pollio_sim::{SimPoller, World};
 pub(crate) struct Following<const BATCH: usize> {
     sim: SimPoller,
     registry: Registry,
-    /// One for each interest, as an edge does not say which readiness is new.
+    /// One for each interest: an edge does not say which readiness is new.
     edges: [OsPoller; 3],
     levels: OsPoller,
     watched: Arc<Watched>,
@@ -35,14 +34,14 @@ const EVERYTHING: Readiness = Readiness::READABLE
     .union(Readiness::WRITE_CLOSED)
     .union(Readiness::ERROR);
 
-/// More descriptors than a case has, so that one wait reports them all.
+/// More than the descriptors of a case, so that one wait reports them all.
 const ALL: usize = 1_000;
 
-/// How long the kernel is given to deliver what a case has sent. TCP takes its time.
+/// Time for the kernel to deliver data that a case has sent over TCP.
 const GRACE: Duration = Duration::from_millis(10);
 
 impl<const BATCH: usize> Following<BATCH> {
-    /// Scripts what became of the watched descriptors.
+    /// Scripts the changes of the watched descriptors.
     fn follow(&mut self) -> io::Result<()> {
         let world = self.sim.world();
         for edges in &mut self.edges {
@@ -104,7 +103,7 @@ struct Watched {
 }
 
 impl Watched {
-    /// Has the descriptor be watched and open in the simulation, if it is open.
+    /// Watches the descriptor, and opens it in the simulation, if it is open.
     fn watch(&self, fd: RawFd) {
         let object = EventObject::client(fd);
         let everything = object.with_interest(Interest::BOTH | Interest::PRIORITY);
@@ -138,7 +137,7 @@ impl Backend for Watched {
         self.watch(fd);
         let answer = self.sim.delete(fd);
         if self.fds.lock().unwrap().remove(&fd) {
-            // A closed one is gone already.
+            // A closed descriptor is gone already.
             for registry in self.edges.iter().chain([&self.levels]) {
                 let _ = registry.delete(fd);
             }

@@ -1,5 +1,5 @@
-//! The examples over simulated sockets, in thousands of worlds, and mutants of them: how many seeds until
-//! each is found.
+//! The examples over simulated sockets, in thousands of worlds, and their mutants, each with the number of seeds that
+//! find it.
 
 #[allow(clippy::all, reason = "written by build.rs")]
 mod written {
@@ -46,7 +46,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Longer than every stall and every wait of a program taken together.
 const LONG: Duration = Duration::from_secs(1_000);
 
-/// How long a client that could be served may wait.
+/// The longest wait of a client that could be served.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How many seeds each program has in `cargo test`: a thousand on each kernel.
@@ -74,7 +74,7 @@ impl Stdin {
     }
 }
 
-/// In place of a set of signals: what is set of the mask has no effect.
+/// In place of a set of signals. Setting the mask has no effect.
 pub(crate) struct SigSet;
 
 impl SigSet {
@@ -143,7 +143,7 @@ fn echo_server(start: Start, world: &World) -> io::Result<()> {
     world.set_patience(PATIENCE);
     let server = world.spawn("server", start);
     thread::sleep(SECOND);
-    // One that begins and breaks off.
+    // A client that begins and breaks off.
     let mut guest = connect()?;
     guest.write_all(b"hello")?;
     SockRef::from(&guest).set_linger(Some(Duration::ZERO))?;
@@ -153,7 +153,7 @@ fn echo_server(start: Start, world: &World) -> io::Result<()> {
     server.join().unwrap()
 }
 
-/// More at once than the fair share of a client.
+/// A client sends more at once than its fair share.
 fn bulk(start: Start, world: &World) -> io::Result<()> {
     world.set_conditions(Conditions::calm().with_buffer(1 << 20..=1 << 20));
     world.set_patience(PATIENCE);
@@ -196,7 +196,7 @@ fn async_runtime(start: Start, world: &World) -> io::Result<()> {
     Ok(())
 }
 
-/// Answers with what was asked, and half-closes.
+/// Answers with the request, and half-closes.
 fn upstream(mut stream: TcpStream) -> io::Result<()> {
     let mut buffer = [0; 3_000];
     while let count @ 1.. = stream.read(&mut buffer)? {
@@ -205,7 +205,7 @@ fn upstream(mut stream: TcpStream) -> io::Result<()> {
     stream.shutdown(Shutdown::Write)
 }
 
-/// Answers, and resets.
+/// Answers, and resets the connection.
 fn rude_upstream(mut stream: TcpStream, answer: &[u8]) -> io::Result<()> {
     stream.read_exact(&mut [0; 4])?;
     stream.write_all(answer)?;
@@ -222,8 +222,8 @@ fn proxy(start: Start, world: &World) -> io::Result<()> {
     }
 }
 
-/// All stops for a while, as on a suspended machine: the arrivals and deadlines of that time come at once. A wait
-/// reports few of them.
+/// Everything stops for a while, as on a suspended machine: the arrivals and deadlines of that time come at once, and a
+/// wait reports only a few of them.
 fn stop(world: &World, after: Duration, length: Duration) {
     let batch = 1 + random(world).below(4);
     world.schedule(after, move |world| {
@@ -245,7 +245,7 @@ fn stopped_proxy(start: Start, world: &World) -> io::Result<()> {
     });
     world.spawn("proxy", move || start().unwrap());
     thread::sleep(SECOND);
-    // A client is accepted after three of them, and the upstream hears of it after another one.
+    // The proxy accepts a client after three of them, and connects to the upstream after one more.
     stop(world, 4 * latency + random_time(world, 50), 10 * SECOND);
     let clients: Vec<_> = (0..5)
         .map(|number| world.spawn(&format!("client {number}"), || echo(vec![7; 1_000]).unwrap()))
@@ -294,7 +294,7 @@ fn rude_proxy(start: Start, world: &World) -> io::Result<()> {
     thread::sleep(SECOND);
     let mut client = connect()?;
     client.write_all(b"ask!")?;
-    // It takes its time, though no more than the proxy gives it.
+    // It may be slow, within the time that the proxy allows.
     thread::sleep(SECOND);
     let mut taken = Vec::new();
     let end = client.read_to_end(&mut taken);
@@ -306,7 +306,7 @@ fn http_server(start: Start, world: &World) -> io::Result<()> {
     if random(world).below(4) == 0 {
         return stopped_http_server(start, world);
     }
-    // It closes a client after ten seconds of silence, and a stall is silence, too.
+    // It closes a client after ten seconds of silence, and a stall counts as silence.
     world.set_conditions(Conditions::default().with_stalls(false));
     world.set_patience(PATIENCE);
     world.spawn("server", move || start().unwrap());
@@ -333,7 +333,7 @@ fn http_server(start: Start, world: &World) -> io::Result<()> {
 const HTTP_ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\
     Connection: keep-alive\r\n\r\nYou asked for /\n";
 
-/// It stops for longer than it lets clients be silent, while their requests are under way.
+/// It stops for longer than the time that its clients may be silent, while their requests are under way.
 fn stopped_http_server(start: Start, world: &World) -> io::Result<()> {
     let latency = Duration::from_millis(10)..=Duration::from_millis(100);
     world.set_conditions(Conditions::calm().with_latency(latency));
@@ -358,12 +358,12 @@ fn stopped_http_server(start: Start, world: &World) -> io::Result<()> {
             })
         })
         .collect();
-    // Once their second requests are written.
+    // By then, their second requests are written.
     stop(world, 4 * SECOND + random_time(world, 50), 15 * SECOND);
     clients.into_iter().try_for_each(|client| client.join().unwrap())
 }
 
-/// Asks so many times, and closes with the last answer.
+/// Sends `count` requests, and closes with the last answer.
 fn ask(count: usize) -> io::Result<()> {
     let mut stream = connect()?;
     let mut writer = stream.try_clone()?;
@@ -423,7 +423,7 @@ fn write_then_read(count: usize, pause: impl FnOnce() -> Duration) -> io::Result
     Ok(())
 }
 
-/// It stops until the time to finish is over, while its clients take what fills their buffers.
+/// It stops until the time to finish is over, while its clients receive until their buffers are full.
 fn stopped_graceful_shutdown(start: Start, world: &World) -> io::Result<()> {
     let latency = Duration::from_millis(10)..=Duration::from_millis(100);
     world.set_conditions(Conditions::calm().with_latency(latency).with_buffer(2_048..=2_048));
@@ -439,7 +439,7 @@ fn stopped_graceful_shutdown(start: Start, world: &World) -> io::Result<()> {
         .collect();
     thread::sleep(2 * SECOND);
     world.raise(SIGTERM);
-    // Once they have read.
+    // By then, they have read.
     stop(world, SECOND + random_time(world, 10), 5 * SECOND);
     server.join().unwrap()?;
     clients.into_iter().try_for_each(|client| client.join().unwrap())
@@ -449,7 +449,7 @@ fn resp_server(start: Start, world: &World) -> io::Result<()> {
     world.set_patience(PATIENCE);
     let server = world.spawn("server", start);
     thread::sleep(SECOND);
-    // One that breaks off within a command.
+    // A client that breaks off within a command.
     let mut guest = connect()?;
     guest.write_all(b"*2\r\n$3\r\nGET\r\n$1")?;
     SockRef::from(&guest).set_linger(Some(Duration::ZERO))?;
@@ -466,7 +466,7 @@ fn resp_server(start: Start, world: &World) -> io::Result<()> {
     server.join().unwrap()
 }
 
-/// Commands, and the answers to them, of a client with keys of its own: it asks for more than it sends.
+/// Commands of a client with keys of its own, and their answers, which are longer.
 fn conversation(random: &mut Random, client: usize) -> (Vec<u8>, Vec<u8>) {
     let (mut commands, mut answers) = (String::new(), String::new());
     let (mut value, mut count) = (String::from("$-1\r\n"), 0);
@@ -555,7 +555,7 @@ fn scenario(program: &str) -> fn(Start, &World) -> io::Result<()> {
     }
 }
 
-/// What starts a program, by its name.
+/// The function that starts a program, by its name.
 fn start_of(name: &str) -> Start {
     written::programs().into_iter().find(|program| program.0 == name).unwrap().1
 }
@@ -631,11 +631,11 @@ fn graceful_shutdown_ends_well_in_every_world() {
     check("graceful_shutdown");
 }
 
-/// What `tests/it/linux/examples/graceful_shutdown.rs` does with a process and its `RLIMIT_NOFILE`.
+/// `tests/it/linux/examples/graceful_shutdown.rs` does the same with a process and its `RLIMIT_NOFILE`.
 #[test]
 fn graceful_shutdown_serves_who_queued_without_a_descriptor_in_every_world() {
     let start = start_of("graceful_shutdown");
-    // Apple's kernel closes who queues without a descriptor.
+    // Apple's kernel closes a queued client if there is no descriptor for it.
     let kernels: Vec<_> =
         Kernel::ALL.iter().copied().filter(|kernel| *kernel != Kernel::Apple).collect();
     sim::check_on(&kernels, seeds(), move |world| {
@@ -681,11 +681,11 @@ fn every_mutant_is_found() {
             None => missed.push(format!("{program}: {what}")),
         }
     }
-    assert!(missed.is_empty(), "nobody notices: {missed:#?}");
+    assert!(missed.is_empty(), "not found: {missed:#?}");
 }
 
-/// Prints how many worlds of an echo of ten messages run in a second, and how many would if nothing cost time
-/// but switching from thread to thread.
+/// Prints how many worlds with an echo of ten messages run in a second, and how many would run if only the switches
+/// from thread to thread took time.
 #[test]
 #[ignore = "a measurement: .ci/seeds"]
 fn seeds_a_second() {
@@ -713,7 +713,7 @@ fn seeds_a_second() {
     let a_second = |time: Duration| 1.0 / time.as_secs_f64();
     println!("{:.0} seeds a second: {a_seed:?} each", a_second(a_seed));
     println!(
-        "of which {switches} switches take {switching:?}: alone {:.0} a second",
+        "of which {switches} switches take {switching:?}: {:.0} a second if there were nothing else",
         a_second(switching)
     );
 }

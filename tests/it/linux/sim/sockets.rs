@@ -82,7 +82,7 @@ fn run_all<S: On>(kernel: Kernel) {
     for (name, case) in cases {
         for seed in 0..20 {
             let outcome = World::run_on(kernel, seed, |world| {
-                // A case that expects silence waits for 20 ms.
+                // A case that expects no event waits for 20 ms.
                 let latency = Duration::ZERO..=Duration::from_millis(4);
                 world.set_conditions(Conditions::calm().with_latency(latency));
                 world.set_batch(usize::MAX);

@@ -1,4 +1,4 @@
-//! `Connections` against a naive map, and with numbers that no kernel gives.
+//! `Connections` compared with a naive map, and with numbers that no kernel returns.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -12,18 +12,18 @@ use proptest::{collection::vec, prop_assert, prop_assert_eq, prop_oneof, proptes
 
 use crate::suites::foreign::{AlwaysReady, Stream};
 
-/// On one page of the table and on several.
+/// Numbers on one page of the table and on several.
 const NUMBERS: [RawFd; 8] = [0, 1, 511, 512, 10_000, 10_001, 1 << 20, (1 << 20) + 1];
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    /// Of one of the numbers, with an object of another one or not.
+    /// One of the numbers, with its own object or another's.
     Insert(usize, bool),
-    /// Of one of the keys that there ever were, as the two below.
+    /// One of all keys so far, present or removed, as in the two below.
     Remove(usize),
     Modify(usize),
     Change(usize),
-    /// Whose data has this remainder by three.
+    /// Those whose data has this remainder by three.
     Retain(usize),
 }
 
@@ -42,7 +42,7 @@ fn step() -> impl Strategy<Value = Step> {
 fn run(steps: &[Step]) -> Result<(), TestCaseError> {
     let mut poller = AlwaysReady::new().unwrap();
     let mut table = Connections::new(poller.registry());
-    // What is in the table, and all keys that it ever had.
+    // The entries of the table, and all keys that it ever had.
     let mut naive = BTreeMap::new();
     let mut keys = Vec::new();
     for (data, &step) in steps.iter().enumerate() {
@@ -95,7 +95,7 @@ fn run(steps: &[Step]) -> Result<(), TestCaseError> {
         let all: BTreeMap<_, _> =
             table.iter().map(|(key, stream, data)| (key, (stream.0, *data))).collect();
         prop_assert_eq!((&all, table.len()), (&naive, naive.len()));
-        // The registrations are those of the table, with the tokens of its keys.
+        // The registrations match the table, with its keys as tokens.
         let registered: BTreeSet<Key> = poller.wait(0).unwrap().iter().map(Key::from).collect();
         prop_assert_eq!(registered, naive.keys().copied().collect());
     }
@@ -124,7 +124,7 @@ fn a_negative_number_is_refused() {
     assert_eq!(poller.wait(0).unwrap().iter().map(Key::from).collect::<Vec<_>>(), [key]);
 }
 
-/// As the docs of `Connections` say: a page of 512 numbers, and the list of pages up to it.
+/// By the docs of `Connections`: a page of 512 numbers, and the list of pages up to it.
 #[test]
 fn a_high_number_takes_what_it_promises() {
     let poller = AlwaysReady::new().unwrap();

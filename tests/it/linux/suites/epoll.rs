@@ -1,4 +1,4 @@
-//! The contract over epoll, and what only epoll does.
+//! The contract over epoll, and epoll's own behaviour.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
@@ -32,7 +32,7 @@ fn adding_what_is_registered_already_exists() {
     assert_eq!(poller.expect_one().token, 1);
 }
 
-/// C10: what is refused does not delete what was there before.
+/// C10: a refused add does not delete the existing registration.
 #[test]
 fn a_second_registration_leaves_the_first() {
     let (near, mut far) = pair();
@@ -102,7 +102,7 @@ fn hang_ups_and_errors_need_no_interest() {
     assert!(poller.expect_one().is_error());
 }
 
-/// C6: so connect first, then add.
+/// C6: this is why a program connects first, then adds.
 #[test]
 fn a_socket_that_was_never_connected_looks_hung_up() {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -156,7 +156,7 @@ fn a_closed_number_cannot_be_deleted() {
     });
 }
 
-/// How many of four pollers that wait for one listener wake for a client that stays in its queue.
+/// The number of pollers, of four that wait for one listener, that wake for a client in its queue.
 pub(crate) fn woken(object: impl Fn(EventObject) -> EventObject + Sync) -> usize {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let woken = AtomicUsize::new(0);
@@ -175,7 +175,7 @@ pub(crate) fn woken(object: impl Fn(EventObject) -> EventObject + Sync) -> usize
     woken.into_inner()
 }
 
-/// Of four pollers that wait for one listening socket, the kernel wakes not all.
+/// Of four pollers that wait for one listening socket, the kernel wakes fewer.
 #[test]
 fn exclusive_wakes_fewer_than_all() {
     let edge = |object: EventObject| object.with_mode(Mode::Edge);
@@ -259,7 +259,7 @@ fn an_absurd_capacity_is_no_panic() {
     poller.expect_one();
 }
 
-/// C8: of many waits, one at least ends before whole milliseconds could have.
+/// C8: of many waits, at least one ends earlier than a timeout in whole milliseconds could.
 #[test]
 fn nanoseconds_are_honoured() {
     let mut poller = OsPoller::new().unwrap();
@@ -273,7 +273,7 @@ fn nanoseconds_are_honoured() {
     );
 }
 
-/// C8: of ten waits for 20 ms, one at least is late by no more than a quarter.
+/// C8: of ten waits for 20 ms, at least one is late by no more than a quarter.
 #[test]
 fn a_timeout_is_hardly_late() {
     let mut poller = OsPoller::new().unwrap();
@@ -286,7 +286,7 @@ fn a_timeout_is_hardly_late() {
     assert!(shortest < Duration::from_millis(25), "20 ms took {shortest:?}");
 }
 
-/// No millisecond.
+/// Less than a millisecond.
 pub(crate) const SHORT: Duration = Duration::from_micros(100);
 
 pub(crate) fn shortest_wait(poller: &mut OsPoller, timeout: Duration) -> Duration {

@@ -1,7 +1,7 @@
-//! What goes wrong around a poller, on Linux: no memory, a kernel that refuses, descriptors that are
-//! closed behind its back, forked children.
+//! Faults around a poller, on Linux: no memory, a kernel that refuses calls, descriptors that other code closes, forked
+//! children.
 //!
-//! Signals, stops and too many descriptors are cases of the contract.
+//! Signals, stops and a lack of descriptors are cases of the contract.
 #![cfg_attr(
     not(all(target_os = "linux", target_env = "gnu")),
     allow(unused_imports, reason = "some cases are for Linux with glibc only")
@@ -33,8 +33,8 @@ use crate::support::descriptors::{allow_descriptors, open, pair};
 use crate::support::expect::Expect;
 use crate::support::subprocess::in_subprocess;
 
-/// Has this thread's kernel answer `call` with `error`, by a filter of
-/// [seccomp(2)](https://man7.org/linux/man-pages/man2/seccomp.2.html): whatever the processor is.
+/// Makes `call` fail with `error` in this thread, by a filter of
+/// [seccomp(2)](https://man7.org/linux/man-pages/man2/seccomp.2.html), on any processor.
 #[expect(unsafe_code, reason = "no crate knows this call on every processor")]
 pub(crate) fn refuse(call: libc::c_long, error: Errno) {
     // From linux/bpf_common.h, which libc has not on Android: load a word from a place, jump if it is
@@ -43,7 +43,7 @@ pub(crate) fn refuse(call: libc::c_long, error: Errno) {
     const JUMP_IF_EQUAL: u16 = 0x15;
     const RETURN: u16 = 0x06;
     let instruction = |code, k, jf| libc::sock_filter { code, jt: 0, jf, k };
-    // The number of the call is the first field of what a filter is run on.
+    // The number of the call is the first field of the filter's input.
     let mut filter = [
         instruction(LOAD, 0, 0),
         instruction(JUMP_IF_EQUAL, call.try_into().unwrap(), 1),
@@ -57,13 +57,13 @@ pub(crate) fn refuse(call: libc::c_long, error: Errno) {
     // SAFETY: the call takes no pointer.
     let set = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, on, unused, unused, unused) };
     Errno::result(set).unwrap();
-    // SAFETY: the kernel copies what `program` points to, which has `len` instructions.
+    // SAFETY: the kernel copies the `len` instructions that `program` points to.
     let set =
         unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
     Errno::result(set).expect("seccomp is refused here: leave this test out by name, with --skip");
 }
 
-/// What `body` returns in a thread whose kernel answers `call` with `error`.
+/// Runs `body` in a thread in which `call` fails with `error`, and returns its result.
 fn refused<T: Send>(call: libc::c_long, error: Errno, body: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| {
         let thread = scope.spawn(|| {
@@ -101,8 +101,8 @@ fn without_pidfd_open_a_child_is_refused() {
     });
 }
 
-/// C11: what a system says that has too many descriptors, or too little memory for one more. Nobody
-/// can bring a whole system there for a test, so a filter says it.
+/// C11: the errors of a system without descriptors or memory. No test can exhaust a whole system, so a filter returns
+/// them.
 #[test]
 fn a_system_without_room_is_the_error_of_whatever_opens_a_descriptor() {
     in_subprocess!(|| {
@@ -127,7 +127,7 @@ fn a_system_without_room_is_the_error_of_whatever_opens_a_descriptor() {
     });
 }
 
-/// C10: so says a filter, since the kernel's own memory cannot be had.
+/// C10: a filter returns the error, since a test cannot exhaust the kernel's memory.
 #[test]
 fn a_kernel_without_memory_is_the_error_of_an_add() {
     in_subprocess!(|| {
@@ -148,7 +148,7 @@ fn a_kernel_without_memory_is_the_error_of_an_add() {
 
 const MAX_USER_WATCHES: &str = "/proc/sys/fs/epoll/max_user_watches";
 
-/// A lower limit of registrations, of the whole machine, until this is dropped.
+/// A lower limit of registrations for the whole machine, until this is dropped.
 struct FewerWatches {
     limit_before: String,
 }
@@ -206,8 +206,7 @@ fn too_many_registrations_are_enospc() {
     });
 }
 
-/// All the memory that this process can get, so that a kilobyte more is refused,
-/// until this is dropped.
+/// Holds all the memory that this process can get, so that a kilobyte more is refused, until this is dropped.
 struct NoMemory {
     limits: (rlim_t, rlim_t),
     taken: Vec<Vec<u8>>,
@@ -217,7 +216,7 @@ impl NoMemory {
     fn new() -> Self {
         let limits = getrlimit(Resource::RLIMIT_DATA).unwrap();
         let mut taken = Vec::with_capacity(100_000);
-        // It is below what there is, and forbids more.
+        // The limit is below the memory in use, so it forbids more.
         setrlimit(Resource::RLIMIT_DATA, 1, limits.1).unwrap();
         loop {
             let mut block = Vec::new();
@@ -262,7 +261,7 @@ fn without_memory_to_grow_the_rest_comes_at_the_next_waits() {
         }
         let no_memory = NoMemory::new();
         let mut reported = [0; 200];
-        // A panic would ask for memory, so that nothing is asserted until then.
+        // A panic would allocate, so nothing is asserted until then.
         let waits: [Result<usize, ErrorKind>; 4] = array::from_fn(|_| {
             let events = poller.wait(0).map_err(|error| error.kind())?;
             events.iter().for_each(|event| reported[event.token as usize] += 1);
@@ -295,7 +294,7 @@ fn a_poller_whose_number_is_used_again_is_invalid() {
     });
 }
 
-/// The kernel holds on to what it waits for, until the wait has ended.
+/// The kernel keeps the files of a wait until it has ended.
 #[test]
 fn a_poller_that_is_closed_while_it_waits_is_bad_at_the_next_wait() {
     in_subprocess!(|| {
@@ -325,10 +324,10 @@ fn a_poller_that_is_closed_while_it_waits_is_bad_at_the_next_wait() {
     });
 }
 
-/// Forks a child that runs `body` and ends, well if that returned true.
+/// Forks a child that runs `body` and ends, successfully if it returned true.
 ///
-/// A child has only this thread. What another one was doing stays half done in it, such as a lock,
-/// so the test must be [alone](in_subprocess!): then the only other one sleeps until the test is over.
+/// A child has only this thread. Another thread's work stays half done in it, such as a lock, so the test must be
+/// [alone](in_subprocess!): then the only other thread sleeps until the test is over.
 #[expect(unsafe_code, reason = "a fork is safe next to threads that sleep, which no type says")]
 pub(crate) fn forked(body: impl FnOnce() -> bool) -> Pid {
     // SAFETY: no other thread of this process is in the middle of anything.
@@ -384,7 +383,7 @@ fn what_a_forked_child_opens_and_adds_is_reported_to_its_parent() {
         });
         let event = poller.expect_one();
         assert_eq!(event.token, 3);
-        // No descriptor of this process has that number, so it cannot be deleted either.
+        // No descriptor of this process has that number, so the process cannot delete it either.
         assert_eq!(poller.delete(event.fd).unwrap_err().raw_os_error(), Some(Errno::EBADF as i32));
         open_gate.write_all(b"x").unwrap();
         expect_to_end_well(child);
@@ -519,7 +518,7 @@ fn allow_any_tracer() {
     unsafe { libc::prctl(libc::PR_SET_PTRACER, any, unused, unused, unused) };
 }
 
-/// The parent must not count on a `waitpid` that does not block: the tracer's comes first. Nix has `seize` for Linux.
+/// The parent must not rely on a `waitpid` that does not block: the tracer's comes first. Nix has `seize` for Linux.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[test]
 fn a_traced_child_is_reported_before_it_can_be_reaped() {
@@ -602,7 +601,7 @@ fn a_child_that_is_reaped_before_it_is_deleted_is_reported_once_more() {
     });
 }
 
-/// A device: each open file of it can become a network interface.
+/// Opens a device of which each open file can become a network interface.
 fn open_tun() -> File {
     let mut options = OpenOptions::new();
     let tun = options.read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun");
@@ -642,7 +641,7 @@ fn set_up(tun: BorrowedFd<'_>) {
     Errno::result(up).unwrap();
 }
 
-/// Until then, the device had no queue for the waits of its pollers.
+/// Until now, the device had no wait queue for its pollers.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[test]
 #[ignore = "it makes a network interface for a moment: root runs it, with --ignored"]

@@ -1,8 +1,7 @@
-//! Random sequences of what a program may do with its descriptors, over each backend, against a model: poll(2) says
-//! what is ready, and the contract what may and what must be reported.
+//! Random sequences of operations on descriptors, over each backend, checked by a model: poll(2) says what is ready,
+//! and the contract says which events may and which must be reported.
 //!
-//! A failure prints the number of its sequence, which makes the same sequence again. The environment says where to
-//! begin and how many to run.
+//! A failure prints the number of its sequence, which repeats it. The environment has the first number and the count.
 
 mod fixture;
 mod ledger;
@@ -46,7 +45,7 @@ fn epoll_reports_a_thread_what_others_do() {
     in_subprocess!(|| run_all(16, |number| run_threads(number, Kernel::Epoll, EPOLL)));
 }
 
-/// Makes the two tests over each system's kqueue, which share the sequences out.
+/// Makes the two tests over each system's kqueue, which share the sequences.
 macro_rules! systems {
     ($($module:ident)*) => {
         mod kqueue_model {$(
@@ -80,10 +79,10 @@ systems! { apple freebsd netbsd openbsd dragonfly }
 /// The number of the first sequence.
 const FIRST: &str = "POLLIO_FIRST_SEQUENCE";
 
-/// How many to run over each backend, without the limit of time that a test has otherwise.
+/// The number of sequences over each backend. Then a test has no time limit.
 const COUNT: &str = "POLLIO_SEQUENCES";
 
-/// Runs one of `part` of the sequences that a test or the environment asks for.
+/// Runs one part, of `part`, of the sequences that a test or the environment asks for.
 fn run_all(part: u64, run: impl Fn(u64)) {
     const USUAL: u64 = 6_000;
     const PROGRESS: u64 = 10_000;
@@ -121,7 +120,7 @@ fn run<P: Poller>(number: u64, kernel: Kernel, with_capacity: WithCapacity<P>) {
         (4, 40, 20, 20),
         (4, 60, 20, 20),
         (8, 60, 20, 20),
-        // So many at once that none of the buffers on the way holds them.
+        // So many at once that no buffer on the way holds them.
         (64, 500, 1, 160),
     ]);
     let (modes, interests) = (random.choose(&MODES), random.choose(&INTERESTS));
@@ -141,7 +140,7 @@ fn run<P: Poller>(number: u64, kernel: Kernel, with_capacity: WithCapacity<P>) {
         }
         let mut wait = |fixture: &mut Fixture| fixture.wait_for_all(&mut poller);
         wait(&mut fixture).map_err(|error| format!("at the end: {error}"))?;
-        // There is news for what was reported with something else, and for what was silent.
+        // Both reported and silent registrations have something new.
         fixture.write_to_all().map_err(|error| format!("when all is written to: {error}"))?;
         wait(&mut fixture).map_err(|error| format!("after all was written to: {error}"))
     });
@@ -160,7 +159,7 @@ fn run_threads<P: Poller>(number: u64, kernel: Kernel, with_capacity: WithCapaci
         let ledger = Arc::new(Ledger::new(poller.registry().clone()));
         let running = AtomicUsize::new(2);
         let the_end = Waker::new(poller.registry(), 0).unwrap();
-        // They last as long as the threads: a thread that closes a number without a delete gives it to others.
+        // They last as long as the threads: a number that a thread closes without a delete goes to others.
         let fixture = |sequence: &Sequence, token| {
             Fixture::beside_others(kernel, ledger.clone(), &sequence.slots, token)
         };
@@ -215,13 +214,13 @@ impl fmt::Display for Threads {
     }
 }
 
-/// Longer than any thread here does nothing.
+/// Longer than any pause of a thread here.
 const LONG_MS: i32 = 30_000;
 
 const CAPACITIES: [usize; 4] = [1, 2, 8, 1024];
 
-/// Has `holds` be true of what `strategy` makes of this number. Where it is not, the test fails with
-/// the shortest sequence of which it is not.
+/// Checks that `holds` is true for the sequence that `strategy` makes from this number. Otherwise the test fails with
+/// the shortest sequence for which it is not.
 fn hold<S: Strategy>(number: u64, strategy: &S, holds: impl Fn(&S::Value) -> Result<(), String>)
 where
     S::Value: fmt::Display,
@@ -230,7 +229,7 @@ where
         cases: 1,
         failure_persistence: None,
         max_shrink_iters: 10_000,
-        // So that shrinking what fails by chance ends before its process does.
+        // So that shrinking of a chance failure ends before its process does.
         max_shrink_time: 20_000,
         // The other one takes most of the time in a debug build.
         rng_algorithm: RngAlgorithm::XorShift,

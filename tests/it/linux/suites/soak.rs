@@ -1,6 +1,6 @@
 //! Thousands of clients that come and go: every byte is compared, and nothing is left behind.
 //!
-//! Among the other tests it is short, with few connections; `.ci/soak` is the long way.
+//! Among the other tests it is short, with few connections. `.ci/soak` runs it for long.
 
 use std::array;
 use std::env;
@@ -24,31 +24,31 @@ use crate::linux::support::talker::{Ending, Script, Talker};
 use crate::support::descriptors::allow_descriptors;
 use crate::support::subprocess::{spawn, this_program_again, this_test};
 
-/// How long the clients come and go, all in all. Without it, this is a short test.
+/// The total time in which clients come and go. Without it, this is a short test.
 const SECONDS: &str = "POLLIO_SOAK_SECONDS";
 
-/// The seed of what the clients do. Without it, each run has another.
+/// The seed of the clients. Without it, each run has another.
 const SEED: &str = "POLLIO_SOAK_SEED";
 
-/// Marks a process of clients: its server, how many clients it is, and their seed.
+/// Marks a process of clients, with its server, the number of clients, and their seed.
 const CLIENTS: &str = "POLLIO_TEST_CLIENTS";
 
-/// So many that each has descriptors for its part of the connections.
+/// Enough processes for each to have descriptors for its part of the connections.
 const PROCESSES: usize = 3;
 
 /// How many clients of a process talk at once, while the others are silent.
 ///
-/// Each has at most two connections that wait to be accepted. All of them fit into the queue of the
-/// server: beyond its end, the kernel would lose what a client does, its leaving too.
+/// Each has at most two connections that wait to be accepted, and the server's queue has room for all of them. From a
+/// client beyond the queue, the kernel would lose data and even the close.
 const TALKERS: usize = 100;
 
-/// What each connection may leave behind: half of the least that glibc allocates.
+/// The bytes that each connection may leave behind: half of glibc's smallest allocation.
 const LEFT_BYTES: u64 = 16;
 
-/// By how much the server may still grow for each connection at once: its tables double now and then.
+/// The bytes by which the server may still grow for each concurrent connection: its tables double now and then.
 const GROWTH_BYTES: u64 = 128;
 
-/// How much of its time an idle process may use the processor: 20 ms of 10 s.
+/// The part of its time for which an idle process may use the processor: 20 ms of 10 s.
 const IDLE_PART: u32 = 500;
 
 #[test]
@@ -65,8 +65,8 @@ fn clients_come_and_go_and_the_server_stays_as_it_was() {
     println!("{SEED}={seed}");
 
     let mut command = with_descriptors("echo_server", 2 * connections);
-    // Each buffer is a mapping of its own, written to at once, and the heap has room for nothing but
-    // what it holds: so the server's memory is what it has allocated, to the page.
+    // Each buffer is a mapping of its own, written to at once, and the heap has no free room. So the server's memory is
+    // the sum of its allocations, to the page.
     let exact = "glibc.malloc.mmap_threshold=4096:glibc.malloc.perturb=1:glibc.malloc.top_pad=0";
     command.env("GLIBC_TUNABLES", exact);
     let server = Running::spawn(command.arg("127.0.0.1:0")).listening();
@@ -120,11 +120,11 @@ fn any_seed() -> usize {
     usize::try_from(time.as_millis() % 1_000_000).unwrap()
 }
 
-/// How many connections were made, how many bytes came back, and how many connections had each
-/// [`Ending`], in their order.
+/// The number of connections, the bytes that came back, and the number of connections with each [`Ending`], in their
+/// order.
 type Figures = [u64; 6];
 
-/// All the clients, from afar: processes, each of which takes its orders from its stdin.
+/// All the clients, in processes that take their orders from stdin.
 struct Crowd {
     processes: [(Child, BufReader<UnixStream>); PROCESSES],
     poller: OsPoller,
@@ -193,7 +193,7 @@ struct Clients {
     script: Script,
     registry: Registry,
     talkers: Vec<Talker>,
-    /// How many of them are not silent.
+    /// The number of clients that talk.
     talking: usize,
     figures: Figures,
 }
@@ -202,7 +202,7 @@ struct Clients {
 const ORDERS: u32 = u32::MAX;
 
 impl Clients {
-    /// Connects all clients, and does as the parent says until it says no more.
+    /// Connects all clients, and follows the parent's orders to their end.
     fn run(parameters: &str) {
         let [server, count, seed] = parameters.split(' ').collect::<Vec<_>>()[..] else { panic!() };
         let count = count.parse().unwrap();
@@ -259,7 +259,7 @@ impl Clients {
             let place = random.below(self.talkers.len());
             let talker = &mut self.talkers[place];
             if talker.is_silent() {
-                // Now and then, so much that the server stops reading until it is read from.
+                // Now and then, so much that the server stops reading until the client reads.
                 let times = if random.below(64) == 0 { 64 } else { 1 };
                 let ending = random.pick([
                     None,
@@ -295,8 +295,8 @@ impl Clients {
         }
     }
 
-    /// Connects a client, which waits for an answer, to be sure that it was accepted. Only if the
-    /// last one was, this one may do without.
+    /// Connects a client, which waits for an answer to be sure that it was accepted. If the last one was, this one need
+    /// not wait.
     fn connect(&mut self, token: u32, last_was_accepted: bool) -> Talker {
         let random = &mut self.script.random;
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();

@@ -1,4 +1,4 @@
-//! What a poller asks of the kernel: every system call of a program is counted, by ptrace(2).
+//! Counts every system call of a program, by ptrace(2).
 
 use std::env;
 use std::ffi::c_long;
@@ -77,7 +77,7 @@ fn a_timeout_is_one_system_call() {
     assert_eq!(calls, [WAIT, WAIT, libc::SYS_epoll_pwait2]);
 }
 
-/// C8: the kernel is asked for nanoseconds once, and never again.
+/// C8: `epoll_pwait2` is tried once, and never again.
 #[test]
 fn a_kernel_without_nanoseconds_is_asked_once() {
     let calls = trace(this_test!(), || {
@@ -92,7 +92,7 @@ fn a_kernel_without_nanoseconds_is_asked_once() {
     assert_eq!(calls, [libc::SYS_epoll_pwait2, WAIT, WAIT, WAIT]);
 }
 
-/// C17, C14: a spin is made of polls, and a miss is for once.
+/// C17, C14: a spin consists of polls, and ends with the first miss.
 #[test]
 fn a_poller_spins_until_it_catches_nothing() {
     let calls = trace(this_test!(), || {
@@ -110,7 +110,7 @@ fn a_poller_spins_until_it_catches_nothing() {
     assert_eq!(calls[in_vain + 1..], [WAIT, WAIT]);
 }
 
-/// C17: as long as it catches something, it goes on.
+/// C17: it goes on as long as it catches events.
 #[test]
 fn a_poller_that_catches_events_spins_on() {
     let calls = trace(this_test!(), || {
@@ -131,7 +131,7 @@ fn a_poller_that_catches_events_spins_on() {
     }
 }
 
-/// C17: neither a poll, nor what is ready already, nor a poller that no longer spins costs more.
+/// C17: a poll, a wait with pending events, and a poller that no longer spins make no extra call.
 #[test]
 fn a_spinning_poller_asks_once_where_once_is_enough() {
     let calls = trace(this_test!(), || {
@@ -157,14 +157,14 @@ fn a_spinning_poller_asks_once_where_once_is_enough() {
     assert_eq!(calls[write + 1..], [WAIT; 3]);
 }
 
-/// C14, C15: a wake of a poller that is awake makes none, and its report none but the wait's own.
+/// C14, C15: a wake of a poller that is awake makes none, and its report needs only the call of the wait.
 #[test]
 fn a_wake_of_a_busy_loop_makes_no_system_call() {
     let calls = trace(this_test!(), || {
         let mut poller = OsPoller::new().unwrap();
         poller.set_max_events(2);
         let wakers = [1, 2, 3].map(|token| Waker::new(poller.registry(), token).unwrap());
-        // The creation of the first one may end a wait.
+        // The creation of the first waker may end a wait.
         assert!(poller.wait(1).unwrap().is_empty());
         trace_from_here();
         for timeout_ms in [-1, 0, 1_000] {
@@ -174,7 +174,7 @@ fn a_wake_of_a_busy_loop_makes_no_system_call() {
             assert_eq!(poller.wait(timeout_ms).unwrap().len(), 2);
             assert_eq!(poller.wait(timeout_ms).unwrap().len(), 1);
         }
-        // Nor is the descriptor handed out by this.
+        // This does not hand out the descriptor either.
         assert!(format!("{poller:?}").contains("fd"));
         wakers[0].wake().unwrap();
         assert_eq!(poller.wait_timeout(None).unwrap().len(), 1);
@@ -207,7 +207,7 @@ fn a_wake_of_a_sleeper_is_one_write() {
     assert_eq!(calls, [libc::SYS_write]);
 }
 
-/// C15: once the descriptor was handed out, each wake is a write, watched or not.
+/// C15: after the descriptor was handed out, each wake is a write, watched or not.
 #[test]
 fn a_wake_of_a_watched_poller_is_one_write() {
     let calls = trace(this_test!(), || {
@@ -244,7 +244,7 @@ fn a_burst_of_values_makes_no_system_call() {
             assert_eq!(receiver.try_iter().count(), 500);
             assert_eq!(receiver_of_bounded.try_iter().count(), 1_000);
         };
-        // The queue's memory.
+        // Allocates the queue.
         burst();
         trace_from_here();
         burst();
@@ -271,7 +271,7 @@ fn each_verb_of_a_timer_is_one_system_call() {
     assert_eq!(calls, [set, set, set, libc::SYS_read]);
 }
 
-/// What `epoll_wait` is to the kernel: newer architectures have only `epoll_pwait`.
+/// The system call of `epoll_wait`: newer architectures have only `epoll_pwait`.
 #[cfg(not(any(target_arch = "aarch64", target_arch = "loongarch64", target_arch = "riscv64")))]
 const WAIT: c_long = libc::SYS_epoll_wait;
 #[cfg(any(target_arch = "aarch64", target_arch = "loongarch64", target_arch = "riscv64"))]
@@ -288,8 +288,8 @@ fn trace_to_here() {
     getppid();
 }
 
-/// Runs `program` in a process of its own, this binary again with only the test `path`, and
-/// returns the system calls between its two marks.
+/// Runs `program` in a process of its own (this binary with only the test `path`), and returns the system calls between
+/// its two marks.
 #[expect(clippy::zombie_processes, reason = "the tracer waits for it")]
 fn trace(path: &str, program: fn()) -> Vec<c_long> {
     if env::var_os(TRACED).is_some() {
@@ -309,7 +309,7 @@ fn trace(path: &str, program: fn()) -> Vec<c_long> {
 /// The system calls of the child of this thread that asked to be traced, to its successful end.
 fn calls_of_traced_child() -> Vec<c_long> {
     let mut calls = Vec::new();
-    // Other threads have children too: they are none of ours.
+    // Other threads have children too, which are not ours.
     let ours = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
     loop {
         match waitpid(None, Some(ours)).unwrap() {

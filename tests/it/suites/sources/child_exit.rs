@@ -36,7 +36,7 @@ fn it_is_readable_once_the_process_has_ended() {
         end(&mut process);
         let event = poller.expect_one();
         assert!(event.token == 9 && event.is_readable());
-        // It was not reaped. On Apple systems it may still take microseconds.
+        // It is not reaped yet. On Apple systems that may still take microseconds.
         assert_eq!(process.wait().unwrap().code(), Some(7));
     }
 }
@@ -165,7 +165,7 @@ fn an_exec_closes_the_descriptors_of_sources() {
     });
 }
 
-/// C11: of a process that runs, and of one that has ended.
+/// C11: for a process that runs, and for one that has ended.
 #[test]
 fn without_room_for_its_descriptors_no_child_is_half_made() {
     in_subprocess!(|| {
@@ -190,7 +190,7 @@ fn a_child_is_send_and_sync() {
     is_send_and_sync::<ChildExit>();
 }
 
-/// For children that std did not start: a number does not show its parent.
+/// For children that std did not start. A number alone does not show its parent.
 #[test]
 fn a_child_is_watched_by_its_number() {
     let mut process = subprocess::spawn(&mut Command::new("true"));

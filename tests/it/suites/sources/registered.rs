@@ -11,8 +11,8 @@ use super::{AnyPoller, ChildExit, Timer};
 use crate::support::expect::Expect;
 use crate::support::subprocess::spawn;
 
-/// C16: is reported once `act` has made it readable, and no more after its drop, though a duplicate of
-/// its descriptor lives on.
+/// C16: reported after `act` has made it readable, and not after its drop, though a duplicate of its descriptor stays
+/// open.
 fn registered<S: AsFd>(source: S, act: impl FnOnce(&S)) {
     let mut poller = AnyPoller::new().unwrap();
     let object = |fd| EventObject::client(fd).with_token(6);

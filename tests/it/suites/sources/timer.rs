@@ -19,7 +19,7 @@ use crate::support::subprocess::in_subprocess;
 const MS: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// How early a timer may go off here.
+/// By how much a timer may go off early here.
 fn early() -> Duration {
     OsPoller::KERNEL.timers_are_early_by()
 }
@@ -156,7 +156,7 @@ fn setting_it_later_moves_it() {
     assert!(start.elapsed() + early() >= 30 * MS);
 }
 
-/// Both went off, and what handles the first event disarms or sets the other timer.
+/// Both went off, and the handler of the first event disarms or sets the other timer.
 #[test]
 fn a_timer_that_was_changed_since_its_event_is_cleared_of_nothing() {
     let (mut poller, one) = watched(Mode::Level);
@@ -265,7 +265,7 @@ fn timers_go_off_in_their_own_time() {
     assert_eq!(reported, [0, 1, 2, 3, 4]);
 }
 
-/// C11: on kqueue, a timer that runs is more to the kernel than one that does not.
+/// C11: on kqueue, a running timer needs more of the kernel than one that is not set.
 #[test]
 fn without_room_for_its_descriptors_no_timer_is_half_made() {
     in_subprocess!(|| {
@@ -280,7 +280,7 @@ fn without_room_for_its_descriptors_no_timer_is_half_made() {
     });
 }
 
-/// What closes its descriptor behind its back makes an error of it.
+/// Other code has closed its descriptor.
 #[test]
 fn a_closed_timer_is_an_error() {
     in_subprocess!(|| {
@@ -290,13 +290,13 @@ fn a_closed_timer_is_an_error() {
         {
             assert_eq!(done.unwrap_err().raw_os_error(), Some(Errno::EBADF as i32));
         }
-        // It would close the number once more.
+        // Its drop would close the number again.
         mem::forget(timer);
     });
 }
 
-/// No test here suspends the machine. `each_timer_has_its_clock` shows for Linux that it has the other clock,
-/// `each_timer_asks_kqueue_for_its_clock` for kqueue.
+/// No test here suspends the machine. `each_timer_has_its_clock` shows on Linux that it has the other clock, and
+/// `each_timer_asks_kqueue_for_its_clock` on kqueue.
 #[test]
 fn a_timer_of_the_boot_clock_goes_off_like_the_other() {
     let timer = match Timer::new_boottime() {

@@ -17,7 +17,7 @@ use super::operation::{Amount, Asked, End, Operation, What, Which};
 use super::watched::{LONG, Watched, bits};
 use crate::support::kernel::Kernel;
 
-/// A place for a descriptor, and its like.
+/// A slot for a descriptor and its duplicates.
 struct Slot {
     what: What,
     watched: Option<Watched>,
@@ -30,12 +30,12 @@ pub(super) struct Fixture {
     kernel: Kernel,
     registry: Registry,
     slots: Vec<Slot>,
-    /// The next registration's: no two have the same.
+    /// The token of the next registration. No two have the same.
     token: u32,
     /// The least number of events that a wait has room for.
     capacity: usize,
     waits: u32,
-    /// What the wait of another thread reported, while others register.
+    /// The reports of another thread's wait, while this one registers.
     ledger: Option<Arc<Ledger>>,
 }
 
@@ -53,7 +53,7 @@ impl Fixture {
         Self { kernel, registry, slots, token, capacity, waits: 0, ledger: None }
     }
 
-    /// The part of one of several threads, whose tokens begin at `token`.
+    /// A fixture of one of several threads, with tokens from `token` on.
     pub(super) fn beside_others(
         kernel: Kernel,
         ledger: Arc<Ledger>,
@@ -65,7 +65,7 @@ impl Fixture {
         Self { token, ledger: Some(ledger), ..fixture }
     }
 
-    /// Does all of it but for the waits.
+    /// Does every operation but the waits.
     pub(super) fn operate(&mut self, operation: Operation) -> Result<(), String> {
         match operation {
             Operation::Wait | Operation::WaitForAll => Ok(()),
@@ -84,7 +84,7 @@ impl Fixture {
                 Ok(())
             }),
             Operation::WriteOutOfBand(slot) => self.act(slot, Watched::write_out_of_band),
-            // There, a socket whose reading was shut down reports no later reset as an edge: `sorflush`.
+            // On these kernels a socket that is shut down for reading reports no later reset as an edge: `sorflush`.
             Operation::Shutdown(_, End::Near, how)
                 if matches!(self.kernel, Kernel::FreeBsd | Kernel::NetBsd)
                     && how != Shutdown::Write =>
@@ -113,7 +113,7 @@ impl Fixture {
         }
     }
 
-    /// Opens what was never opened.
+    /// Opens a slot that was never opened.
     fn open(&mut self, slot: usize) {
         let Slot { what, watched, last } = &mut self.slots[slot];
         if last.is_none() {
@@ -123,7 +123,7 @@ impl Fixture {
         }
     }
 
-    /// Does something to what is open in a slot, if there is anything.
+    /// Acts on the open descriptor of a slot, if there is one.
     fn act(
         &mut self,
         slot: usize,
@@ -132,7 +132,7 @@ impl Fixture {
         self.open(slot);
         let Some(watched) = &mut self.slots[slot].watched else { return Ok(()) };
         if let Some(ledger) = &self.ledger {
-            // A report from here on may be of something that happens now.
+            // From here on, a report may be about this action.
             for registration in &mut watched.registrations {
                 registration.learn(ledger.reported(registration.object.token));
             }
@@ -144,8 +144,7 @@ impl Fixture {
         Ok(())
     }
 
-    /// Closes one descriptor of a slot; without a delete, unless its number may be another thread's
-    /// next.
+    /// Closes one descriptor of a slot. Deletes it first only if another thread could get its number.
     fn close(&mut self, slot: usize, nth: usize) -> Result<(), String> {
         self.open(slot);
         let Slot { watched: place, last, .. } = &mut self.slots[slot];
@@ -165,14 +164,13 @@ impl Fixture {
             *place = None;
         }
         if self.kernel.is_kqueue() && may_be_mistaken && self.ledger.is_none() {
-            // The model of kqueue does not see a close: else it would take what has the number
-            // next for the same.
+            // The model of kqueue does not see a close, and would take the next file with the number for the same one.
             self.delete(fd)?;
         }
         Ok(())
     }
 
-    /// Registers by number, also a closed one, unless a file that no slot owns has it by now.
+    /// Registers by number, also a closed one, unless a file outside the slots has the number by now.
     fn register(
         &mut self,
         Which(slot, nth): Which,
@@ -189,7 +187,7 @@ impl Fixture {
         if is_foreign { Ok(()) } else { register(self, fd) }
     }
 
-    /// What has this number, if it is one of ours.
+    /// The descriptor with this number, if it is in a slot.
     fn holder(&mut self, fd: RawFd) -> Option<&mut Watched> {
         let mut watched = self.slots.iter_mut().filter_map(|slot| slot.watched.as_mut());
         watched.find(|watched| watched.nears.iter().any(|near| near.number() == fd))
@@ -245,7 +243,7 @@ impl Fixture {
         check("delete", EventObject::client(fd), self.registry.delete(fd), expected)
     }
 
-    /// Gives everything that is open something to read.
+    /// Writes to every open descriptor.
     pub(super) fn write_to_all(&mut self) -> Result<(), String> {
         for slot in 0..self.slots.len() {
             if self.slots[slot].watched.is_some() {
@@ -255,7 +253,7 @@ impl Fixture {
         Ok(())
     }
 
-    /// So many waits that everything has had its turn, however small the buffer is: it doubles.
+    /// Enough waits for a turn of every registration, from any size of the buffer: it doubles.
     pub(super) fn wait_for_all(&mut self, poller: &mut impl Poller) -> Result<(), String> {
         const ENOUGH: u32 = 12;
         for wait in 1..=ENOUGH {
@@ -266,7 +264,7 @@ impl Fixture {
         Ok(())
     }
 
-    /// Waits, and says whether there was room for more; `is_all` says that there must have been.
+    /// Waits, and returns whether there was room for more. With `is_all`, there must be room.
     pub(super) fn wait(&mut self, poller: &mut impl Poller, is_all: bool) -> Result<bool, String> {
         let start = Instant::now();
         loop {
@@ -282,16 +280,16 @@ impl Fixture {
         }
     }
 
-    /// Whether a wait that reported so many had room for more.
+    /// Whether a wait that reported `reported` events had room for more.
     fn is_all(&self, reported: usize) -> bool {
-        // On kqueue there is one kevent for each interest, also for what was reported before, and is dropped.
+        // On kqueue each interest is a kevent, and one that is dropped because it was reported before takes room too.
         let watched = self.slots.iter().filter_map(|slot| slot.watched.as_ref());
         let registered = watched.map(|watched| watched.registrations.len()).sum::<usize>();
         let taken = if self.kernel.is_kqueue() { registered * 3 } else { reported };
         taken < self.capacity
     }
 
-    /// Waits until the other thread's wait reported what it must.
+    /// Waits until the other thread's wait has reported everything that it must.
     pub(super) fn await_reported(&mut self) -> Result<(), String> {
         let Some(ledger) = self.ledger.clone() else { return Ok(()) };
         let start = Instant::now();
@@ -310,7 +308,7 @@ impl Fixture {
                     if registration.learn(ledger.reported(object.token)) {
                         reported.push(object.token);
                     }
-                    // Level goes on, so that once is enough.
+                    // A level repeats, so one report is enough.
                     if registration.lost(self.kernel, polled) != Readiness::NONE
                         && !reported.contains(&object.token)
                     {
@@ -326,7 +324,7 @@ impl Fixture {
         }
     }
 
-    /// What poll(2) says of each slot.
+    /// The bits of poll(2) for each slot.
     fn bits(&self) -> Vec<PollFlags> {
         let watched = || self.slots.iter().filter_map(|slot| slot.watched.as_ref());
         let mut entries: Vec<_> = watched().flat_map(Watched::entries).collect();
@@ -336,7 +334,7 @@ impl Fixture {
         self.slots.iter().map(bits).map(|bits| bits.unwrap_or(PollFlags::empty())).collect()
     }
 
-    /// Checks what a wait reported. Returns what may still be on its way.
+    /// Checks the reports of a wait. Returns the registrations that may still be reported.
     fn check_reported(
         &mut self,
         reported: &[Event],
@@ -385,12 +383,12 @@ impl Fixture {
     }
 }
 
-/// The error of a change of a number that is not open.
+/// The error of `modify` and `delete` for a number that is not open.
 fn unknown(kernel: Kernel) -> Errno {
     if kernel == Kernel::Apple { Errno::ENOENT } else { Errno::EBADF }
 }
 
-/// Whether a call had the outcome that was expected of it.
+/// Checks that a call had the expected outcome.
 fn check(
     verb: &str,
     object: EventObject,

@@ -1,4 +1,4 @@
-//! What several threads registered, and what a wait in another one reported.
+//! The registrations of several threads, and the reports of a wait in another thread.
 
 use std::collections::HashMap;
 use std::io;
@@ -29,12 +29,12 @@ struct Entry {
     object: EventObject,
     /// How often it was reported.
     reported: u64,
-    /// When it was deleted or modified, which had returned by then.
+    /// The time by which its `delete` or `modify` had returned.
     end: Option<u64>,
 }
 
 impl Pages {
-    /// What was true of this token is over.
+    /// Ends the registration with this token.
     fn end(&mut self, token: u32) {
         self.ends += 1;
         if let Some(entry) = self.entries.get_mut(&token) {
@@ -52,7 +52,7 @@ impl Ledger {
         self.pages.lock().expect("nobody panics")
     }
 
-    /// When it is now, for a wait that begins.
+    /// The current time, for a wait that begins.
     pub(super) fn now(&self) -> u64 {
         self.pages().ends
     }
@@ -62,7 +62,7 @@ impl Ledger {
         self.pages().entries.get(&token).map_or(0, |entry| entry.reported)
     }
 
-    /// Whether a wait that began at `now` may have reported this.
+    /// Checks that a wait that began at `now` may have reported this event.
     pub(super) fn report(&self, now: u64, event: &Event) -> Result<(), String> {
         let mut pages = self.pages();
         let Some(entry) = pages.entries.get_mut(&event.token) else {
@@ -97,7 +97,7 @@ impl Ledger {
 }
 
 impl Ledger {
-    /// Registers `object`, which a wait may report before this returns, in place of what there was.
+    /// Registers `object` in place of the last one. A wait may report it before this returns.
     fn register(
         &self,
         object: EventObject,

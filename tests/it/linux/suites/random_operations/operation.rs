@@ -1,4 +1,4 @@
-//! What a sequence is made of.
+//! The operations of a sequence.
 
 use std::fmt;
 use std::net::Shutdown;
@@ -10,7 +10,7 @@ use proptest::prelude::Strategy;
 use proptest::prop_oneof;
 use proptest::sample::select;
 
-/// What a slot holds: a descriptor that a poller may watch, and for most kinds its other end.
+/// The kind of a slot: a descriptor that a poller may watch, and for most kinds its other end.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum What {
     Unix,
@@ -24,8 +24,8 @@ pub(super) enum What {
 }
 
 impl What {
-    /// This, or what stands in for it over a kernel whose filters for it are a case of their own: FreeBSD's
-    /// and NetBSD's for the writer of a pipe, and NetBSD's for the master of a pty.
+    /// This kind, or a substitute over a kernel whose filters for it have special cases of their own: FreeBSD and
+    /// NetBSD for the writer of a pipe, and NetBSD for the master of a pty.
     pub(super) fn on(self, kernel: Kernel) -> Self {
         match (self, kernel) {
             (Self::PipeWriter, _) if kernel.hangs_writes_on_peers() => Self::PipeReader,
@@ -34,7 +34,7 @@ impl What {
         }
     }
 
-    /// What can be asked of it over a kernel where a pipe that can be written alone is a case of its own.
+    /// The interest that it can have over a kernel with a special case for the writing end of a pipe.
     pub(super) fn interest(self, interest: Interest, kernel: Kernel) -> Interest {
         if self == Self::PipeReader
             && kernel.hangs_writes_on_peers()
@@ -54,7 +54,7 @@ impl What {
         matches!(self, Self::PtyMaster | Self::PtySlave)
     }
 
-    /// What one end does reaches the other one later, and in parts.
+    /// Data from one end reaches the other later, and in parts.
     pub(super) fn takes_its_time(self) -> bool {
         self == Self::Tcp || self.is_pty()
     }
@@ -82,7 +82,7 @@ pub(super) enum Amount {
     All,
 }
 
-/// What a registration asks for.
+/// The interest and mode of a registration.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asked {
     pub(super) kind: EventKind,
@@ -98,7 +98,7 @@ pub(super) enum Operation {
     Delete(Which),
     /// One wait that does not block.
     Wait,
-    /// So many waits that everything has had its turn.
+    /// Enough waits for a turn of every registration.
     WaitForAll,
     Write(usize, End, Amount),
     Read(usize, End, Amount),
@@ -108,7 +108,7 @@ pub(super) enum Operation {
     ResetFar(usize),
     Close(Which),
     Duplicate(usize),
-    /// Closes what is there, without a delete, and opens something new.
+    /// Closes the slot's descriptor without a delete, and opens a new one.
     Open(usize, What),
 }
 
@@ -133,7 +133,7 @@ impl Operation {
     }
 }
 
-/// What the slots hold when they are first used, and what happens then.
+/// The kinds of the slots at their first use, and the operations.
 #[derive(Debug, Clone)]
 pub(super) struct Sequence {
     pub(super) slots: Vec<What>,
@@ -154,12 +154,12 @@ impl fmt::Display for Sequence {
     }
 }
 
-/// What sequences have in common. If all were of everything, none would have much of anything.
+/// The theme of a sequence. A sequence with every kind of operation would have few of each.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shape {
     pub(super) slots: usize,
     pub(super) length: usize,
-    /// How often it waits and adds, where it reads or writes thirty times.
+    /// The number of waits and adds for every thirty reads or writes.
     pub(super) waits: u32,
     pub(super) adds: u32,
     pub(super) modes: &'static [Mode],

@@ -1,4 +1,4 @@
-//! What may and what must be reported for a registration, by what poll(2) says.
+//! The reports that a registration may and must have, by poll(2).
 
 use nix::poll::PollFlags;
 use pollio::{Event, EventObject, Interest, Mode, Readiness};
@@ -19,7 +19,7 @@ const EVERYTHING: Interest = Interest::BOTH.union(Interest::PRIORITY);
 
 /// The rules that hold over a kernel, where the docs say that kernels differ.
 impl Kernel {
-    /// What is reported of a descriptor of which poll(2) says `bits`: nothing, or something.
+    /// The report for a descriptor whose bits in poll(2) are `bits`, which may be empty.
     pub(super) fn readiness(
         self,
         interest: Interest,
@@ -49,7 +49,7 @@ fn each(interest: Interest) -> impl Iterator<Item = Interest> {
         .filter(move |one| interest.contains(*one))
 }
 
-/// All that was asked for, and unasked the hang-ups and errors, which are readable and writable.
+/// The interests that are ready, and always hang-ups and errors, which are readable and writable.
 fn epoll_readiness(interest: Interest, bits: PollFlags) -> Readiness {
     let mut reported = NOTHING;
     if interest.contains(Interest::READABLE) {
@@ -74,7 +74,7 @@ fn epoll_readiness(interest: Interest, bits: PollFlags) -> Readiness {
     reported
 }
 
-/// What the filter of one interest reports: nothing that was not asked for.
+/// The report of one interest's filter, without anything outside that interest.
 fn kqueue_readiness(kernel: Kernel, one: Interest, bits: PollFlags, is_socket: bool) -> Readiness {
     let (fires, end, ready, closed) = if one == Interest::WRITABLE {
         // A pipe without a reader has an end, and no error.
@@ -100,29 +100,29 @@ fn kqueue_readiness(kernel: Kernel, one: Interest, bits: PollFlags, is_socket: b
     ready | closed | if is_socket && bits.contains(ERR) { failed } else { NOTHING }
 }
 
-/// What the model knows of a registration.
+/// A registration in the model.
 #[derive(Debug)]
 pub(super) struct Registration {
     pub(super) object: EventObject,
-    /// Those of its interests that are reported as poll(2) says.
+    /// The interests that are reported by the bits of poll(2).
     interest: Interest,
     /// The readiness of other interests that the kernel may report, or not.
     unsure: Readiness,
     /// Edge: the interests for which there was an arrival that was not reported yet.
     due: Interest,
-    /// Edge: whether a hang-up or an error is such an arrival.
+    /// Edge: whether a hang-up or an error is an unreported arrival.
     hang_up_is_due: bool,
-    /// Edge: whether anything at all happened to the descriptor since it was reported.
+    /// Edge: whether anything happened to the descriptor since the last report.
     is_touched: bool,
-    /// Oneshot: whether it was not reported since it was added or modified.
+    /// Oneshot: whether it is armed, and not yet reported.
     is_armed: bool,
     /// The wait that reported it last.
     pub(super) reported_in: u32,
-    /// With several threads: how often it was reported, as far as is known.
+    /// With several threads: the number of reports known so far.
     reported: u64,
 }
 
-/// What poll(2) said of a descriptor before a wait, and after it.
+/// The bits of poll(2) for a descriptor before a wait, and after it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Polled {
     pub(super) before: PollFlags,
@@ -132,8 +132,8 @@ pub(super) struct Polled {
 }
 
 impl Registration {
-    /// A registration that was just added or modified: an arrival of all that is ready. Of `unsure` interests the
-    /// kernel may report more than poll(2) says, or less.
+    /// A registration that was just added or modified, which is an arrival of all readiness. For `unsure` interests the
+    /// kernel may report more than poll(2), or less.
     pub(super) fn new(object: EventObject, unsure: Interest) -> Self {
         let is_unsure = !unsure.is_empty() && object.interest().contains(unsure);
         Self {
@@ -153,20 +153,20 @@ impl Registration {
         self.object.mode() == Mode::Oneshot
     }
 
-    /// Learns that something happened to the descriptor, by which `bits` are new.
+    /// Notes that something happened to the descriptor that made `bits` new.
     pub(super) fn touch(&mut self, kernel: Kernel, bits: PollFlags) {
         self.is_touched = true;
         self.due |= kernel.ready(EVERYTHING, bits);
         self.hang_up_is_due |= bits.intersects(HUP | ERR);
     }
 
-    /// The readiness that must be reported, or is lost.
+    /// The readiness that counts as lost if it is not reported.
     pub(super) fn lost(&self, kernel: Kernel, polled: Polled) -> Readiness {
         let must = |bits| self.must(kernel, bits, polled.is_socket);
         must(polled.before) & must(polled.after)
     }
 
-    /// What must be reported of a descriptor of which poll(2) says `bits`.
+    /// The readiness that must be reported if poll(2) says `bits`.
     fn must(&self, kernel: Kernel, bits: PollFlags, is_socket: bool) -> Readiness {
         let interest = self.interest;
         let all = kernel.readiness(interest, bits, is_socket);
@@ -191,7 +191,7 @@ impl Registration {
         }
     }
 
-    /// Whether what was reported may be, which is noted. With `is_all`, there was room for more.
+    /// Checks that an event may be reported, and notes it. With `is_all`, there was room for more.
     pub(super) fn report(
         &mut self,
         kernel: Kernel,
@@ -241,7 +241,7 @@ impl Registration {
         Ok(())
     }
 
-    /// Takes over how often it was reported by now, and returns whether that is news.
+    /// Notes the number of reports so far, and returns whether it has grown.
     pub(super) fn learn(&mut self, reported: u64) -> bool {
         let is_news = reported > self.reported;
         if is_news {
@@ -252,7 +252,7 @@ impl Registration {
         is_news
     }
 
-    /// Learns that it was looked at, and not reported.
+    /// Notes that a wait examined it without a report.
     pub(super) fn forget_arrivals(&mut self) {
         self.due = Interest::NONE;
         self.hang_up_is_due = false;

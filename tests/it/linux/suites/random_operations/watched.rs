@@ -1,4 +1,4 @@
-//! What is open: a descriptor that a poller may watch, its duplicates, and its other end.
+//! An open slot: a descriptor that a poller may watch, its duplicates, and its other end.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -25,7 +25,7 @@ use crate::support::kernel::Kernel;
 /// Longer than the kernel takes to deliver anything.
 pub(super) const LONG: Duration = Duration::from_secs(10);
 
-/// What an open file is watched by: its descriptor, and duplicates of that.
+/// The descriptors by which an open file is watched: the original and its duplicates.
 pub(super) enum Near {
     Plain(File),
     Timer(Timer),
@@ -46,7 +46,7 @@ impl Near {
     }
 }
 
-/// What is open in a slot.
+/// The open files of a slot.
 pub(super) struct Watched {
     pub(super) what: What,
     pub(super) nears: Vec<Near>,
@@ -59,7 +59,7 @@ impl Watched {
         let (near, far) = match what {
             What::Unix => {
                 let (near, far) = UnixStream::pair().unwrap();
-                // So that a write or two fill it.
+                // One or two writes fill it.
                 SockRef::from(&near).set_send_buffer_size(1).unwrap();
                 (Near::Plain(OwnedFd::from(near).into()), Some(OwnedFd::from(far)))
             }
@@ -109,14 +109,14 @@ impl Watched {
         [PollFd::new(near, known), PollFd::new(near, RDHUP)]
     }
 
-    /// What poll(2) says of it.
+    /// Its bits in poll(2).
     pub(super) fn bits(&self) -> PollFlags {
         let mut entries = self.entries();
         poll(&mut entries, PollTimeout::ZERO).unwrap();
         bits(&entries)
     }
 
-    /// Waits until poll(2) says so.
+    /// Waits until poll(2) reports `bits`.
     fn await_bits(&self, bits: PollFlags) -> Result<(), String> {
         let start = Instant::now();
         while !self.bits().contains(bits) {
@@ -128,7 +128,7 @@ impl Watched {
         Ok(())
     }
 
-    /// What there is to know of it around a wait.
+    /// Its state around a wait.
     pub(super) fn polled(&self, before: PollFlags, after: PollFlags) -> Polled {
         let (is_socket, takes_its_time) = (self.what.is_socket(), self.what.takes_its_time());
         Polled { before, after, is_socket, takes_its_time }
@@ -142,7 +142,7 @@ impl Watched {
         self.registrations.retain(|registration| registration.object.fd != fd);
     }
 
-    /// Registers a descriptor, or replaces what it asked for.
+    /// Registers a descriptor, or replaces its registration.
     pub(super) fn register(&mut self, kernel: Kernel, object: EventObject) -> Result<(), Errno> {
         self.forget(object.fd);
         let is_pipe = matches!(self.what, What::PipeReader | What::PipeWriter);
@@ -259,7 +259,7 @@ impl Watched {
         }
     }
 
-    /// Notes for every registration that something happened, by which `bits` are new.
+    /// Notes for every registration that something happened that made `bits` new.
     pub(super) fn touch(&mut self, kernel: Kernel, bits: PollFlags) {
         for registration in &mut self.registrations {
             registration.touch(kernel, bits);
@@ -279,8 +279,8 @@ impl Drop for Watched {
     }
 }
 
-/// What two entries for a descriptor say: nix gives up on one that has RDHUP, so that one has
-/// nothing else.
+/// The bits of two entries for a descriptor. nix drops all bits of an entry with RDHUP, so RDHUP has an entry of its
+/// own.
 pub(super) fn bits(entries: &[PollFd<'_>]) -> PollFlags {
     let known = entries[0].revents().unwrap();
     if entries[1].revents().is_none() { known | RDHUP } else { known }
@@ -304,9 +304,9 @@ fn set_nonblocking(file: &File) {
     fcntl(file, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).unwrap();
 }
 
-/// Writes, and says whether anything was written.
+/// Writes, and returns whether anything was written.
 fn write(mut to: &File, amount: Amount, what: What) -> bool {
-    // How much there is room for in these changes by itself.
+    // The room in these changes by itself.
     if amount == Amount::One || what.takes_its_time() {
         return to.write(b"x").is_ok();
     }
