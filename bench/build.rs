@@ -1,4 +1,4 @@
-//! Tells the bench which compiler made it, and links the peers that are written in C.
+//! Records the version of the compiler, and links the peers that are written in C.
 
 use std::env;
 use std::process::Command;

@@ -1,10 +1,10 @@
-//! An echo server: whatever a client sends comes back to it.
+//! An echo server: it sends each client's bytes back.
 //!
 //! `cargo run --release -p pollio --example echo_server`, then, elsewhere,
 //! `nc 127.0.0.1 7777`. `--help` says more.
 //!
-//! Connections are edge-triggered here: readiness is reported when it arrives, and not again. So a handler
-//! goes on until `WouldBlock`, and one that stops earlier sees to it that it is called again.
+//! Connections are edge-triggered here: readiness is reported when it arrives, and not again. So a handler goes on
+//! until `WouldBlock`. If it stops earlier, it makes sure that it is called again.
 
 mod shared;
 
@@ -17,9 +17,9 @@ use pollio::{Connections, EventKind, EventObject, Interest, Mode, OsPoller, Poll
 use shared::{Listener, Log};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-/// All the memory that a client gets: one that sends and never reads can fill no more.
+/// All the memory of a client: one that sends and never reads can fill no more.
 const BUFFER_SIZE: usize = 16 * 1024;
-/// How many times in a row a client may fill its buffer before the others have their turn.
+/// The number of times in a row that a client may fill its buffer before the others have their turn.
 const FAIR_SHARE: usize = 16;
 
 fn serve(address: &str, log: &Log) -> io::Result<()> {
@@ -44,7 +44,7 @@ fn serve(address: &str, log: &Log) -> io::Result<()> {
                 break 'serving;
             } else if let Some((stream, buffer)) = clients.get_mut(event) {
                 match buffer.echo(stream, &mut bytes) {
-                    // A modify reports again what is still there, after the others had their turn.
+                    // A modify reports the rest again, after the others had their turn.
                     Ok(ControlFlow::Continue(())) if clients.modify(event, both_ways).is_ok() => {}
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                     end => {
@@ -60,14 +60,14 @@ fn serve(address: &str, log: &Log) -> io::Result<()> {
     Ok(())
 }
 
-/// Registered once: whichever way a client is stuck, the end of it is reported.
+/// Registered once, for both directions: when either one is no longer blocked, an event reports it.
 fn both_ways(fd: RawFd) -> EventObject {
     EventObject::client(fd).with_interest(Interest::BOTH).with_mode(Mode::Edge)
 }
 
 struct Buffer {
     bytes: Box<[u8; BUFFER_SIZE]>,
-    /// The part that was read and not yet written.
+    /// The part that is read but not yet written.
     unsent: Range<usize>,
 }
 
@@ -76,8 +76,8 @@ impl Buffer {
         Self { bytes: Box::new([0; BUFFER_SIZE]), unsent: 0..0 }
     }
 
-    /// Writes what was read, and only then reads more: who does not take what it is owed soon
-    /// finds that it cannot send, and nobody else is held up. Breaks off after the last byte.
+    /// Writes the bytes that were read, and only then reads more: a client that does not read is soon unable to send,
+    /// and delays no other. Breaks off after the last byte.
     fn echo(&mut self, mut stream: &TcpStream, sent: &mut usize) -> io::Result<ControlFlow<()>> {
         for _ in 0..FAIR_SHARE {
             while !self.unsent.is_empty() {

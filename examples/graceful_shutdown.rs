@@ -1,10 +1,10 @@
-//! A server that ends in good order. Whatever a client sends comes back in capitals.
+//! A server that ends in good order. It sends each client's bytes back in capitals.
 //!
 //! `cargo run --release -p pollio --example graceful_shutdown`, then, elsewhere,
 //! `nc 127.0.0.1 7878`. `--help` says more.
 //!
-//! A signal handler may do hardly anything. These write a byte into a pipe, and the pipe is one
-//! more descriptor to watch: what a signal does is done in the loop, like all else.
+//! A signal handler may do hardly anything. These write a byte into a pipe, and the loop watches the pipe like any
+//! other descriptor. So the loop does the work of a signal.
 
 mod shared;
 
@@ -19,7 +19,7 @@ use pollio::{
 use shared::{Listener, Log};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-/// How long clients may finish in.
+/// The time that clients have to finish.
 const GRACE: Duration = Duration::from_secs(3);
 
 fn serve(address: &str, log: &Log) -> io::Result<()> {
@@ -33,7 +33,7 @@ fn serve(address: &str, log: &Log) -> io::Result<()> {
     let listener = Listener::new(&registry, TcpListener::bind(address)?, EventObject::server)?;
     log.listening(listener.local_addr()?)?;
 
-    // None once the server is to end.
+    // `None` when the server is ending.
     let mut listener = Some(listener);
     let mut clients = Connections::new(&registry);
     while listener.is_some() || !clients.is_empty() {
@@ -42,7 +42,7 @@ fn serve(address: &str, log: &Log) -> io::Result<()> {
                 accept(&mut listener, &mut clients, log);
             } else if event.fd == terminate.as_raw_fd() {
                 grace.get_ref().set(GRACE)?;
-                // Those who have come so far are let in, nobody else, and everybody is looked at.
+                // Accepts the clients that have come so far, and no others, then checks every client.
                 while accept(&mut listener, &mut clients, log) {}
                 listener = None;
                 clients.iter().for_each(|(key, ..)| drop(clients.modify(key, both_ways)));
@@ -59,9 +59,9 @@ fn serve(address: &str, log: &Log) -> io::Result<()> {
                 let end = answers.answer(stream).map_err(|error| error.kind());
                 let is_owed = !answers.unsent.is_empty();
                 let stays = match end {
-                    // A modify reports again what is still there, after the others had their turn.
+                    // A modify reports the rest again, after the others had their turn.
                     Ok(()) => clients.modify(event, both_ways).is_ok(),
-                    // At the end, only who is owed an answer may stay.
+                    // At the end, only clients with an unsent answer may stay.
                     Err(ErrorKind::WouldBlock) => is_owed || listener.is_some(),
                     Err(_) => false,
                 };
@@ -87,10 +87,10 @@ fn accept(listener: &mut Option<Listener>, clients: &mut Clients, log: &Log) -> 
     inserted.is_some()
 }
 
-/// Answers what has come in time, when the time is over: a process that was stopped for a while finds that
-/// first. Returns how many are owed more than their kernel takes.
+/// Answers the input that came in time, when the time is over: a process that was stopped for a while notices the time
+/// first. Returns the number of clients with answers that their kernel has no room for.
 fn answer_all(clients: &mut Clients) -> usize {
-    /// Who sends all the time gets no more than so many buffers.
+    /// A client that sends all the time gets at most this many buffers.
     const LAST_ANSWERS: usize = 1_000;
     let mut owed = 0;
     for (_, stream, answers) in clients.iter_mut() {
@@ -101,14 +101,14 @@ fn answer_all(clients: &mut Clients) -> usize {
     owed
 }
 
-/// Registered once: whichever way a client is stuck, the end of it is reported.
+/// Registered once, for both directions: when either one is no longer blocked, an event reports it.
 fn both_ways(fd: RawFd) -> EventObject {
     EventObject::client(fd).with_interest(Interest::BOTH).with_mode(Mode::Edge)
 }
 
 struct Answers {
     bytes: Box<[u8; 8 * 1024]>,
-    /// The part that was not yet sent.
+    /// The part that is not yet sent.
     unsent: Range<usize>,
 }
 
@@ -117,8 +117,8 @@ impl Answers {
         Self { bytes: Box::new([0; 8 * 1024]), unsent: 0..0 }
     }
 
-    /// Answers one buffer full. The next is read when all of it is answered, so that who sends and
-    /// never reads is soon held back.
+    /// Answers one full buffer. The next is read when all of it is answered, so that a client that sends and never
+    /// reads is soon held back.
     fn answer(&mut self, mut stream: &TcpStream) -> io::Result<()> {
         if self.unsent.is_empty() {
             self.unsent = 0..stream.read(&mut *self.bytes)?;

@@ -1,9 +1,9 @@
-//! A TCP proxy: whatever a client sends goes to one upstream address, and what comes back, back.
+//! A TCP proxy: it passes each client's bytes to one upstream address, and the answers back.
 //!
 //! `cargo run --release -p pollio --example proxy LISTEN UPSTREAM`, both of them `ADDRESS:PORT`.
 //! `--help` says more.
 //!
-//! Each direction has one buffer, and no more is read until that is written: TCP itself soon holds a sender back that
+//! Each direction has one buffer, and no more is read until that is written: TCP itself soon holds back a sender that
 //! is faster than the other end. The end of one side's stream is passed on while the other side goes on. A broken
 //! connection reaches the other end as a broken one, but only after what it had delivered before: a server that answers
 //! and resets has answered.
@@ -89,9 +89,9 @@ struct Pair {
     client: Side,
     upstream: Side,
     is_connected: bool,
-    /// How many addresses of the upstream were tried.
+    /// The number of addresses of the upstream that were tried.
     tried: usize,
-    /// When it is given up. Set while it connects, and once one side is broken.
+    /// The time when it is given up. Set while it connects, and after one side is broken.
     deadline: Option<Instant>,
 }
 
@@ -165,7 +165,7 @@ impl Proxy {
         self.connect(client, token, None, tried, refusal);
     }
 
-    /// Registered once, for both directions: whichever is stuck, its end is reported.
+    /// Registered once, for both directions: when either one is no longer blocked, an event reports it.
     fn side(&self, stream: TcpStream, token: u32) -> io::Result<Side> {
         let source = Registered::new(&self.registry, stream, both_ways(token))?;
         Ok(Side {

@@ -3,9 +3,9 @@
 //! `cargo run --release -p pollio --example resp_server`, then, elsewhere, `redis-cli`, or `nc 127.0.0.1 6379`.
 //! `--help` says more.
 //!
-//! Connections are level-triggered here, so an event is one read, one write, and then the others' turn: what is
-//! left is reported again. A client that does not take its answers is held back by the interest: only room to
-//! write, until it has taken them.
+//! Connections are level-triggered here, so an event is one read, one write, and then the others' turn: the rest is
+//! reported again. A client that does not read its answers is held back by its interest: only in room to write, until
+//! it has read them.
 
 mod shared;
 
@@ -18,15 +18,15 @@ use pollio::{Connections, EventKind, EventObject, Interest, OsPoller, Poller, Re
 use shared::{Listener, Log};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-/// The longest command, in bytes, and all that is kept of what a client sends.
+/// The longest command, in bytes, and the most input that is kept of a client.
 const LONGEST: usize = 64 * 1024;
 /// The most words of a command.
 const MOST_WORDS: usize = 1024;
-/// With so many bytes of answers to write, none is added.
+/// With this many bytes of answers to write, none is added.
 const MUCH_OUTPUT: usize = 64 * 1024;
-/// How much is read at once.
+/// The size of one read.
 const PIECE: usize = 16 * 1024;
-/// What all keys and values may take, in bytes, with so many more for each pair.
+/// The memory for all keys and values, in bytes, and the overhead of each pair.
 const ROOM: usize = 256 << 20;
 const OF_A_PAIR: usize = 128;
 
@@ -66,9 +66,9 @@ fn serve(address: &str, log: &Log) -> io::Result<()> {
 
 #[derive(Default)]
 struct Client {
-    /// What came and is not yet answered.
+    /// Input that is not yet answered.
     input: Vec<u8>,
-    /// Answers that were not yet sent.
+    /// Answers that are not yet sent.
     output: Vec<u8>,
     /// There are answers to send, or commands to answer, and nothing more is read before.
     is_behind: bool,
@@ -77,8 +77,8 @@ struct Client {
 }
 
 impl Client {
-    /// An error is the end, also that of what the client sends: to close earlier would be a reset, and could take
-    /// the last answer away from it.
+    /// An error is the end, and so is the end of the client's stream. An earlier close would be a reset, which could
+    /// take the last answer away from the client.
     fn serve(
         &mut self,
         mut stream: &TcpStream,
@@ -151,7 +151,7 @@ fn parse<'a>(rest: &mut &'a [u8]) -> Result<Vec<&'a [u8]>, Fault> {
         let words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
         return Ok(words.collect());
     };
-    // Fewer than none is none.
+    // A negative number counts as none.
     let count = integer(count).map(|count| usize::try_from(count).unwrap_or(0));
     let count = count.filter(|count| *count <= MOST_WORDS);
     let count = count.ok_or_else(|| refused("invalid multibulk length"))?;
@@ -195,7 +195,7 @@ fn integer(text: &[u8]) -> Option<i64> {
 #[derive(Default)]
 struct Store {
     values: HashMap<Vec<u8>, Vec<u8>>,
-    /// How much of the room is taken.
+    /// The part of the room that is in use.
     size: usize,
 }
 
@@ -233,7 +233,7 @@ impl Store {
                 let count = arguments.iter().filter(is_such).count();
                 let _ = write!(output, ":{count}\r\n");
             }
-            // What redis-cli and redis-benchmark ask at first.
+            // The first commands of redis-cli and redis-benchmark.
             (b"COMMAND", _) => output.extend(b"*0\r\n"),
             (b"CONFIG", [get, name]) if get.eq_ignore_ascii_case(b"GET") => {
                 output.extend(match &name.to_ascii_lowercase()[..] {

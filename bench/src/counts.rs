@@ -1,7 +1,7 @@
-//! What does not wobble: system calls and instructions, counted by strace and valgrind.
+//! Exact figures: system calls and instructions, counted by strace and valgrind.
 //!
-//! The bench runs itself below each of them, twice, the second time with twice as much to do: what
-//! the second run has more is what the operation costs, and all that surrounds it falls away.
+//! The bench runs itself twice under each tool, the second time with twice the operations. The difference of the two
+//! runs is the cost of the operations, without everything around them.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
@@ -25,7 +25,7 @@ pub(crate) const COUNTS: &str = "System calls of an operation by strace, and its
     quiet sockets: a thousand that one thread sends and then receives; and one after the other, each sent by \
     another thread 2 ms after the last was received.";
 
-/// Something that is done so many times.
+/// An operation that is done a number of times.
 type Operation = dyn Fn(usize) -> io::Result<()>;
 
 const OPERATIONS: [&str; 8] = [
@@ -42,10 +42,10 @@ const OPERATIONS: [&str; 8] = [
 /// The first of the operations that are messages, which have peers of their own.
 const MESSAGES: usize = 6;
 
-/// How many of the first operations are events, of which each needs a write and a read.
+/// The number of the first operations that are events. Each event needs a write and a read.
 const EVENTS: usize = 2;
 
-/// Who is counted in an operation, and what each of them does.
+/// The peers of an operation, each with its code.
 fn peers(operation: usize) -> Vec<(&'static str, Box<Operation>)> {
     fn of<P: Wakes + TimesOut>(operation: usize) -> (&'static str, Box<Operation>) {
         let operations: [fn(usize) -> io::Result<()>; MESSAGES] = [
@@ -67,17 +67,17 @@ fn peers(operation: usize) -> Vec<(&'static str, Box<Operation>)> {
         ];
     }
     let send = if operation == MESSAGES { send::while_awake } else { send::while_asleep };
-    // One that spins polls for as long as the sender takes.
+    // A loop that spins polls for as long as the sender takes.
     let receivers = RECEIVERS.into_iter().filter(|(peer, _)| *peer != US_SPINNING);
     receivers
         .map(|(peer, receive)| (peer, Box::new(move |times| send(receive, times)) as _))
         .collect()
 }
 
-/// What [`run_operation`] takes for only the write and the read of an event.
+/// The peer of [`run_operation`] for only the write and the read of an event.
 const NOBODY: &str = "nobody";
 
-/// Runs an operation, in the process that is counted.
+/// Runs an operation, in the counted process.
 pub(crate) fn run_operation(peer: &str, operation: usize, times: usize) -> io::Result<()> {
     if peer == NOBODY {
         let active = if operation == 0 { 1 } else { 256 };
@@ -88,11 +88,11 @@ pub(crate) fn run_operation(peer: &str, operation: usize, times: usize) -> io::R
     run(times)
 }
 
-/// How many of the first operations have their instructions counted. In the last one, a thread polls until the loop
-/// is asleep.
+/// The number of the first operations whose instructions are counted. In the last one, a thread polls until the loop is
+/// asleep.
 const COUNTED: usize = OPERATIONS.len() - 1;
 
-/// How many cases there are: the quick plan leaves the instructions out.
+/// The number of cases. The quick plan leaves out the instructions.
 pub(crate) const CASES: [u64; 2] = [OPERATIONS.len() as u64, (OPERATIONS.len() + COUNTED) as u64];
 
 pub(crate) fn run(plan: Plan, progress: &ProgressBar) -> io::Result<Vec<Row>> {
@@ -130,14 +130,14 @@ fn reported(count: f64, base: Option<f64>) -> Outcome {
     Outcome::Figure { figure: exact(count), ratio: base.map(|base| exact(count / base)) }
 }
 
-/// Counts what a run of an operation takes: by whom, which, how many times.
+/// Counts a run of an operation: its peer, its number, and how many times.
 type Count = fn(&str, usize, usize) -> io::Result<u64>;
 
-/// What the operation costs, each time.
+/// The cost of one operation.
 #[expect(clippy::cast_precision_loss, reason = "figures of a bench have few digits")]
 fn each(count: Count, peer: &str, operation: usize) -> io::Result<f64> {
     let (times, events) = match operation {
-        // All of a batch are reported at once.
+        // All events of a batch are reported at once.
         1 => (10, 10 * 256),
         MESSAGES => (1_000, 1_000),
         _ => (100, 100),
@@ -152,7 +152,7 @@ fn system_calls(peer: &str, operation: usize, times: usize) -> io::Result<u64> {
     let mut strace = Command::new("strace");
     strace.args(["-f", "-qq", "-o"]).arg(&path);
     below(&mut strace, peer, operation, times)?;
-    // A call that another thread interrupts has a line for its end as well.
+    // A call that another thread interrupts has a second line, for its end.
     let output = fs::read_to_string(&path)?;
     let calls = output.lines().filter(|line| !line.contains(" resumed>")).count();
     fs::remove_file(&path)?;
@@ -169,7 +169,7 @@ fn instructions(peer: &str, operation: usize, times: usize) -> io::Result<u64> {
         .ok_or_else(|| io::Error::other("valgrind printed no count"))
 }
 
-/// Runs an operation below a tool, and returns what the tool said.
+/// Runs an operation under a tool, and returns the tool's output.
 fn below(tool: &mut Command, peer: &str, operation: usize, times: usize) -> io::Result<String> {
     let output = tool
         .arg(env::current_exe()?)

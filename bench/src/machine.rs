@@ -1,4 +1,4 @@
-//! The machine: its cores, what else runs on it, and what it is.
+//! The machine: its cores, its other load, and its description.
 
 use std::fs;
 use std::hint;
@@ -13,7 +13,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 use serde::{Deserialize, Serialize};
 
-/// The first two cores that this process may use; twice the same where there is but one.
+/// The first two cores that this process may use, or the same one twice if there is only one.
 pub(crate) fn cores() -> io::Result<[usize; 2]> {
     let allowed = sched_getaffinity(Pid::from_raw(0))?;
     let mut cores = (0..CpuSet::count()).filter(|core| allowed.is_set(*core) == Ok(true));
@@ -21,14 +21,14 @@ pub(crate) fn cores() -> io::Result<[usize; 2]> {
     Ok([first, cores.next().unwrap_or(first)])
 }
 
-/// Keeps the thread that calls, and what it starts, on one core.
+/// Keeps the calling thread, and its new threads and processes, on one core.
 pub(crate) fn pin(core: usize) -> io::Result<()> {
     let mut cores = CpuSet::new();
     cores.set(core)?;
     Ok(sched_setaffinity(Pid::from_raw(0), &cores)?)
 }
 
-/// While it lives, each of two cores has other work.
+/// Gives each of two cores other work, until this is dropped.
 pub(crate) struct Busy {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
@@ -40,7 +40,7 @@ impl Busy {
         let work = |core| {
             let stop = Arc::clone(&stop);
             thread::spawn(move || {
-                // Where it runs matters little, if the machine has one core.
+                // On a machine with one core, its place matters little.
                 let _ = pin(core);
                 while !stop.load(Relaxed) {
                     hint::black_box(());
@@ -62,7 +62,7 @@ impl Drop for Busy {
     }
 }
 
-/// The time on a core that the threads of a process have had.
+/// The processor time of a process's threads.
 pub(crate) fn time_of(process: u32) -> io::Result<Duration> {
     let mut ns = 0;
     for task in fs::read_dir(format!("/proc/{process}/task"))? {
@@ -73,7 +73,7 @@ pub(crate) fn time_of(process: u32) -> io::Result<Duration> {
     Ok(Duration::from_nanos(ns))
 }
 
-/// What the figures depend on.
+/// The machine's properties that the figures depend on.
 #[derive(Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct Machine {
     pub(crate) processor: String,
@@ -96,7 +96,7 @@ impl Machine {
     }
 }
 
-/// What others did to the machine while the bench ran.
+/// The load of others while the bench ran.
 pub(crate) struct Noise {
     all: Duration,
     ours: Duration,
@@ -128,7 +128,7 @@ impl Noise {
         Ok(Self { all: tick * ticks[..8].iter().sum(), ours, idle: tick * (idle + iowait) })
     }
 
-    /// The part of the machine that others had since `before`, the host of a virtual one included.
+    /// The part of the machine that others had since `before`, including the host of a virtual machine.
     pub(crate) fn since(&self, before: &Self) -> f64 {
         let all = self.all.saturating_sub(before.all);
         let known = self.ours.saturating_sub(before.ours) + self.idle.saturating_sub(before.idle);

@@ -1,4 +1,4 @@
-//! pollio, the bare system calls and its peers side by side: what each of them costs, on this machine.
+//! The costs of pollio, the bare system calls and its peers, side by side on this machine.
 
 mod counts;
 mod machine;
@@ -52,7 +52,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 println!("{HELP}");
                 return Ok(());
             }
-            // The two below are how the bench runs itself.
+            // By the two below, the bench runs itself.
             Arg::Value(word) if word == "serve" => {
                 let peer = arguments.value()?.string()?;
                 match server::run(&peer, arguments.value()?.parse()?)? {}
@@ -117,7 +117,7 @@ fn measure(plan: Plan, chosen: &[&str]) -> io::Result<Report> {
         versions: peer::versions(),
         quick: plan.quick,
         seconds: start.elapsed().as_secs(),
-        // In three digits, as the file has it.
+        // In three digits, like the file.
         noise: (1000.0 * noise).round() / 1000.0,
         workloads: counted.map(|(name, counts)| (name.to_owned(), counts.to_owned())).collect(),
     };

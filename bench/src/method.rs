@@ -1,4 +1,4 @@
-//! How peers are compared: they take turns, so that what disturbs the machine disturbs them all.
+//! The comparison of peers: they take turns, so that a disturbance of the machine affects them all.
 
 use std::io;
 use std::time::Duration;
@@ -8,17 +8,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::peer::{BASE, Entrant};
 
-/// What one turn of one peer measured: figures by name.
+/// The figures of one turn of one peer, by name.
 pub(crate) type Figures = Vec<(&'static str, f64)>;
 
 /// One turn of one peer.
 pub(crate) type Turn<'a> = Entrant<dyn FnMut() -> io::Result<Figures> + 'a>;
 
-/// The turn that makes the same calls without a poller, where there is one: the others are reported net
-/// of it, too.
+/// The turn that makes the same calls without a poller, if there is one. The others are also reported net of it.
 pub(crate) const NO_POLLER: &str = "no poller";
 
-/// What was measured of all peers under one name.
+/// The figures of all peers under one name.
 #[derive(Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct Row {
     pub(crate) workload: String,
@@ -27,7 +26,7 @@ pub(crate) struct Row {
     pub(crate) cells: Vec<Cell>,
 }
 
-/// What was measured of one peer.
+/// The figure of one peer.
 #[derive(Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct Cell {
     pub(crate) peer: String,
@@ -44,11 +43,11 @@ pub(crate) enum Outcome {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         ratio: Option<Spread>,
     },
-    /// Why there is none.
+    /// The reason why there is none.
     Absent { absent: String },
 }
 
-/// The middle of what the rounds gave, and the quarters around it.
+/// The median of the rounds, and the quartiles around it.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(from = "[f64; 3]", into = "[f64; 3]")]
 pub(crate) struct Spread {
@@ -95,7 +94,7 @@ impl Row {
     }
 }
 
-/// What is compared, and in which words.
+/// The names of a comparison.
 pub(crate) struct Case {
     pub(crate) workload: &'static str,
     pub(crate) name: String,
@@ -142,7 +141,7 @@ pub(crate) fn compare_with(
     rows(base, &case, &reported)
 }
 
-/// A peer, and what its rounds gave or why they gave nothing.
+/// A peer with the figures of its rounds, or the reason why there are none.
 type Measured<'a> = (&'static str, Result<&'a Vec<Figures>, String>);
 
 fn rows(base: &str, case: &Case, reported: &[Measured<'_>]) -> Vec<Row> {
@@ -216,7 +215,7 @@ mod tests {
         assert_eq!([low, median, high], [2.0, 2.0, 2.0]);
     }
 
-    /// A turn that takes so long each time, one round after the other.
+    /// A turn that takes the next of `times` in each round.
     fn turn(peer: &'static str, times: &'static [f64]) -> Turn<'static> {
         let mut times = times.iter();
         Turn { peer, run: Ok(Box::new(move || Ok(vec![("time", *times.next().unwrap())]))) }
@@ -237,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_costs_the_same_without_a_poller_is_taken_away() {
+    fn costs_without_a_poller_are_subtracted() {
         let rows = compared(vec![
             turn(BASE, &[3.0; 3]),
             turn("peer", &[5.0; 3]),
@@ -251,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn who_cannot_or_fails_is_absent_and_says_why() {
+    fn a_peer_that_cannot_run_or_fails_is_absent_with_a_reason() {
         let fails =
             Turn { peer: "fails", run: Ok(Box::new(|| Err(io::ErrorKind::Unsupported.into()))) };
         let cannot = Turn { peer: "cannot", run: Err("has no such thing") };

@@ -48,7 +48,7 @@ pub(crate) trait Wakes: Peer + Send {
 
     fn wake(waker: &Self::Waker) -> io::Result<()>;
 
-    /// Waits until it was woken, and forgets that it was.
+    /// Waits for a wake, and clears it.
     fn wait_for_wake(&mut self) -> io::Result<()>;
 }
 
@@ -111,7 +111,7 @@ pub(crate) struct Entrant<Run: ?Sized> {
 /// The peer that all others are compared with.
 pub(crate) const BASE: &str = bare::Bare::<false>::NAME;
 
-/// The same, polling until there is something.
+/// The same, polling until there is an event.
 pub(crate) const BASE_SPINNING: &str = bare::Bare::<true>::NAME;
 
 /// pollio without spinning: the one whose instructions and system calls are compared.

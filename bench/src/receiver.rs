@@ -1,5 +1,5 @@
-//! Loops that serve sockets and receive messages of other threads: by pollio's channel, and by the queue and the waker
-//! that users of its peers put together.
+//! Loops that serve sockets and receive messages of other threads: by pollio's channel, and by the queue and waker that
+//! users of its peers combine.
 
 use std::collections::HashMap;
 use std::io;
@@ -37,7 +37,7 @@ pub(crate) const RECEIVERS: [(&str, Receive); 5] = [
     ("tokio", by_tokio),
 ];
 
-/// How many messages a loop takes before it looks for sockets again.
+/// The most messages that a loop takes before it checks its sockets again.
 const BATCH: usize = 256;
 
 const MESSAGE: u64 = 7;

@@ -1,4 +1,4 @@
-//! How the figures are reported: as a file of data, and the page and the pictures that are made from it.
+//! The reports: a file of data, and the page and the pictures that are made from it.
 
 mod exhibit;
 mod page;
@@ -14,14 +14,14 @@ use serde::{Deserialize, Serialize};
 use crate::machine::Machine;
 use crate::method::Row;
 
-/// All that was measured, and where.
+/// All figures, and the run that made them.
 #[derive(Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct Report {
     pub(crate) about: About,
     pub(crate) rows: Vec<Row>,
 }
 
-/// What was measured, when and where.
+/// The date, the machine and the workloads of a run.
 #[derive(Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct About {
     pub(crate) date: String,
@@ -33,23 +33,23 @@ pub(crate) struct About {
     pub(crate) seconds: u64,
     /// The part of the machine that others had during the run.
     pub(crate) noise: f64,
-    /// What each workload does and counts.
+    /// The workloads, each with its description.
     pub(crate) workloads: Vec<(String, String)>,
 }
 
-/// Figures that the bench does not measure itself, in a file next to its own. Their rows are like its rows, each
-/// workload with a name that no other has; what else is in the file is for readers of the file.
+/// Figures from elsewhere, in a file next to the bench's own. Their rows are like its rows, with other names of
+/// workloads. Everything else in the file is for its readers.
 #[derive(Debug, Deserialize)]
 struct Aside {
-    /// What was compared, when and where: a paragraph of the page.
+    /// The comparison, its date and its machine: a paragraph of the page.
     about: String,
     rows: Vec<Row>,
 }
 
-/// What [`Aside`]s there can be, by the names of their files. A section of the page is left out without its own.
+/// The possible [`Aside`]s, by the names of their files. Without its file, a section of the page is left out.
 const ASIDES: [&str; 2] = ["kqueue", "programs"];
 
-/// More than so much of the machine for others, and the figures are not to be trusted.
+/// If others have more than this part of the machine, the figures cannot be trusted.
 pub(crate) const NOISY: f64 = 0.05;
 
 impl Report {
@@ -85,7 +85,7 @@ pub(crate) fn write_page(folder: &Path) -> Result<(), Box<dyn Error>> {
 
 const PICTURES: &str = "plots";
 
-/// What the data in `folder` gives: paths below it, and what is to be there.
+/// The files that the data in `folder` makes: their paths below it, and their texts.
 fn made_from(folder: &Path) -> Result<Vec<(PathBuf, String)>, Box<dyn Error>> {
     let read = |name: &str| fs::read_to_string(folder.join(name).with_extension("json"));
     let report: Report = serde_json::from_str(&read("results")?)?;
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn page_and_pictures_are_what_the_data_gives() {
+    fn page_and_pictures_match_the_data() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
         let made = made_from(folder).unwrap();
         for (path, text) in &made {

@@ -105,8 +105,8 @@ fn serve<P: Peer>(listener: TcpListener) -> io::Result<Infallible> {
     }
 }
 
-/// Answers, and returns whether the connection goes on. A short read has drained the socket, so that
-/// an edge-triggered peer needs no second one either.
+/// Answers, and returns whether the connection stays open. A short read has drained the socket, so an edge-triggered
+/// peer needs no second read either.
 fn echo(fd: RawFd, buffer: &mut [u8]) -> bool {
     loop {
         match read(fd, buffer) {

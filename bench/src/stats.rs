@@ -1,10 +1,10 @@
-//! Latencies, and what they come to.
+//! Latencies, and their percentiles.
 
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-/// How long each of many took, to three digits.
+/// Many durations, to three digits.
 pub(crate) struct Latencies(Histogram<u64>);
 
 impl Latencies {
@@ -17,7 +17,7 @@ impl Latencies {
         self.0.saturating_record(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    /// The time that this part of them was within, in microseconds.
+    /// The percentile for this part, in microseconds.
     #[expect(clippy::cast_precision_loss, reason = "figures of a bench have few digits")]
     pub(crate) fn us_at(&self, part: f64) -> f64 {
         self.0.value_at_quantile(part) as f64 / 1e3
@@ -29,7 +29,7 @@ impl Latencies {
     }
 }
 
-/// The percentiles that are reported: what each is called, and how much.
+/// The reported percentiles: their names and parts.
 pub(crate) const PARTS: [(&str, f64); 7] = [
     ("p10 [µs]", 0.1),
     ("p25 [µs]", 0.25),
@@ -40,5 +40,5 @@ pub(crate) const PARTS: [(&str, f64); 7] = [
     ("p99.9 [µs]", 0.999),
 ];
 
-/// Those of [`PARTS`] that say little next to the others.
+/// The [`PARTS`] that add little to the others.
 pub(crate) const MINOR: [&str; 3] = ["p10 [µs]", "p25 [µs]", "p75 [µs]"];

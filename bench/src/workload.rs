@@ -19,7 +19,7 @@ use indicatif::ProgressBar;
 
 use crate::method::Row;
 
-/// The plan of a run: how much is measured.
+/// The size of a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     pub(crate) quick: bool,
@@ -30,7 +30,7 @@ impl Plan {
         self.of([3, 15])
     }
 
-    /// `quick` in the quick plan, else the other.
+    /// `quick` in the quick plan, otherwise `full`.
     pub(crate) fn of<T: Copy>(self, [quick, full]: [T; 2]) -> T {
         if self.quick { quick } else { full }
     }
@@ -41,11 +41,11 @@ impl Plan {
     }
 }
 
-/// A workload: what it is called, what it counts, and how it is run.
+/// A workload: its name, its description, and its code.
 pub(crate) struct Workload {
     pub(crate) name: &'static str,
     pub(crate) counts: &'static str,
-    /// How many cases it has: in the quick plan, and in the other.
+    /// The number of its cases in the quick plan, and in the full one.
     pub(crate) cases: [u64; 2],
     pub(crate) run: fn(Plan, &ProgressBar) -> io::Result<Vec<Row>>,
 }

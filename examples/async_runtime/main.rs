@@ -29,7 +29,7 @@ fn serve(address: &str, log: &Log) -> io::Result<()> {
     let listener = Async::new(&runtime, TcpListener::bind(address)?)?;
     let address = listener.get_ref().local_addr()?;
     let news = Channel::new();
-    // To read the input blocks, so a thread of its own does.
+    // Reading the input blocks, so a thread of its own does it.
     let sender = Arc::clone(&news);
     shared::spawn(move || read_lines(&sender))?;
     log.listening(address)?;
@@ -48,8 +48,8 @@ async fn accept(runtime: Rc<Runtime>, listener: Async<TcpListener>, log: Log) {
         match listener.accept().await {
             Ok(stream) => runtime.spawn(echo(Rc::clone(&runtime), stream)),
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
-            // Out of descriptors, as a rule. The client stays in the queue until one is free. A task needs no
-            // `Interest::NONE` for that: it just does not look for a while.
+            // Usually it is out of descriptors. The client stays in the queue until one is free. A task needs no
+            // `Interest::NONE` for that: it just does not try for a while.
             Err(error) => {
                 log.not_served(&error);
                 runtime.sleep(Duration::from_millis(100)).await;
@@ -70,7 +70,7 @@ async fn echo(runtime: Rc<Runtime>, stream: Async<TcpStream>) {
     }
 }
 
-/// What `remind` waits for.
+/// The news that `remind` waits for.
 enum News {
     Line(Vec<u8>),
     EndOfInput(io::Result<()>),
@@ -79,12 +79,12 @@ enum News {
 }
 
 fn read_lines(news: &Channel<News>) {
-    // In the background of a terminal, a read is SIGTTIN, which stops the program; where that is blocked, the read
+    // In the background of a terminal, a read raises SIGTTIN, which stops the program. With SIGTTIN blocked, the read
     // fails.
     let _ = SigSet::all().thread_block();
     for line in io::stdin().lock().split(b'\n') {
         match line {
-            // A line is any bytes: what is typed need not be UTF-8.
+            // A line is any bytes: the input need not be UTF-8.
             Ok(line) => news.send(News::Line(line)),
             // It may come to the foreground.
             Err(error) if error.raw_os_error() == Some(libc::EIO) => {
@@ -99,8 +99,8 @@ fn read_lines(news: &Channel<News>) {
     news.send(News::EndOfInput(Ok(())));
 }
 
-/// Ends after a signal, or with the last reminder after the end of the input. If that had no line, such as that
-/// of a program in the background of a script, it was none.
+/// Ends after a signal, or with the last reminder after the end of the input. An input without a line does not count,
+/// such as that of a program in the background of a script.
 async fn remind(runtime: Rc<Runtime>, news: Arc<Channel<News>>, log: Log) -> io::Result<()> {
     let (mut lines, mut reminders, mut has_ended) = (0_u64, 0_u64, false);
     while !has_ended || lines == 0 || reminders > 0 {

@@ -22,7 +22,7 @@ pub(crate) struct Runtime {
     /// The task that wants to read from a descriptor, and the one that wants to write.
     pub(crate) blocked: RefCell<HashMap<RawFd, [Option<Waker>; 2]>>,
     sleeping: RefCell<BTreeMap<(Instant, u64), Waker>>,
-    /// The next number of a task or a sleep. None is used twice: at one a nanosecond, 64 bits last for 500 years.
+    /// The next number of a task or a sleep. No number is used twice: at one a nanosecond, 64 bits last for 500 years.
     next_number: Cell<u64>,
 }
 
@@ -115,7 +115,7 @@ impl Runtime {
         Ok(())
     }
 
-    /// Even a sleep of no time lets the other tasks take their turn.
+    /// Even a sleep of zero lets the other tasks take their turn.
     pub(crate) fn sleep(self: &Rc<Self>, duration: Duration) -> Sleep {
         let (runtime, end) = (Rc::clone(self), (Instant::now() + duration, self.next_number()));
         Sleep { runtime, end, has_waited: false }
@@ -151,7 +151,7 @@ impl Drop for Sleep {
 mod tests {
     use super::*;
 
-    /// As those of timeouts are.
+    /// As timeouts drop theirs.
     #[test]
     fn a_sleep_that_is_dropped_early_leaves_nothing_behind() {
         let runtime = Runtime::new().unwrap();
@@ -175,7 +175,7 @@ mod tests {
             sleep.await;
             to_set.set(true);
         });
-        // As if all other numbers of 32 bits had been given since.
+        // As if all other numbers of 32 bits had been used since.
         runtime.next_number.set(number + (1 << 32));
         runtime.spawn(async {});
         runtime.block_on(runtime.sleep(Duration::from_millis(50))).unwrap();

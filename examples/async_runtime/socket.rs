@@ -21,7 +21,7 @@ const READING: usize = 0;
 const WRITING: usize = 1;
 
 impl<T: AsFd> Async<T> {
-    /// Registers `io` once, for both directions: whichever blocks, its end is reported.
+    /// Registers `io` once, for both directions: when either one is no longer blocked, an event reports it.
     pub(crate) fn new(runtime: &Rc<Runtime>, io: T) -> io::Result<Self> {
         SockRef::from(&io).set_nonblocking(true)?;
         let io = Registered::new(runtime.poller.borrow().registry(), io, |fd| {

@@ -9,7 +9,7 @@ use httparse::{EMPTY_HEADER, Error, Status};
 
 /// The longest head of a request, and the most that is read before it is answered.
 const INPUT_SIZE: usize = 8 * 1024;
-/// How many times in a row a client may be read from before the others have their turn.
+/// The number of reads in a row from a client before the others have their turn.
 const FAIR_SHARE: usize = 16;
 
 pub(crate) struct Connection {
@@ -33,9 +33,9 @@ impl Connection {
         self.last_active.elapsed() >= limit
     }
 
-    /// Writes the answers, and only then reads more, until that would block or it had its share. It is over at the end
-    /// of the client's stream: an earlier close would be a reset, which could take the last answer away from the
-    /// client.
+    /// Writes the answers, and only then reads more, until that would block or the client had its share. The connection
+    /// is over at the end of the client's stream: an earlier close would be a reset, which could take the last answer
+    /// away from the client.
     pub(crate) fn serve(&mut self, mut stream: &TcpStream) -> io::Result<()> {
         for _ in 0..FAIR_SHARE {
             self.write(stream)?;
@@ -94,7 +94,7 @@ impl Connection {
 struct Request<'a> {
     length: usize,
     target: Cow<'a, str>,
-    /// The answer has the same head as for GET, and no body.
+    /// Its answer has the same head as for GET, and no body.
     is_head: bool,
     is_last: bool,
 }

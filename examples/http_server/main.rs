@@ -118,7 +118,7 @@ fn close_idle(connections: &mut Clients, limit: Duration) {
     }
 }
 
-/// Registered once, for both directions: whichever is stuck, its end is reported.
+/// Registered once, for both directions: when either one is no longer blocked, an event reports it.
 fn both_ways(fd: RawFd) -> EventObject {
     EventObject::client(fd).with_interest(Interest::BOTH).with_mode(Mode::Edge)
 }

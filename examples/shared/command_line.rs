@@ -1,4 +1,4 @@
-//! How a program starts: its arguments, its help, and how it ends if it cannot go on.
+//! The start of a program: its arguments, its help, and its end if it cannot continue.
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write};
@@ -10,8 +10,7 @@ use super::{Log, unblock_all};
 
 const NAME: &str = env!("CARGO_CRATE_NAME");
 
-/// Parses the arguments, then serves. What it cannot do, it says in one line: `cannot serve …`, if that is
-/// the task.
+/// Parses the arguments, then serves. A failure is one line: `cannot serve …`, if that is the task.
 pub(crate) fn run<A>(
     help: &'static str,
     parse: impl FnOnce(&mut Arguments) -> Result<A, lexopt::Error>,
@@ -80,7 +79,7 @@ impl Arguments {
         self.parser.value()
     }
 
-    /// Where to listen, if that is all that a program takes.
+    /// The address where to listen, if it is the only argument.
     fn address_or(&mut self, default: &str) -> Result<String, lexopt::Error> {
         let mut address = None;
         while let Some(argument) = self.next()? {

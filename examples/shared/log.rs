@@ -15,17 +15,17 @@ use std::{fmt::Display, net::SocketAddr, thread, time::Duration};
 use nix::sys::signal::SigSet;
 use socket2::{Domain, Socket, Type};
 
-/// How many bytes may wait to be written. Further lines are lost.
+/// The most bytes that may wait to be written. Further lines are lost.
 const MOST: usize = 1 << 20;
 
-/// How long a program waits for its first and its last line to be written.
+/// The time that a program waits for its first and its last line to be written.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Prints lines, and never blocks. A line that cannot be written is lost.
 #[derive(Clone)]
 pub(crate) struct Log {
     lines: Sender<Line>,
-    /// How many bytes wait to be written.
+    /// The number of bytes that wait to be written.
     waiting: Arc<AtomicUsize>,
     /// The reasons, printed so far, why clients were not served.
     reasons: Arc<Mutex<BTreeSet<String>>>,
@@ -47,8 +47,8 @@ impl Log {
         Ok(Self { lines, waiting, reasons: Arc::new(Mutex::new(BTreeSet::new())) })
     }
 
-    /// Prints the line that says a server is ready. Without it, the program fails, and without a descriptor for a first
-    /// client: the clients in the queue would wait in vain.
+    /// Prints the line that a server is ready. Fails if it cannot be printed, or if there is no descriptor for a first
+    /// client: clients would wait in the queue indefinitely.
     pub(crate) fn listening(&self, address: SocketAddr) -> io::Result<()> {
         drop(Socket::new(Domain::for_address(address), Type::STREAM, None)?);
         self.print(format!("listening on {address}"));

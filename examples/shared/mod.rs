@@ -1,4 +1,4 @@
-//! What the programs here have in common, so that each shows only what it is there to show.
+//! Shared code of the programs, so that each one shows only its own subject.
 #![allow(dead_code, unused_imports, reason = "each program uses a part of it")]
 
 mod command_line;

@@ -1,4 +1,4 @@
-//! Any sequence of operations on real descriptors: what is reported is what poll(2) sees.
+//! Any sequence of operations on real descriptors: a poller has to report the readiness that poll(2) sees.
 #![no_main]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,7 +54,7 @@ struct Fixture {
     watched: [Watched; 5],
 }
 
-/// A descriptor and what is known of its registration.
+/// A descriptor and the known state of its registration.
 struct Watched {
     what: What,
     registered: Option<Registered>,
@@ -124,7 +124,7 @@ impl Fixture {
             Operation::HangUp => watched.arrive(What::hang_up),
             Operation::Replace => {
                 if let What::Pair(..) = watched.what {
-                    // The old one is closed, which deletes.
+                    // The old one is closed, which deletes it.
                     *watched = Watched { what: What::pair(), registered: None };
                 }
             }
@@ -135,7 +135,7 @@ impl Fixture {
         }
     }
 
-    /// What the next waits report, all together: a buffer of one grows until it holds everything.
+    /// Collects the reports of the next waits: a buffer of one event grows until it holds all.
     fn wait(&mut self) {
         let mut reported = BTreeMap::new();
         for _ in 0..4 {
@@ -177,8 +177,8 @@ impl Fixture {
 }
 
 impl Watched {
-    /// Has something happen to the descriptor. Whether that is an arrival to an edge, the kernel
-    /// decides, unless it brings what was not there.
+    /// Makes something happen to the descriptor. The kernel decides whether that is an arrival for an edge, unless it
+    /// brings new readiness.
     fn arrive(&mut self, happening: fn(&mut What)) {
         let Some(registered) = &mut self.registered else { return happening(&mut self.what) };
         let interest = registered.object.interest();
@@ -243,7 +243,7 @@ impl What {
         }
     }
 
-    /// What poll(2) sees, in the words of the contract.
+    /// The readiness by poll(2), in the contract's terms.
     fn readiness(&self, interest: Interest) -> Readiness {
         let all = PollFlags::IN | PollFlags::OUT | PollFlags::PRI | PollFlags::RDHUP;
         let mut watched = [PollFd::from_borrowed_fd(self.as_fd(), all)];

@@ -1,4 +1,4 @@
-//! The bare system calls of epoll(7): what nothing can be faster than.
+//! The bare system calls of epoll(7), the lower bound of all peers.
 #![allow(unsafe_code, reason = "system calls are foreign functions")]
 
 use std::ffi::c_int;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{Asked, Mode, Peer, Shares, TimesOut, Wakes};
 
-/// Blocks until something is ready; or polls, if it `SPINS`, when it waits to be woken.
+/// Blocks until something is ready. If it `SPINS`, it polls while it waits for a wake.
 pub(crate) struct Bare<const SPINS: bool = false> {
     epoll: OwnedFd,
     events: Vec<libc::epoll_event>,
@@ -30,7 +30,8 @@ impl<const SPINS: bool> Bare<SPINS> {
         Ok(count.unsigned_abs() as usize)
     }
 
-    /// Calls `reported` with what is ready within so many milliseconds, or ever, if they are negative.
+    /// Calls `reported` with each ready descriptor, after at most this many milliseconds, or without a limit if they
+    /// are negative.
     pub(crate) fn poll(
         &mut self,
         timeout_ms: c_int,
@@ -85,7 +86,7 @@ impl<const SPINS: bool> Wakes for Bare<SPINS> {
         // SAFETY: the kernel just made `fd` for us; nobody else owns it.
         let waker = unsafe { OwnedFd::from_raw_fd(fd) };
         let mut bare = Self::new()?;
-        // Each write is an arrival, so that nothing has to be read.
+        // Each write is an arrival, so nothing has to be read.
         bare.add(fd, Asked::in_mode(Mode::Edge))?;
         Ok((bare, waker))
     }

@@ -1,4 +1,4 @@
-//! What the peers in C call back with, until their wait is over.
+//! Collects the callbacks of the peers in C, until their wait is over.
 
 use std::cell::RefCell;
 use std::os::fd::RawFd;
@@ -7,12 +7,12 @@ thread_local! {
     static READY: RefCell<Vec<RawFd>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Something is ready: called from within the peer's loop.
+/// Notes a ready descriptor. Called from within the peer's loop.
 pub(crate) fn ready(fd: RawFd) {
     READY.with_borrow_mut(|reported| reported.push(fd));
 }
 
-/// Calls `reported` with all that became ready in the turn of the loop that is over.
+/// Calls `reported` with all descriptors that became ready in the last turn of the loop.
 pub(crate) fn take(reported: impl FnMut(RawFd)) {
     READY.with_borrow_mut(|all| all.drain(..).for_each(reported));
 }

@@ -11,7 +11,7 @@ use super::{Asked, Mode, Peer, Wakes, callback};
 
 pub(crate) struct Libev {
     ev_loop: *mut c_void,
-    /// Boxed, so that they stay put while the loop knows them.
+    /// Boxed, so that they do not move while the loop has them.
     watchers: HashMap<RawFd, Box<EvIo>>,
     waker: Option<Box<EvAsync>>,
 }
@@ -73,7 +73,7 @@ impl Peer for Libev {
     }
 }
 
-/// A loop, and what wakes it from another thread.
+/// A loop, and the watcher that wakes it from another thread.
 pub(crate) struct Waker(*mut c_void, *mut EvAsync);
 
 // SAFETY: `ev_async_send` is made to be called from any thread.

@@ -15,7 +15,7 @@ type Object = Box<[u128]>;
 pub(crate) struct Libuv {
     uv_loop: Object,
     handles: HashMap<RawFd, Object>,
-    /// Closed, and still the loop's until its next turn.
+    /// Closed, but used by the loop until its next turn.
     closing: Vec<Object>,
 }
 
@@ -83,7 +83,7 @@ impl Peer for Libuv {
     }
 }
 
-/// What wakes a loop from another thread.
+/// The handle that wakes a loop from another thread.
 pub(crate) struct Waker(*mut c_void);
 
 // SAFETY: `uv_async_send` is made to be called from any thread.
@@ -121,7 +121,7 @@ impl Wakes for Libuv {
 
 extern "C" fn on_wake(_handle: *mut c_void) {}
 
-/// Where the handle of a waker is kept, which has no descriptor.
+/// The key of the waker's handle, which has no descriptor.
 const NO_FD: RawFd = -1;
 
 impl Drop for Libuv {

@@ -40,7 +40,7 @@ impl Peer for Mio {
     fn wait(&mut self, mut reported: impl FnMut(RawFd)) -> io::Result<()> {
         self.poll.poll(&mut self.events, None)?;
         for event in &self.events {
-            // That of the waker is none.
+            // The waker's token is no descriptor.
             if let Ok(fd) = RawFd::try_from(event.token().0) {
                 reported(fd);
             }

@@ -8,10 +8,10 @@ use pollio::{EventObject, Interest, OsPoller, Poller, Waker};
 
 use super::{Asked, Mode, Peer, Shares, TimesOut, Wakes};
 
-/// Spins for up to so many microseconds.
+/// Spins for up to `SPIN_US` microseconds.
 pub(crate) struct Pollio<const SPIN_US: u64>(OsPoller);
 
-/// What the guide recommends.
+/// The guide's recommendation.
 pub(crate) const SPIN_US: u64 = 50;
 
 impl<const SPIN: u64> Peer for Pollio<SPIN> {

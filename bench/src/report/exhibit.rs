@@ -1,22 +1,22 @@
-//! The pictures and tables of the page: which rows of the data each has, under which names.
+//! The pictures and tables of the page: their rows of the data, and the names of these.
 
 use super::page::{Data, ratio, with_unit, without_unit};
 use super::picture::{self, Bar, Group, Scale};
 use crate::method::Row;
 use crate::peer::{BASE, BASE_SPINNING, US, US_SPINNING};
 
-/// A picture, and a table, of one question. What the data lacks, peers and rows, is left out.
+/// A picture and a table for one question. Peers and rows that the data lacks are left out.
 pub(crate) struct Exhibit {
     pub(crate) name: &'static str,
     pub(crate) title: &'static str,
     scale: Scale,
-    /// The first is the one that the others are compared with, where they are.
+    /// The others are compared with the first, if at all.
     peers: &'static [&'static str],
     drawn: &'static [Line],
     listed: &'static [Line],
 }
 
-/// What a row is called on the page; then its workload, case and metric.
+/// The name of a row on the page, then its workload, case and metric.
 type Line = [&'static str; 4];
 
 const PEERS: &[&str] = &[
@@ -379,7 +379,7 @@ impl Exhibit {
     }
 }
 
-/// The rows of the data, and what each is called.
+/// The rows of the data, with their names.
 type Found<'a> = Vec<(&'static str, &'a Row)>;
 
 fn found<'a>(lines: &[Line], data: &'a Data) -> Found<'a> {
@@ -391,7 +391,7 @@ fn found<'a>(lines: &[Line], data: &'a Data) -> Found<'a> {
     lines.iter().filter_map(row).collect()
 }
 
-/// A picture of all the rows that count what is done in a second.
+/// A picture of all rows with a rate per second.
 pub(crate) fn picture_of(title: &str, rows: &[Row]) -> String {
     let groups = rows.iter().filter(|row| row.metric.ends_with("/s")).map(|row| {
         let peers: Vec<_> = row.cells.iter().map(|cell| &*cell.peer).collect();
@@ -400,8 +400,8 @@ pub(crate) fn picture_of(title: &str, rows: &[Row]) -> String {
     picture::svg(title, Scale::Own, &groups.collect::<Vec<_>>())
 }
 
-/// A table for each workload, with a line for each case: the first metric of the first peer, and how many times that of
-/// the first peer each metric of the others is.
+/// A table for each workload, with a line for each case: the first metric of the first peer, and each metric of the
+/// others as a multiple of the first peer's.
 pub(crate) fn tables_of(rows: &[Row]) -> String {
     let of_workload = rows.chunk_by(|one, other| one.workload == other.workload);
     of_workload.map(table_of_cases).collect::<Vec<_>>().join("\n\n")

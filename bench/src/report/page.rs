@@ -1,4 +1,4 @@
-//! The page: bench/page.md, in which the data fills what stands in braces.
+//! The page: bench/page.md, with the text in braces filled in from the data.
 //!
 //! | in braces | becomes |
 //! |---|---|
@@ -23,18 +23,18 @@ use crate::stats::MINOR;
 
 const TEMPLATE: &str = include_str!("../../page.md");
 
-/// A line of the page is no longer, unless it is a table's.
+/// The longest line of the page, apart from tables.
 const COLUMNS: usize = 120;
 
-/// The file of real servers next to small ones, of which all rows are shown.
+/// The file of real servers next to small ones. The page shows all its rows.
 const PROGRAMS: &str = "programs";
 const PROGRAMS_TITLE: &str = "Small programs over pollio next to real ones: requests a second";
 
-/// What the page is made from.
+/// The data of the page.
 pub(crate) struct Data {
     pub(crate) about: About,
     pub(crate) rows: Vec<Row>,
-    /// By the name of its file: what it says of itself, and its rows.
+    /// The name of a file, its text about itself, and its rows.
     pub(crate) asides: Vec<(&'static str, String, Vec<Row>)>,
 }
 
@@ -187,7 +187,7 @@ impl Data {
         text
     }
 
-    /// Where a peer is ahead of us by more than both spreads.
+    /// The figures in which a peer is ahead of us by more than both spreads.
     fn losses(&self) -> String {
         const OURS: [&str; 5] = [US, US_SPINNING, BASE, BASE_SPINNING, NO_POLLER];
         let mut lines = Vec::new();
@@ -232,7 +232,7 @@ fn picture(name: &str) -> PathBuf {
     PathBuf::from(PICTURES).join(name).with_extension("svg")
 }
 
-/// `text` with its paragraphs and lists broken into lines anew; tables, headings and comments stay.
+/// `text` with the lines of its paragraphs and lists broken again. Tables, headings and comments stay.
 fn wrapped(text: &str) -> String {
     let blocks = text.split("\n\n").map(|block| {
         if ["|", "#", "<", "!", "```"].iter().any(|start| block.starts_with(start)) {
@@ -263,7 +263,7 @@ fn in_lines(text: &str, indent: &str) -> String {
     lines
 }
 
-/// Three digits that count, and no more than there are.
+/// At most three significant digits.
 pub(crate) fn digits(value: f64) -> String {
     match value.abs() {
         1000.0.. => thousands(&format!("{:.0}", format!("{value:.2e}").parse().unwrap_or(value))),
@@ -301,7 +301,7 @@ pub(crate) fn without_unit(metric: &str) -> String {
     format!("{name}{after}")
 }
 
-/// How many times something is.
+/// A multiple.
 pub(crate) fn ratio(times: f64) -> String {
     match times.abs() {
         10.0.. => digits(times),
@@ -310,7 +310,7 @@ pub(crate) fn ratio(times: f64) -> String {
     }
 }
 
-/// The quarters only where they are further apart than a hundredth.
+/// With the quartiles, if they are further apart than a hundredth.
 pub(crate) fn times_and_quarters(Spread { low, median, high }: Spread) -> String {
     let [low, median, high, width] =
         [low, median, high, high - low].map(|times| (ratio(times), times));
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ratio_is_to_the_base_or_to_what_it_names() {
+    fn a_ratio_is_to_the_base_or_to_the_cell_that_it_names() {
         assert_eq!(filled("{{times calls / 1 of 10 / a call [ns] / pollio}}"), "1.03");
         assert_eq!(filled("{{times calls / 5 of 10 / a call [ns] / mio over bare epoll}}"), "2.00");
         let over = "{{times calls / 5 of 10 / a call [ns] / mio over calls / 1 of 10 / a call [ns] / bare epoll}}";
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_data_does_not_have_is_an_error() {
+    fn a_cell_that_the_data_does_not_have_is_an_error() {
         let cells =
             ["calls / 2 of 10 / a call [ns] / mio", "calls / * / a call [ns] / libuv", "calls"];
         for cell in cells {

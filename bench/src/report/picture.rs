@@ -14,11 +14,11 @@ pub(crate) struct Group {
 pub(crate) struct Bar {
     pub(crate) peer: String,
     pub(crate) figure: Spread,
-    /// What stands at its end.
+    /// The text at its end.
     pub(crate) text: String,
 }
 
-/// Whether bars of different groups are as long as their figures say.
+/// Whether the bars of all groups have one scale.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Scale {
     Own,
@@ -33,15 +33,15 @@ const MARGIN: f64 = 12.0;
 const TITLE: f64 = 34.0;
 const HEADING: f64 = 26.0;
 const BAR: f64 = 18.0;
-/// What a letter takes, at the size of the labels.
+/// The width of a letter, at the size of the labels.
 const LETTER: f64 = 7.0;
 /// Space for the text at the end of a bar.
 const TEXT: f64 = 74.0;
 
-/// Labels that are shorter leave room for two columns.
+/// Shorter labels leave room for two columns.
 const TWO_COLUMNS: f64 = 120.0;
 
-/// A line from quarter to quarter ends here, as a multiple of the longest bar.
+/// The line between the quartiles ends here, as a multiple of the longest bar.
 const LONGEST: f64 = 1.15;
 
 pub(crate) fn svg(title: &str, scale: Scale, groups: &[Group]) -> String {
@@ -98,7 +98,7 @@ fn write_all(text: &mut String, title: &str, scale: Scale, groups: &[Group]) -> 
     writeln!(text, "</svg>")
 }
 
-/// `unit` is how long one of what is measured is drawn.
+/// `unit` is the drawn length of one unit of the metric.
 fn write_group(
     text: &mut String,
     group: &Group,
@@ -151,7 +151,7 @@ fn write_group(
     Ok(())
 }
 
-/// Ours the same in each picture, and the bare calls.
+/// Our color is the same in every picture, and so is that of the bare calls.
 fn color(peer: &str) -> &'static str {
     match peer {
         US | "http_server" | "resp_server" | "one poller" => "#d1492e",

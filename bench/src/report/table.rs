@@ -1,4 +1,4 @@
-//! Every cell as Markdown, for who measures; the page shows few of them.
+//! Every cell as Markdown, for the person who measures. The page shows few of them.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;

@@ -25,11 +25,11 @@ pub(crate) const COUNTS: &str = "An echo server on one core, in a process of its
 
 const MESSAGE: [u8; 64] = [b'x'; 64];
 
-/// How long a turn takes, after a third of it to warm up.
+/// The duration of a turn, after a third of it to warm up.
 #[derive(Clone, Copy)]
 struct Load {
     connections: usize,
-    /// From an answer to the next message.
+    /// The pause from an answer to the next message.
     pause: Duration,
     time: Duration,
     cores: [usize; 2],
@@ -45,7 +45,7 @@ pub(crate) fn run(plan: Plan, progress: &ProgressBar) -> io::Result<Vec<Row>> {
         let case = Case { workload: "echo", name: connections.to_string(), rounds };
         rows.extend(compare(case, turns(Load { connections, ..one }), progress));
     }
-    // Where spinning may matter: few connections, which take their time.
+    // Cases in which spinning may matter: few connections, with pauses.
     for connections in plan.some(&[1], &[1, 4, 16]) {
         for us in plan.some(&[20], &[0, 20, 100]) {
             let pause = Duration::from_micros(us);
@@ -127,16 +127,16 @@ fn ask_one(mut stream: &TcpStream, until: Instant, latencies: &mut Latencies) ->
     }
 }
 
-/// Many who ask at once.
+/// Many clients that ask at once.
 struct Clients {
     poller: Bare,
     asked: HashMap<RawFd, Asking>,
     pause: Duration,
-    /// Who will send again, and when.
+    /// The clients that will send again, and their times.
     later: VecDeque<(Instant, RawFd)>,
 }
 
-/// A client, and what it waits for.
+/// A client, and the answer that it waits for.
 struct Asking {
     since: Instant,
     bytes: usize,

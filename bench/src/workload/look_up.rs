@@ -20,7 +20,7 @@ pub(crate) const COUNTS: &str = "N connections are ready, and each is looked up 
 
 const HASH_MAP: &str = "HashMap";
 
-/// How many look-ups a turn measures, after as many to warm up.
+/// The number of look-ups in a turn, after as many to warm up.
 const LOOK_UPS: usize = 1_000_000;
 
 pub(crate) fn run(plan: Plan, progress: &ProgressBar) -> io::Result<Vec<Row>> {

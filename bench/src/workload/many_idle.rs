@@ -21,7 +21,7 @@ pub(crate) const CROWDS: [usize; 5] = [100, 1_000, 5_000, 10_000, 18_000];
 const CHAIN: usize = 100;
 const BYTES: usize = 10;
 
-/// How many events a turn takes, after a tenth of it to warm up.
+/// The number of events in a turn, after a tenth of them to warm up.
 const EVENTS: usize = 10_000;
 
 pub(crate) fn run(plan: Plan, progress: &ProgressBar) -> io::Result<Vec<Row>> {
@@ -65,7 +65,7 @@ fn turn<'a, P: Peer>(pairs: &'a Pairs, idle_sockets: &'a [Socket]) -> Turn<'a> {
 
 struct Chain<P> {
     poller: P,
-    /// The far end to which each near end, by its number, hands on.
+    /// The far end to which each near end, by its number, passes bytes on.
     next: Vec<RawFd>,
     events: usize,
 }
@@ -77,7 +77,7 @@ impl<P: Peer> Chain<P> {
             let mut outcome = Ok(());
             self.poller.wait(|fd| {
                 let mut bytes = [0; BYTES];
-                // Reads all bytes, so that no edge is lost where two have met.
+                // Reads all bytes, so that no edge is lost if two bytes have met.
                 if let Ok(count) = read(fd, &mut bytes) {
                     self.events += 1;
                     let sent = write(self.next[fd.unsigned_abs() as usize], &bytes[..count]);

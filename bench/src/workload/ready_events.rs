@@ -17,7 +17,7 @@ pub(crate) const COUNTS: &str = "A of N registered Unix sockets are sent a byte 
     oneshot). Counted: the time for each event, in all, and net of the same writes and reads \
     without a poller.";
 
-/// How many events a turn takes, after a tenth of it to warm up.
+/// The number of events in a turn, after a tenth of them to warm up.
 const EVENTS: usize = 10_000;
 
 const METRIC: &str = "an event [ns]";
@@ -64,7 +64,7 @@ fn turn<P: Peer>(pairs: &Pairs, mode: Mode, active: usize) -> Turn<'_> {
     Turn { peer: P::NAME, run: lacks.map_or(Ok(Box::new(run)), Err) }
 }
 
-/// Sends to some of many, and handles what the poller reports.
+/// Sends to some of many sockets, and handles the events.
 pub(crate) struct Batches<P> {
     poller: P,
     asked: Asked,
@@ -77,7 +77,7 @@ impl<P: Peer> Batches<P> {
         Self::over(P::new()?, pairs, mode, active)
     }
 
-    /// The same, with a poller that has something else registered.
+    /// The same, with a poller that has other registrations.
     pub(crate) fn over(
         mut poller: P,
         pairs: &Pairs,
@@ -113,7 +113,7 @@ impl<P: Peer> Batches<P> {
     }
 }
 
-/// The same calls, by a loop that knows without a poller which sockets are ready.
+/// The same calls, by a loop that knows the ready sockets without a poller.
 fn without(pairs: &Pairs, active: usize) -> io::Result<f64> {
     handle_without(pairs, active, EVENTS / 10 / active + 1)?;
     let count = EVENTS / active;

@@ -94,7 +94,7 @@ pub(crate) fn while_awake(receive: Receive, count: usize) -> io::Result<()> {
     })
 }
 
-/// Sends `count` messages, each to a loop that has had the time to fall asleep.
+/// Sends `count` messages, each after the loop had time to fall asleep.
 pub(crate) fn while_asleep(receive: Receive, count: usize) -> io::Result<()> {
     const FALLS_ASLEEP: Duration = Duration::from_millis(2);
 
@@ -103,7 +103,7 @@ pub(crate) fn while_asleep(receive: Receive, count: usize) -> io::Result<()> {
         let received = Arc::clone(&received);
         thread::spawn(move || {
             for sent in 0..count {
-                // Without a system call: these are counted.
+                // Without a system call, since these are counted.
                 while received.load(Relaxed) < sent {}
                 let start = Instant::now();
                 while start.elapsed() < FALLS_ASLEEP {}

@@ -21,7 +21,7 @@ pub(crate) const COUNTS: &str = "64 Unix sockets have a byte in them, each regis
 
 const SOCKETS: usize = 64;
 
-/// How many bytes a turn reads, after a tenth of it to warm up.
+/// The number of bytes that a turn reads, after a tenth of them to warm up.
 const BYTES: usize = 100_000;
 
 pub(crate) fn run(plan: Plan, progress: &ProgressBar) -> io::Result<Vec<Row>> {
@@ -75,7 +75,7 @@ fn bytes<P: Shares>(threads: usize, pollers: usize) -> io::Result<Figures> {
     Ok(vec![("a byte [ns]", ns_each(start.elapsed(), BYTES))])
 }
 
-/// Passes bytes on until there were enough; returns when the time began, if that was here.
+/// Passes bytes on until there were enough. Returns the start of the measured time, if this thread began it.
 fn handle_until<P: Shares>(
     poller: &mut P,
     count: &AtomicUsize,

@@ -21,7 +21,7 @@ pub(crate) const COUNTS: &str = "Two threads wake each other, as in wake, with s
     moves to a core of its own after they shared one for 1,000 rounds. They are in step once 15 of \
     16 rounds take less than twice what bare calls that poll need.";
 
-/// How many rounds a turn takes; in latencies, a tenth of them is to warm up.
+/// The number of rounds in a turn. For latencies, a tenth of them warms up.
 const ROUNDS: usize = 20_000;
 
 const PAUSE: Duration = Duration::from_millis(10);
@@ -53,7 +53,7 @@ fn turn(peer: &'static str, run: impl Fn() -> io::Result<Figures> + 'static) -> 
 
 const OFF: &str = all::Pollio::<0>::NAME;
 
-/// How long each round took.
+/// The duration of each round.
 type Run = fn(Course) -> io::Result<Vec<Duration>>;
 
 fn peers() -> [(&'static str, Run); 7] {
@@ -72,9 +72,9 @@ fn peers() -> [(&'static str, Run); 7] {
 #[derive(Clone, Copy)]
 struct Course {
     rounds: usize,
-    /// Where the two threads run.
+    /// The cores of the two threads.
     cores: [usize; 2],
-    /// How long after the first the second thread starts.
+    /// The delay of the second thread's start after the first's.
     late: Duration,
     /// Before this round, the second thread pauses.
     pause: Option<usize>,

@@ -30,7 +30,7 @@ const TIME: Duration = Duration::from_millis(250);
 
 const BURST: usize = 1_000;
 
-/// How often the sleeper is woken, and how long it may take to fall asleep.
+/// The number of wakes of the sleeper, and the time that it has to fall asleep.
 const SLEEPS: usize = 100;
 const ASLEEP: Duration = Duration::from_micros(100);
 
@@ -153,7 +153,7 @@ fn ping_pong<P: Wakes>([here, there]: [usize; 2]) -> io::Result<Figures> {
 fn sleeper<P: Wakes>([here, there]: [usize; 2]) -> io::Result<Figures> {
     let (mut poller, waker) = P::with_waker()?;
     let start = Instant::now();
-    // When a wait last returned.
+    // The time when a wait last returned.
     let awake_at = AtomicU64::new(0);
     thread::scope(|scope| {
         let sleeper = scope.spawn(|| {
@@ -199,7 +199,7 @@ fn awake<P: Wakes>() -> io::Result<Figures> {
     for turn in 0..11 {
         let start = Instant::now();
         (0..BURST).try_for_each(|_| P::wake(&waker))?;
-        // The first is to warm up.
+        // The first one warms up.
         if turn > 0 {
             burst += start.elapsed();
         }

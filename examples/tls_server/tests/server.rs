@@ -14,7 +14,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 type Client = StreamOwned<ClientConnection, TcpStream>;
 
-/// Longer than anything here takes, so that what is lost fails a test instead of hanging it.
+/// Longer than anything here takes, so that lost data fails a test instead of hanging it.
 const LONG: Duration = Duration::from_secs(60);
 
 /// The program, running. It is killed when the test is done with it, or panics.
@@ -72,7 +72,7 @@ fn ask(client: &mut Client, words: &[u8]) {
 }
 
 #[test]
-fn what_is_sent_comes_back() {
+fn bytes_come_back() {
     let server = Server::start("echo");
     let mut clients: Vec<_> = (0..50).map(|_| server.connect()).collect();
     for n in 1..=20_usize {
@@ -82,7 +82,7 @@ fn what_is_sent_comes_back() {
     }
 }
 
-/// More than its share is there when its turn comes: it is answered to the last record, though no event follows.
+/// More than a client's share is there at its turn: it is answered to the last record, though no event follows.
 #[test]
 fn many_records_at_once_are_all_answered() {
     let server = Server::start("records");
@@ -106,7 +106,7 @@ fn megabytes_both_ways_at_once_come_back() {
     let server = Server::start("megabytes");
     let data: Vec<u8> = (0..8_000_000_u32).map(|n| (n % 251).to_le_bytes()[0]).collect();
     let mut client = server.connect();
-    // Less at a time than the two kernels hold between them.
+    // Less at a time than the buffers of both ends hold.
     data.chunks(50_000).for_each(|chunk| ask(&mut client, chunk));
 }
 
@@ -132,24 +132,24 @@ fn an_end_is_answered_with_an_end() {
     client.conn.send_close_notify();
     client.flush().unwrap();
     let mut answer = Vec::new();
-    // An end without a word of TLS would be an error.
+    // An end without TLS's own close would be an error.
     client.read_to_end(&mut answer).unwrap();
     assert_eq!(answer, b"last words");
 }
 
 #[test]
-fn what_is_no_tls_is_closed_and_harms_nobody() {
+fn a_client_without_tls_is_closed_and_harms_nobody() {
     let server = Server::start("nonsense");
     let mut other = server.connect();
     for words in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0; 1_000], &[0xff; 20]] {
         let mut client = server.connect_without_tls();
         client.write_all(words).unwrap();
         client.shutdown(Shutdown::Write).unwrap();
-        // An alert may come first, and a reset in the place of the end.
+        // An alert may come first, and a reset instead of the end.
         let _ = client.read_to_end(&mut Vec::new());
         ask(&mut other, b"other");
     }
-    // One that breaks off within its handshake.
+    // A client that breaks off within its handshake.
     drop(server.connect_without_tls());
     ask(&mut other, b"other");
 }
