@@ -39,13 +39,13 @@ pub fn sync_channel<T>(
     Ok((SyncSender { sender, shared }, receiver))
 }
 
-/// What both ends of a channel share.
+/// The state that both ends of a channel share.
 struct Shared {
     machine: Machine,
     token: u32,
     /// The threads that found the channel full.
     waiting: QueueId,
-    /// How often the receiver took a value, or was dropped.
+    /// The number of times that the receiver took a value or was dropped.
     changes: AtomicU64,
 }
 
@@ -134,12 +134,12 @@ impl<T> SyncSender<T> {
 
 /// See [`pollio::Receiver`].
 pub struct Receiver<T> {
-    // In this order: a sender that is blocked finds out that there is no receiver any more.
+    // In this order, so that a blocked sender notices that the receiver is gone.
     receiver: pollio::Receiver<T>,
     end: ReceiverEnd,
 }
 
-/// The receiver's half of what both ends share.
+/// The receiver's handle on the shared state.
 struct ReceiverEnd(Arc<Shared>);
 
 impl Drop for ReceiverEnd {

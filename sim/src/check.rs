@@ -18,10 +18,10 @@ const SEED: &str = "POLLIO_SEED";
 /// The watchdog reports a thread that computes for longer.
 const LONGEST_COMPUTATION: Duration = Duration::from_secs(10);
 
-/// How often a long run says how far it is.
+/// The interval at which a long run reports its progress.
 const PROGRESS: Duration = Duration::from_secs(10);
 
-/// How much of its trace a failure shows.
+/// The lines of its trace that a failure shows.
 const LINES_SHOWN: usize = 40;
 
 type Body = dyn Fn(&World) -> io::Result<()> + Send + Sync;
@@ -97,7 +97,7 @@ fn first_failure(
     let (sender, reports) = mpsc::channel();
     let (next, end) = (AtomicU64::new(0), AtomicU64::new(seeds));
     let common = Arc::new(Common { kernels: kernels.to_vec(), next, end });
-    // Not scoped: one that is stuck must not keep the others from reporting.
+    // Not scoped: a stuck thread must not keep the others from reporting.
     let runners: Vec<_> = (0..threads)
         .map(|_| {
             let runner = Arc::new(Runner::default());
@@ -140,7 +140,7 @@ struct Runner(Mutex<Option<Watched>>);
 
 struct Watched {
     world: World,
-    /// The steps of the world when the watchdog first saw these, and when that was.
+    /// The step count that the watchdog saw last, and the time when it first saw it.
     steps: u64,
     since: Instant,
 }
@@ -199,7 +199,7 @@ fn name(kernel: Kernel, seed: u64) -> String {
     }
 }
 
-/// Why it failed, and the rules that made a difference.
+/// The reason of a failure, and the rules that made a difference.
 fn cause(Outcome { seed, kernel, failure, rules, .. }: &Outcome) -> String {
     let why = failure.as_deref().unwrap_or_default();
     let mut text = format!("{} fails: {why}\n", name(*kernel, *seed));

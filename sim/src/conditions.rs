@@ -1,4 +1,4 @@
-//! What the network of a world is like, and what may go wrong in it.
+//! The network of a world, and its faults.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub struct Conditions {
     kinds: [bool; Kind::ALL.len()],
 }
 
-/// What may be like this or not, or go wrong or not.
+/// A property or a fault that can be on or off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Pauses,

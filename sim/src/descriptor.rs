@@ -1,4 +1,4 @@
-//! What each simulated object owns: a descriptor, which is closed with it; and how calls are made on it.
+//! The descriptor that each simulated object owns, and that is closed with it, and the calls on it.
 
 use std::fmt;
 use std::io;
@@ -55,8 +55,8 @@ impl Descriptor {
         result
     }
 
-    /// Makes a call that blocks until it does not fail with `WouldBlock`, unless the descriptor does not
-    /// block. `show` says in the trace what it came to.
+    /// Makes a call that blocks until it does not fail with `WouldBlock`, unless the descriptor is non-blocking. `show`
+    /// writes its result into the trace.
     pub(crate) fn blocking_call<T>(
         &self,
         what: &'static str,
@@ -75,7 +75,7 @@ impl Descriptor {
         result
     }
 
-    /// Changes what its file is set to.
+    /// Changes the settings of its file.
     pub(crate) fn set(&self, change: impl FnOnce(&mut Settings)) -> io::Result<()> {
         let mut kernel = self.machine.enter();
         let file = kernel.file(self.fd)?;

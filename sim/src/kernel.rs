@@ -1,8 +1,9 @@
-//! The kernel of a world: descriptors, files, and what calls do to them. It knows a thread only by what it blocks.
+//! The kernel of a world: descriptors, files, and the system calls on them. It knows a thread only by the reason for
+//! which it blocks.
 //!
 //! Here are its system calls. Each ends in the part that has the rules: [`tcp`], [`udp`], [`unix`], [`timers`],
-//! [`epoll`] or [`kqueue`]. These share [`base`]: the schedule, the files with those who wait for them, the faults, and
-//! the rules of kernels other than Linux, [`rules`].
+//! [`epoll`] or [`kqueue`]. These share [`base`]: the schedule, the files with their waiting threads and pollers, the
+//! faults, and the rules of kernels other than Linux, [`rules`].
 
 mod addresses;
 mod base;
@@ -63,15 +64,15 @@ pub(crate) struct Kernel {
     tcp: Tcp,
     udp: Udp,
     pairs: Pairs,
-    /// What a signal writes to.
+    /// The sockets that a signal writes to.
     signals: Vec<(i32, RawFd)>,
     script: Script,
 }
 
-/// What a test has scripted of pollers.
+/// The script of a test for pollers.
 #[derive(Default)]
 struct Script {
-    /// How many events a wait returns; any number, if none.
+    /// The most events of a wait, without a limit if none.
     batch: Option<usize>,
     add_errors: VecDeque<io::Error>,
     wait_errors: VecDeque<io::Error>,
@@ -120,7 +121,7 @@ impl Kernel {
         self.base.set_conditions(conditions);
     }
 
-    /// Draws whether a wait ends that should not.
+    /// Draws whether a wait ends spuriously.
     pub(crate) fn draw_spurious(&mut self) -> bool {
         self.base.draw_fault(conditions::Kind::Spurious)
     }
@@ -129,7 +130,7 @@ impl Kernel {
         self.base.set_patience(patience);
     }
 
-    /// Something happens that was due at this time.
+    /// An event happens that was due at this time.
     pub(crate) fn happen(&mut self, event: Event, due: Duration) {
         match event {
             Event::Timer(file) => timers::expire(&mut self.base, file, due),
@@ -159,7 +160,7 @@ impl Kernel {
         self.base.queue_of(file).ok_or_else(|| errno(libc::EBADF))
     }
 
-    /// How many are open.
+    /// The number of open descriptors.
     pub(crate) fn descriptor_count(&self) -> usize {
         self.descriptors.count()
     }
@@ -209,7 +210,7 @@ impl Kernel {
         }
     }
 
-    /// What closing the last descriptor does.
+    /// Closes a file with its last descriptor.
     fn close_file(&mut self, id: FileId) {
         match self.base.files_mut().remove(id) {
             Some(Kind::Tcp(socket)) => self.tcp.close(socket, &mut self.base),
@@ -244,7 +245,7 @@ impl Kernel {
         self.base.file_mut(id).map(files::File::kind_mut)
     }
 
-    /// What is true of a file now, where poll(2) does not say all.
+    /// The state of a file now, beyond that of poll(2).
     fn truth(&mut self, id: FileId) -> Truth {
         let truth = Truth::of(self.readiness(id));
         if !self.is_kqueue() {
@@ -264,7 +265,7 @@ impl Kernel {
         }
     }
 
-    /// What is true of a file now, as poll(2) would say.
+    /// The readiness of a file now, as in poll(2).
     fn readiness(&mut self, id: FileId) -> Readiness {
         match self.base.files().kind(id) {
             Some(Kind::Scripted(readiness)) => *readiness,
@@ -451,7 +452,7 @@ impl Kernel {
         }
     }
 
-    /// Takes a datagram, or leaves it there. Returns how much of it there was room for, and who has sent it.
+    /// Takes or peeks at a datagram. Returns the number of copied bytes, and the sender.
     pub(crate) fn receive(
         &mut self,
         id: FileId,
@@ -532,7 +533,7 @@ impl Kernel {
         let streams = self.signals.iter().filter(|(registered, _)| *registered == signal);
         let files: Vec<_> = streams.filter_map(|(_, fd)| self.file(*fd).ok()).collect();
         for file in files {
-            // A handler cannot wait: what finds no room is lost.
+            // A handler cannot wait: bytes without room are lost.
             let _ = self.write(file, b"X");
         }
     }
@@ -619,7 +620,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Fails if a file has no filter for what is asked.
+    /// Fails if a file has no filter for an interest.
     fn check_interest(&self, file: FileId, object: EventObject) -> io::Result<()> {
         match self.kind(file) {
             Some(Kind::Timer(_)) => {
@@ -658,8 +659,7 @@ impl Kernel {
         Ok(had_wakers)
     }
 
-    /// How many descriptors the wakers of a poller take: an eventfd, or a pair of sockets where a kqueue has no user
-    /// event.
+    /// The number of descriptors of a poller's wakers: an eventfd, or a pair of sockets if kqueue has no user event.
     fn descriptors_of_wakers(&mut self) -> usize {
         if !self.is_kqueue() {
             1
@@ -670,7 +670,7 @@ impl Kernel {
         }
     }
 
-    /// Looks for what ends a wait: an error that a test scripted, at most `max_events` events, or, without any, a
+    /// Looks for the end of a wait: an error that a test scripted, at most `max_events` events, or, without any, a
     /// wake-up.
     pub(crate) fn poll(
         &mut self,
@@ -704,7 +704,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Makes one wait report `readiness`, though it is not true.
+    /// Makes one wait report `readiness` spuriously.
     pub(crate) fn report_spuriously(&mut self, fd: RawFd, readiness: Readiness) {
         let Ok(id) = self.file(fd) else { return };
         let Some(file) = self.base.file(id) else { return };
@@ -716,7 +716,7 @@ impl Kernel {
         }
     }
 
-    /// Draws whether a wait reports a socket as readable that is not.
+    /// Draws whether a wait reports a socket as readable spuriously.
     pub(crate) fn draw_spurious_event(&mut self, poller: FileId) {
         if !self.draw_spurious() {
             return;
@@ -727,7 +727,7 @@ impl Kernel {
             return;
         }
         let (fd, file) = registered[self.base.random().index(registered.len())];
-        // Nobody else can take what has come to a pair.
+        // No other process can take the bytes of a pair.
         let may = match self.kind(file) {
             Some(Kind::Tcp(socket)) => self.tcp.is_shareable(*socket),
             Some(Kind::Udp(_)) => true,
@@ -741,7 +741,7 @@ impl Kernel {
     }
 }
 
-/// What a test scripts.
+/// Scripts of a test.
 impl Kernel {
     pub(crate) fn open_scripted(&mut self, fd: RawFd) {
         self.close(fd);
@@ -804,7 +804,7 @@ impl Kernel {
     }
 }
 
-/// What the trace and reports say.
+/// Texts of the trace and of reports.
 impl Kernel {
     const fn report(&self) -> Report<'_> {
         Report {
@@ -821,7 +821,7 @@ impl Kernel {
         self.report().label(fd)
     }
 
-    /// What each thread waits for: a line for each.
+    /// The reason of each waiting thread, a line each.
     pub(crate) fn describe_waits(&self) -> String {
         self.report().waits()
     }

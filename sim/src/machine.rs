@@ -1,7 +1,7 @@
 //! A simulated machine: its kernel behind one lock, and its threads, which take turns.
 //!
-//! Threads are ordinary ones. [`Schedule`](crate::schedule::Schedule) decides which of them runs; here they hand
-//! the right to run to each other, and what is due happens while all of them wait.
+//! Threads are ordinary ones. [`Schedule`](crate::schedule::Schedule) decides which of them runs. Here they pass the
+//! right to run to each other, and due events happen while all of them wait.
 #![allow(
     clippy::missing_const_for_thread_local,
     reason = "they are, and where the system has none of its own, clippy does not see it"
@@ -25,7 +25,7 @@ pub(crate) struct Machine(Arc<Shared>);
 
 struct Shared {
     kernel: Mutex<Kernel>,
-    /// What threads do is traced until the world ends.
+    /// The actions of threads are traced until the world ends.
     is_traced: bool,
     /// The time at which it began, for [`Instant`]s of the standard library.
     start: Instant,
@@ -42,7 +42,7 @@ pub(crate) type Guard<'a> = MutexGuard<'a, Kernel>;
 /// A machine that may be gone.
 pub(crate) struct WeakMachine(Weak<Shared>);
 
-/// What a run came to.
+/// The result of a run.
 pub(crate) struct Run {
     pub(crate) failure: Option<String>,
     pub(crate) elapsed: Duration,
@@ -110,7 +110,7 @@ impl Machine {
         self.kernel().now()
     }
 
-    /// Whether what threads do is traced until the world ends: without the lock.
+    /// Whether the actions of threads are traced until the world ends. Takes no lock.
     pub(crate) fn is_traced(&self) -> bool {
         self.0.is_traced
     }
@@ -147,7 +147,7 @@ impl Machine {
         self.take_turn(kernel, id, turn)
     }
 
-    /// The scheduler may run other threads first, before a lock is taken, which is no call.
+    /// The scheduler may run other threads first, before the thread takes a lock, which is no call.
     pub(crate) fn preempt(&self) {
         let Some(id) = self.current_thread() else { return };
         let mut kernel = self.kernel();
@@ -299,7 +299,7 @@ impl Machine {
         }
     }
 
-    /// Runs everything that is due. Returns how much that was.
+    /// Runs all due events. Returns their number.
     pub(crate) fn run_due<'a>(
         &'a self,
         mut kernel: Guard<'a>,
@@ -335,14 +335,14 @@ impl Machine {
         (kernel, Ok(count))
     }
 
-    /// How many steps were made, and the name of the thread that made the last one.
+    /// The number of steps so far, and the name of the thread that made the last one.
     pub(crate) fn progress(&self) -> (u64, String) {
         let kernel = self.kernel();
         let (steps, name) = kernel.schedule().progress();
         (steps, name.to_owned())
     }
 
-    /// What each thread waits for: a line for each.
+    /// The reason of each waiting thread, a line each.
     pub(crate) fn describe_waits(&self) -> String {
         self.kernel().describe_waits()
     }

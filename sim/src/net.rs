@@ -179,7 +179,7 @@ impl TcpStream {
         set_option(&self.0, true, |_, _| Ok(()))
     }
 
-    /// Reads, and leaves there what was read.
+    /// Reads, and leaves the bytes in the buffer.
     ///
     /// # Errors
     ///

@@ -1,8 +1,8 @@
-//! Who runs, and when: threads, the clock, and what is due. It knows nothing of files and sockets.
+//! The order of threads, the clock, and due events. It knows nothing of files and sockets.
 //!
-//! Of the threads of a world exactly one runs at a time. Before each of its calls, the seed decides whether it
-//! goes on. When it has to wait, what is due happens, then the seed chooses a thread among those that can run,
-//! else the clock moves on to what happens next. If nothing ever will, that is a deadlock.
+//! Of the threads of a world exactly one runs at a time. Before each of its calls, the seed decides whether it goes on.
+//! When it has to wait, due events happen, and then the seed chooses a thread among those that can run. If there is
+//! none, the clock moves on to the next event; without one, that is a deadlock.
 
 mod agenda;
 mod baton;
@@ -40,9 +40,9 @@ const MAX_LATE_CALLS: u32 = 100;
 
 /// Something that happens at a time.
 pub(crate) enum Action<E> {
-    /// What a test has scheduled.
+    /// A plan of a test.
     Plan(Box<dyn FnOnce() + Send>),
-    /// The timeout of what a thread waits for.
+    /// The timeout of a waiting thread.
     Timeout(ThreadId),
     /// An event of the kernel.
     Event(E),
@@ -56,7 +56,7 @@ pub(crate) struct Schedule<E> {
     agenda: Agenda<Action<E>>,
     threads: Threads,
     trace: Trace,
-    /// How many were made since the clock moved.
+    /// The number of calls since the clock moved.
     calls: u32,
     /// A thread is preempted at one call in so many.
     preempted_one_in: u64,
@@ -66,7 +66,7 @@ pub(crate) struct Schedule<E> {
     failure: Option<String>,
 }
 
-/// What a thread does that begins a call.
+/// The action of a thread that begins a call.
 pub(crate) enum Turn {
     GoesOn,
     /// It lets the others run first.
@@ -78,7 +78,7 @@ pub(crate) enum Turn {
 }
 
 impl<E> Schedule<E> {
-    /// `random` has drawn what is drawn before.
+    /// `random` has made the earlier draws.
     pub(crate) fn new(seed: u64, mut random: Random, is_traced: bool) -> Self {
         let preempted_one_in = random.magnitude(&(2..=256));
         Self {
@@ -138,7 +138,7 @@ impl<E> Schedule<E> {
         self.agenda.added()
     }
 
-    /// What is due, with its time and its number.
+    /// The due event, with its time and its number.
     pub(crate) fn take_due(&mut self) -> Option<(When, Action<E>)> {
         self.agenda.take_due(self.now)
     }
@@ -148,13 +148,13 @@ impl<E> Schedule<E> {
         self.agenda.next_time()
     }
 
-    /// Takes what will not happen any more.
+    /// Takes the events that will not happen any more.
     pub(crate) fn take_agenda(&mut self) -> impl Sized + use<E> {
         mem::replace(&mut self.agenda, Agenda::new())
     }
 }
 
-/// Who runs.
+/// The running thread.
 impl<E> Schedule<E> {
     /// The thread that the next [`add_thread`](Self::add_thread) adds.
     pub(crate) fn next_thread_id(&self) -> ThreadId {
@@ -193,7 +193,7 @@ impl<E> Schedule<E> {
         self.threads.set_running(id);
     }
 
-    /// How many steps were made, and the name of the thread that made the last one.
+    /// The number of steps so far, and the name of the thread that made the last one.
     pub(crate) fn progress(&self) -> (u64, &str) {
         (self.threads.steps(), self.threads.name_of_running())
     }
@@ -219,7 +219,7 @@ impl<E> Schedule<E> {
         self.preempt()
     }
 
-    /// Decides whether other threads run first, where a thread makes what is no call: it takes a lock.
+    /// Decides whether other threads run before a thread takes a lock, which is no call.
     pub(crate) fn preempt(&mut self) -> Turn {
         if self.threads.runnable_count() > 0 && self.random.one_in(self.preempted_one_in) {
             Turn::Yields
@@ -233,7 +233,7 @@ impl<E> Schedule<E> {
     pub(crate) fn begin_late_call(&mut self, id: ThreadId) -> Turn {
         let calls = self.threads.count_late_call(id);
         if calls > MAX_CALLS {
-            // It is in a destructor, or catches what it is ended with.
+            // It is in a destructor, or catches the panic that ends it.
             let (seed, name) = (self.seed, self.threads.name(id));
             let why = "makes calls without an end, although its world has ended";
             eprintln!("pollio: seed {seed}: thread `{name}` {why}");
@@ -269,7 +269,7 @@ impl<E> Schedule<E> {
     }
 }
 
-/// Who waits.
+/// Waiting threads.
 impl<E> Schedule<E> {
     pub(crate) fn add_queue(&mut self) -> QueueId {
         self.threads.add_queue()
@@ -284,7 +284,7 @@ impl<E> Schedule<E> {
         self.threads.begin_wait(id, reason, timeout);
     }
 
-    /// Forgets what a thread waits for. Returns whether there was anything.
+    /// Ends the wait of a thread. Returns whether it waited.
     pub(crate) fn end_wait(&mut self, id: ThreadId) -> bool {
         let Some(timeout) = self.threads.end_wait(id) else { return false };
         timeout.into_iter().for_each(|when| self.agenda.cancel(when));
@@ -309,7 +309,7 @@ impl<E> Schedule<E> {
         while self.wake_one(queue) {}
     }
 
-    /// Who waits, and for what.
+    /// The waiting threads, with their reasons.
     pub(crate) fn waits(&self) -> impl Iterator<Item = (&str, Reason)> {
         self.threads.waits()
     }
@@ -321,7 +321,7 @@ impl<E> Schedule<E> {
         self.trace.is_kept() && !self.is_ending
     }
 
-    /// Notes in the trace what happens in the world.
+    /// Notes an event of the world in the trace.
     #[inline]
     pub(crate) fn note(&mut self, text: impl FnOnce() -> String) {
         if self.is_traced() {
@@ -329,7 +329,7 @@ impl<E> Schedule<E> {
         }
     }
 
-    /// Notes in the trace what the running thread does.
+    /// Notes an action of the running thread in the trace.
     #[inline]
     pub(crate) fn note_call(&mut self, text: impl FnOnce() -> String) {
         if self.is_traced() {
@@ -345,7 +345,7 @@ impl<E> Schedule<E> {
         self.is_ending = true;
     }
 
-    /// Ends the world; what failed first is what failed.
+    /// Ends the world. The first failure counts.
     pub(crate) fn fail(&mut self, why: String) {
         if !self.is_ending {
             self.note(|| "the run fails".into());

@@ -207,7 +207,7 @@ impl Socket {
         set(&self.0, |socket| socket.reuses_address = reuse)
     }
 
-    /// Lets several listeners have one address. The seed chooses who is given a client.
+    /// Lets several listeners have one address. The seed chooses the listener that gets a client.
     ///
     /// # Errors
     ///
@@ -343,7 +343,7 @@ impl SockRef<'_> {
         set_option(self.0.0, true, |_, _| Ok(()))
     }
 
-    /// Has no effect: nothing waits to be sent here, what is written is on its way.
+    /// Has no effect: no bytes wait to be sent here, since written ones are on their way.
     ///
     /// # Errors
     ///

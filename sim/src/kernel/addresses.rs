@@ -1,4 +1,4 @@
-//! Which address is whose, of the sockets of one protocol.
+//! The addresses of the sockets of one protocol.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -7,12 +7,12 @@ use super::ids::SocketId;
 
 #[derive(Default)]
 pub(super) struct Addresses {
-    /// By port: the IP of each socket that has it.
+    /// By port, the IP of each socket with that port.
     taken: BTreeMap<u16, Vec<(IpAddr, SocketId)>>,
     given_out: u16,
 }
 
-/// Ports from here on are given out.
+/// The first port that is assigned.
 const FIRST_PORT: u16 = 49_152;
 
 impl Addresses {
@@ -29,7 +29,7 @@ impl Addresses {
         }
     }
 
-    /// A port that nobody has, if there is one.
+    /// A free port, if there is one.
     pub(super) fn free_port(&mut self) -> Option<u16> {
         let count = u16::MAX - FIRST_PORT + 1;
         (0..count).find_map(|_| {
@@ -39,8 +39,8 @@ impl Addresses {
         })
     }
 
-    /// The sockets that take what comes to an address, in the order of their binding: those at exactly this one
-    /// come first, then those at all interfaces. Those of IPv6 take what comes to IPv4 if they have both families.
+    /// The sockets that receive at an address, in the order of their binding: those at exactly this one come first,
+    /// then those at all interfaces. Those of IPv6 also receive at IPv4 if they have both families.
     pub(super) fn receivers(
         &self,
         address: SocketAddr,
@@ -63,14 +63,14 @@ impl Addresses {
         if sockets.is_empty() || has_both_families() { sockets } else { Vec::new() }
     }
 
-    /// Who has this very address.
+    /// The sockets at exactly this address.
     fn owners(&self, address: SocketAddr) -> impl Iterator<Item = SocketId> {
         self.at(address.port())
             .filter(move |(ip, _)| *ip == address.ip())
             .map(|(_, socket)| *socket)
     }
 
-    /// Who has an address that this one would be part of, or the other way round.
+    /// The sockets whose address includes this one, or is included in it.
     pub(super) fn rivals(&self, address: SocketAddr) -> impl Iterator<Item = &(IpAddr, SocketId)> {
         let ip = address.ip();
         let is_rival =

@@ -1,4 +1,4 @@
-//! What every part of the kernel builds on: the schedule, the files with those who wait for them, the faults.
+//! The base of every part of the kernel: the schedule, the files with their waiting threads and pollers, the faults.
 
 use std::io;
 use std::time::Duration;
@@ -132,7 +132,7 @@ impl Base {
         self.files.get(id).map(File::queue)
     }
 
-    /// Reports an arrival at a file to those who wait for it.
+    /// Reports an arrival at a file to the threads and pollers that wait for it.
     pub(super) fn notify(&mut self, id: FileId, arrival: Readiness) {
         self.files.notify(id, arrival, &mut self.schedule);
     }
@@ -142,7 +142,7 @@ impl Base {
         self.files.queue(poller, key, arrival, &mut self.schedule);
     }
 
-    /// Makes the events of a wait from what is ready, and lets another thread wait for what is left.
+    /// Makes the events of a wait, and wakes another thread if more are ready.
     pub(super) fn collect(
         &mut self,
         poller: FileId,
@@ -166,7 +166,7 @@ impl Base {
         }
     }
 
-    /// Lets one thread go on that waits for a poller, or else its next wait.
+    /// Wakes one thread that waits for a poller, or else ends its next wait.
     pub(super) fn wake(&mut self, poller: FileId) -> io::Result<()> {
         self.list_mut(poller)?.set_woken();
         self.queue_of(poller).into_iter().for_each(|queue| {
@@ -175,13 +175,13 @@ impl Base {
         Ok(())
     }
 
-    /// What a poller watches.
+    /// The interests of a poller.
     pub(super) fn list_mut(&mut self, poller: FileId) -> io::Result<&mut InterestList> {
         self.files.list_mut(poller).ok_or_else(|| errno(libc::EBADF))
     }
 }
 
-/// What lies there that nobody takes.
+/// Forgotten bytes and clients.
 impl Base {
     pub(super) const fn patience(&self) -> &Patience {
         &self.patience
@@ -191,12 +191,12 @@ impl Base {
         self.patience.set_limit(limit);
     }
 
-    /// Notes that something was taken from a file, or came to one that was empty.
+    /// Notes that something was taken from a file, or arrived at an empty one.
     pub(super) fn touch(&mut self, file: FileId) {
         self.patience.touch(file, self.schedule.now());
     }
 
-    /// Checks later whether what has come to a file is taken.
+    /// Schedules a check whether an arrival at a file has been taken.
     pub(super) fn check_later(&mut self, file: FileId) {
         if let Some(limit) = self.patience.limit() {
             let now = self.schedule.now();

@@ -1,4 +1,4 @@
-//! Which numbers are open, and what they refer to.
+//! The open numbers, and their files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -7,19 +7,19 @@ use std::os::fd::RawFd;
 use super::errno::errno;
 use super::ids::FileId;
 
-/// Numbers from here on are given out, so that one that strays into a real system call is `EBADF`.
+/// The first number, so high that one that strays into a real system call is `EBADF`.
 pub(super) const FIRST_FD: RawFd = 1 << 20;
 
 #[derive(Default)]
 pub(super) struct Descriptors {
     open: BTreeMap<RawFd, FileId>,
-    /// Numbers that were given out and closed: the lowest is used again.
+    /// Closed numbers: the lowest is used again.
     free: BTreeSet<RawFd>,
     given_out: RawFd,
-    /// A real process has a descriptor for each poller, and one more for its wakers. Here no call asks for their
-    /// numbers.
+    /// The number of descriptors of pollers and of their wakers, which count towards the limit. No call asks for their
+    /// numbers here.
     of_pollers: usize,
-    /// How many may be open; any number, if none.
+    /// The limit of open descriptors, if there is one.
     limit: Option<usize>,
 }
 

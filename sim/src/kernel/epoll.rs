@@ -25,7 +25,7 @@ pub(super) fn check_add(object: EventObject, is_registered: bool) -> io::Result<
     if is_registered { Err(errno(libc::EEXIST)) } else { Ok(()) }
 }
 
-/// Fails if what is registered `before` cannot become `object`.
+/// Fails if the registration `before` cannot become `object`.
 pub(super) fn check_modify(before: Option<EventObject>, object: EventObject) -> io::Result<()> {
     if object.is_exclusive() {
         return Err(errno(libc::EINVAL));
@@ -37,7 +37,7 @@ pub(super) fn check_modify(before: Option<EventObject>, object: EventObject) -> 
     }
 }
 
-/// What a registration reports of a descriptor that is ready for `readiness`.
+/// The report of a registration whose descriptor is ready for `readiness`.
 pub(super) fn reported_by(object: EventObject, readiness: Readiness) -> Readiness {
     let reported = reported(readiness, object.interest());
     // `EPOLLRDHUP` is none of `EPOLLEXCLUSIVE_OK_BITS`.
@@ -47,8 +47,7 @@ pub(super) fn reported_by(object: EventObject, readiness: Readiness) -> Readines
     reported
 }
 
-/// What epoll reports of a descriptor that is ready for `readiness`, to those who asked for
-/// `interest`.
+/// The report of epoll for `interest` in a descriptor that is ready for `readiness`.
 fn reported(readiness: Readiness, interest: Interest) -> Readiness {
     const BOTH: Readiness = Readiness::READABLE.union(Readiness::WRITABLE);
     let mut asked = Readiness::NONE;
@@ -83,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_reported_is_what_was_asked_for() {
+    fn only_the_interests_asked_for_are_reported() {
         let both = Readiness::READABLE | Readiness::WRITABLE;
         assert_eq!(reported(both, Interest::READABLE), Readiness::READABLE);
         assert_eq!(reported(both, Interest::WRITABLE), Readiness::WRITABLE);

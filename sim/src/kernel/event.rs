@@ -1,4 +1,4 @@
-//! What happens in the kernel at a time that it knows before.
+//! The events of the kernel that are due at a known time.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ pub(crate) enum Event {
     Tcp(Arrival),
     /// In a box: TCP moves far more events, which are small.
     Udp(Box<Packet>),
-    /// What came to this file is taken by now, or was touched since this time, or the run fails.
+    /// A check: the run fails if an arrival at this file is not taken, and the file was not touched since this time.
     Patience(FileId, Duration),
 }
 
 /// Something that arrives at an end of a TCP connection.
 pub(crate) enum Arrival {
-    /// At a listener: the attempt of a client to connect, and how many came before it.
+    /// At a listener: a client's attempt to connect, and the number of its earlier attempts.
     Syn(EndId, u32),
     /// At the client: it is connected.
     Connected(EndId),

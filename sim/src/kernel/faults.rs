@@ -1,9 +1,9 @@
-//! Where faults are drawn: the conditions of one world.
+//! The faults of one world, drawn by its conditions.
 
 use crate::conditions::{Conditions, Kind};
 use crate::schedule::Random;
 
-/// Which kinds of faults a world has, and how many are left.
+/// The kinds of faults that a world has, and the number that is left.
 pub(crate) struct Faults {
     conditions: Conditions,
     /// A fault of a kind that may occur occurs one time in so many.

@@ -1,4 +1,4 @@
-//! What descriptors refer to, and who waits for what happens to it: threads, and pollers.
+//! Files, to which descriptors refer, and the threads and pollers that wait for them.
 
 use std::mem;
 use std::os::fd::RawFd;
@@ -12,10 +12,10 @@ use super::interests::{InterestList, Key};
 use super::timer::Timer;
 use crate::schedule::{QueueId, Schedule};
 
-/// What a descriptor refers to, as an open file description.
+/// The target of a descriptor, like an open file description.
 pub(crate) struct File {
     kind: Kind,
-    /// How many descriptors refer to it.
+    /// The number of its descriptors.
     descriptors: usize,
     settings: Settings,
     /// The threads that it blocks.
@@ -25,7 +25,7 @@ pub(crate) struct File {
 }
 
 pub(crate) enum Kind {
-    /// What a test says that it is.
+    /// A scripted descriptor.
     Scripted(Readiness),
     Tcp(SocketId),
     Udp(SocketId),
@@ -35,7 +35,7 @@ pub(crate) enum Kind {
     Poller(InterestList),
 }
 
-/// What a program can set a file to.
+/// The settings of a file.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Settings {
     pub(crate) is_nonblocking: bool,
@@ -72,7 +72,7 @@ impl File {
         self.descriptors += 1;
     }
 
-    /// Returns whether that was the last one.
+    /// Returns whether it was the last one.
     pub(super) const fn remove_descriptor(&mut self) -> bool {
         self.descriptors -= 1;
         self.descriptors == 0
@@ -123,7 +123,7 @@ impl Files {
         }
     }
 
-    /// Removes a file, and it from the pollers that watch it, or those that it watches from it.
+    /// Removes a file, also from the pollers that watch it and, if it is a poller, from the files that it watches.
     pub(super) fn remove(&mut self, id: FileId) -> Option<Kind> {
         let file = self.0.get_mut(id.0)?.take()?;
         for (poller, fd) in file.watchers {
@@ -141,7 +141,8 @@ impl Files {
         Some(file.kind)
     }
 
-    /// Removes a number of a file that lives on from the pollers that watch it. Returns whether there were any.
+    /// Removes a closed number of a file that stays open from the pollers that watch it. Returns whether there were
+    /// any.
     pub(super) fn unwatch_number(&mut self, fd: RawFd, file: FileId) -> bool {
         let Some(watched) = self.get_mut(file) else { return false };
         let watchers = mem::take(&mut watched.watchers).into_iter();
@@ -179,8 +180,7 @@ impl Files {
         }
     }
 
-    /// Reports an arrival at a file to those who wait: the threads that it blocks, and the pollers whose registration
-    /// asks for it.
+    /// Reports an arrival at a file to the threads that it blocks, and to the pollers whose registration asks for it.
     pub(super) fn notify(
         &mut self,
         id: FileId,
@@ -198,7 +198,7 @@ impl Files {
         }
     }
 
-    /// All that are not exclusive, and of those that are, one that waits.
+    /// Notifies all registrations that are not exclusive, and one waiting one of those that are.
     fn notify_watchers(&mut self, id: FileId, arrival: Readiness, schedule: &mut Schedule<Event>) {
         let Some(file) = self.get(id) else { return };
         let mut watchers = file.watchers.clone();
@@ -215,7 +215,7 @@ impl Files {
         }
     }
 
-    /// Queues a registration that asks for `arrival` for the next wait. Returns whether that woke a thread.
+    /// Queues a registration for the next wait, if it asks for `arrival`. Returns whether that woke a thread.
     pub(super) fn queue(
         &mut self,
         poller: FileId,

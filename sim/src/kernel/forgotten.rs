@@ -1,4 +1,4 @@
-//! Finds what has lain in a file for too long, while every thread that could take it waits for events.
+//! Finds bytes and clients that stay in a file for too long, while every thread that could take them waits for events.
 
 use std::os::fd::RawFd;
 use std::time::Duration;
@@ -47,8 +47,8 @@ impl Streams<'_> {
         }
     }
 
-    /// Whether something has come to a file that was not touched since `since`, although a thread that could take
-    /// it waits for its poller. If that is not sure yet, another check follows.
+    /// Whether a file has something to take, and was not touched since `since`, although a thread that could take it
+    /// waits for its poller. If that is not certain yet, another check follows.
     pub(super) fn are_forgotten(&self, id: FileId, since: Duration, base: &mut Base) -> bool {
         let Some(patience) = base.patience().limit() else { return false };
         let Some(file) = base.file(id).filter(|file| self.have_something(file.kind())) else {
@@ -61,7 +61,7 @@ impl Streams<'_> {
             base.schedule_mut().add_check(time, Event::Patience(id, last));
             return false;
         }
-        // A program that does not ask for it leaves it there on purpose.
+        // A program without interest leaves it there on purpose.
         let asks = |(poller, fd): &&(FileId, RawFd)| {
             let object = base.files().list(*poller).and_then(|list| list.object((*fd, id)));
             object.is_some_and(|object| object.interest().contains(Interest::READABLE))

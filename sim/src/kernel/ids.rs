@@ -1,6 +1,6 @@
-//! The numbers of what the kernel has. None is ever used again, unlike that of a descriptor.
+//! The ids of the kernel's objects. Unlike the number of a descriptor, no id is used again.
 
-/// A file: what descriptors refer to.
+/// A file, to which descriptors refer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct FileId(pub(super) usize);
 

@@ -1,4 +1,4 @@
-//! What one poller watches, and which of it the next wait examines. What is reported has the rules of [`epoll`] or
+//! The registrations of one poller, and those that the next wait examines. Reports follow the rules of [`epoll`] or
 //! [`kqueue`].
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use super::kqueue::{self, FILTERS, Truth};
 use super::rules::{Rule, RuleSet};
 use crate::schedule::Random;
 
-/// As epoll knows a registration: a number that is closed while the file lives on stays registered.
+/// The key of a registration, as in epoll: a number that is closed while its file stays open stays registered.
 pub(super) type Key = (RawFd, FileId);
 
 pub(crate) struct InterestList {
@@ -21,15 +21,15 @@ pub(crate) struct InterestList {
     items: BTreeMap<Key, Item>,
     /// The parts that the next wait examines: those with a round, in any order.
     ready: Vec<Candidate>,
-    /// How many waits have returned events.
+    /// The number of waits that have returned events.
     round: u64,
-    /// Once it has a waker: whether that was used, and has woken up no wait since.
+    /// If it has a waker: whether a wake is pending.
     waker: Option<bool>,
-    /// The rules that made a difference, and were not noted yet.
+    /// The rules that made a difference, and are not noted yet.
     applied: RuleSet,
 }
 
-/// A part of a registration that a wait examines. Only during the wait it has a round, and what is true of its file.
+/// A part of a registration that a wait examines, with its round and the state of its file during the wait.
 pub(super) struct Candidate {
     key: Key,
     part: usize,
@@ -48,12 +48,12 @@ impl Candidate {
     }
 }
 
-/// How many events a wait returns.
+/// The most events of a wait.
 #[derive(Clone, Copy)]
 pub(super) struct Batch {
-    /// As a test has it; any number, if none.
+    /// As set by a test, without a limit if none.
     pub(super) size: Option<usize>,
-    /// As the program has it.
+    /// As set by the program.
     pub(super) max_events: usize,
 }
 
@@ -61,15 +61,15 @@ struct Item {
     object: EventObject,
     /// Not a oneshot that was reported.
     is_armed: bool,
-    /// With epoll the first is all; with kqueue there is one for each of [`FILTERS`].
+    /// With epoll, one part is all; with kqueue there is one for each of [`FILTERS`].
     parts: [Part; 3],
 }
 
 #[derive(Clone, Copy, Default)]
 struct Part {
-    /// The round in which it came on the ready list.
+    /// The round in which it was put on the ready list.
     queued_in: Option<u64>,
-    /// What is reported once, though it is not true.
+    /// Spurious readiness, which is reported once.
     spurious: Readiness,
     /// Nothing is an arrival any more.
     is_deaf: bool,
@@ -120,7 +120,7 @@ impl InterestList {
         mem::replace(&mut self.applied, RuleSet::NONE)
     }
 
-    /// Registers it, in the place of what has the same key.
+    /// Adds a registration, or replaces one with the same key.
     pub(super) fn insert(&mut self, key: Key, object: EventObject) {
         self.forget(key);
         let parts = [Part::default(); 3];
@@ -161,7 +161,7 @@ impl InterestList {
         }
         let is_hang_up = rules.is_kqueue() && arrival.contains(Readiness::WRITE_CLOSED);
         if is_hang_up && !is_asked && !is_deaf && item.parts[0].queued_in.is_none() {
-            // Nothing is reported. The next wait notes that epoll would.
+            // Nothing is reported. The next wait notes that epoll would report it.
             item.parts[0].queued_in = Some(round);
             self.ready.push(Candidate::new(key, 0));
         }
@@ -175,13 +175,14 @@ impl InterestList {
         }
     }
 
-    /// Takes what the next wait examines: [`collect`](Self::collect) takes it back, with the truth of each.
+    /// Takes the parts that the next wait examines: [`collect`](Self::collect) takes them back, with the state of each
+    /// file.
     pub(super) fn take_ready(&mut self) -> Vec<Candidate> {
         mem::take(&mut self.ready)
     }
 
-    /// Makes the events of a wait: of those that have waited longest, and else in any order.
-    /// Returns whether more are ready.
+    /// Makes the events of a wait: first the parts that have waited longest, otherwise in any order. Returns whether
+    /// more are ready.
     pub(super) fn collect(
         &mut self,
         mut candidates: Vec<Candidate>,
@@ -189,7 +190,7 @@ impl InterestList {
         random: &mut Random,
         events: &mut Vec<Event>,
     ) -> bool {
-        // Half of all looks find nothing: those before a wait blocks.
+        // Half of all calls find nothing: those before a wait blocks.
         if candidates.is_empty() {
             self.ready = candidates;
             return false;
@@ -208,7 +209,7 @@ impl InterestList {
                     candidate.round = round;
                     true
                 }
-                // It came and went before a wait looked.
+                // It came and went before a wait.
                 _ => {
                     item.parts[candidate.part].queued_in = None;
                     false
@@ -217,7 +218,7 @@ impl InterestList {
         });
         let count = candidates.len();
         if count > 1 {
-            // In a fixed order first: it is shuffled by the seed and by nothing else.
+            // In a fixed order first, so that only the seed shuffles it.
             candidates.sort_unstable_by_key(|candidate| (candidate.key, candidate.part));
             candidates.sort_by_cached_key(|candidate| (candidate.round, random.next()));
         }
@@ -267,7 +268,7 @@ impl Candidate {
 }
 
 impl Item {
-    /// What a part of it reports.
+    /// The report of one part.
     fn reported(&self, part: usize, truth: Truth, rules: RuleSet) -> Readiness {
         if !rules.is_kqueue() {
             return epoll::reported_by(self.object, truth.readiness);
@@ -280,7 +281,7 @@ impl Item {
         }
     }
 
-    /// What all of its parts report.
+    /// The report of all its parts.
     fn reported_by_all(&self, truth: Truth, rules: RuleSet) -> Readiness {
         let reported = (0..FILTERS.len()).map(|part| self.reported(part, truth, rules));
         reported.fold(Readiness::NONE, Readiness::union)
@@ -292,7 +293,7 @@ impl Item {
         let part = &mut self.parts[candidate.part];
         part.spurious = Readiness::NONE;
         part.queued_in = (mode == Mode::Level).then_some(round);
-        // `sorflush` takes the mark of a knote away with the buffer.
+        // `sorflush` clears SB_KNOTE with the buffer.
         part.is_deaf = rules.has(Rule::ResetIsUnheard)
             && mode == Mode::Edge
             && FILTERS[candidate.part] == Interest::READABLE
@@ -303,7 +304,7 @@ impl Item {
         Event::new(fd, kind, token, candidate.reported)
     }
 
-    /// The rules by which epoll would report it otherwise.
+    /// The rules because of which epoll's report would differ.
     fn differences(&self, candidate: &Candidate, rules: RuleSet) -> RuleSet {
         let mut differences = RuleSet::NONE;
         if !self.is_armed {

@@ -1,6 +1,6 @@
-//! The rules of kqueue, as the selector of `pollio` meets them: what a filter reports, and which calls fail.
+//! The rules of kqueue, as the selector of `pollio` meets them: the reports of filters, and the calls that fail.
 //!
-//! A registration has a filter for each of its interests, which is queued, cleared and reported for itself.
+//! A registration has a filter for each of its interests. Each filter is queued, cleared and reported separately.
 
 use std::io;
 
@@ -14,10 +14,10 @@ use crate::kernels::Kernel;
 pub(super) const FILTERS: [Interest; 3] =
     [Interest::READABLE, Interest::WRITABLE, Interest::PRIORITY];
 
-/// What is true of a file.
+/// The state of a file.
 #[derive(Clone, Copy)]
 pub(super) struct Truth {
-    /// As poll(2) of Linux says.
+    /// Its readiness, as in Linux's poll(2).
     pub(super) readiness: Readiness,
     /// The program itself has ended what it sends.
     pub(super) is_write_shut: bool,
@@ -31,7 +31,7 @@ impl Truth {
     }
 }
 
-/// What the filter of one interest reports: nothing that was not asked for.
+/// The report of one interest's filter, without anything outside that interest.
 pub(super) fn reported(filter: Interest, truth: Truth, rules: RuleSet) -> Readiness {
     const FAILED: Readiness =
         Readiness::READABLE.union(Readiness::WRITABLE).union(Readiness::ERROR);
@@ -63,7 +63,7 @@ pub(super) fn reported(filter: Interest, truth: Truth, rules: RuleSet) -> Readin
     }
 }
 
-/// Fails if what is a kqueue itself, as a timer is, cannot be asked for `interest`: `kqueue_kqfilter`.
+/// Fails if a kqueue, such as a timer, has no filter for `interest`: `kqueue_kqfilter`.
 pub(super) fn check_kqueue(interest: Interest, kernel: Kernel, rules: RuleSet) -> io::Result<()> {
     let invalid = if kernel == Kernel::DragonFly { libc::EOPNOTSUPP } else { libc::EINVAL };
     if interest.contains(Interest::WRITABLE) {
@@ -96,7 +96,7 @@ mod tests {
             assert_eq!(write(hang_up), Readiness::WRITABLE | Readiness::WRITE_CLOSED);
             let failed = BOTH | Readiness::ERROR;
             assert_eq!(read(hang_up | Readiness::ERROR), failed | Readiness::READ_CLOSED);
-            // As of a datagram socket whose port cannot be reached.
+            // As for a datagram socket whose peer's port is unreachable.
             assert_eq!(read(Readiness::ERROR), Readiness::READABLE);
             assert_eq!(write(Readiness::ERROR), Readiness::WRITABLE);
             assert_eq!(reports(Interest::NONE, *kernel, hang_up), Readiness::NONE);

@@ -1,4 +1,4 @@
-//! How long something may lie in a file that nobody takes.
+//! The time that bytes and clients may stay in a file untaken.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::ids::FileId;
 pub(super) struct Patience {
     /// Without a limit, if none.
     limit: Option<Duration>,
-    /// When something was last taken from a file, or came to one that was empty.
+    /// The time when something was last taken from a file, or arrived at an empty one.
     touched: HashMap<FileId, Duration>,
 }
 

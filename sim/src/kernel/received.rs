@@ -1,12 +1,12 @@
-//! What a stream has received, and its reader has not yet taken.
+//! The received bytes of a stream that its reader has not yet taken.
 
 use std::collections::VecDeque;
 
-/// Bytes that can be read, and how they came.
+/// Unread bytes, and the pieces in which they came.
 #[derive(Default)]
 pub(super) struct Received {
     bytes: VecDeque<u8>,
-    /// The pieces that they came in: how long each was, and how much of it is left.
+    /// The pieces: the length of each, and its unread part.
     pieces: VecDeque<(usize, usize)>,
 }
 

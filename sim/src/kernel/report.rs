@@ -1,4 +1,4 @@
-//! What the trace and reports say of descriptors, files, and threads that wait for them.
+//! The texts of the trace and of reports for descriptors, files, and threads that wait for them.
 
 use std::os::fd::RawFd;
 
@@ -32,7 +32,7 @@ impl Report<'_> {
         }
     }
 
-    /// What a file is, and what it is like.
+    /// The kind of a file, and its state.
     pub(super) fn describe(&self, id: FileId) -> String {
         match self.base.files().kind(id) {
             Some(Kind::Tcp(socket)) => self.tcp.describe(*socket),
@@ -53,7 +53,7 @@ impl Report<'_> {
         }
     }
 
-    /// What each thread waits for: a line for each.
+    /// The reason of each waiting thread, a line each.
     pub(super) fn waits(&self) -> String {
         let mut text = String::new();
         for (name, reason) in self.base.schedule().waits() {

@@ -1,7 +1,7 @@
-//! Where kernels differ from Linux: which kernel has which rule.
+//! The rules of kernels that differ from Linux.
 //!
-//! The code that a rule changes asks for it by name, where it would make a difference:
-//! [`Base::applies`](super::base::Base::applies). A failure lists those that did.
+//! The code that a rule changes asks for it by name, at the place where it would make a difference:
+//! [`Base::applies`](super::base::Base::applies). A failure lists the rules that made one.
 
 use crate::kernels::Kernel;
 
@@ -22,7 +22,7 @@ pub(super) enum Rule {
     SharedWakesAll,
     AcceptIsEdge,
     ResetIsUnheard,
-    /// The last of those that pollers have over any sockets.
+    /// The last rule that pollers have over any sockets.
     WakersTakeSockets,
     // Sockets, as pollers see them.
     OwnShutdownIsEnd,
@@ -73,7 +73,7 @@ const KQUEUE: &[Rule] = &[
     // A filter reports what it is for: `filt_soread`, `filt_sowrite`, uipc_socket.c.
     Rule::NoneIsSilent,
     Rule::HangUpsAreAskedFor,
-    // Each filter is an event for itself.
+    // Each filter is a separate event.
     Rule::OneshotReportsOne,
     Rule::InterestsComeApart,
     Rule::SharedWakesAll,

@@ -1,4 +1,4 @@
-//! TCP by the rules of Linux: connecting, accepting, and what a program does with a socket.
+//! TCP by the rules of Linux: connecting, accepting, and the calls of a program on a socket.
 
 mod connections;
 mod end;
@@ -27,14 +27,14 @@ pub(crate) use sockets::Options;
 /// The length of the queue that the standard library asks for.
 pub(crate) const BACKLOG: usize = 128;
 
-/// How often a connection is tried before `ETIMEDOUT`, as `tcp_syn_retries` has it.
+/// The number of attempts to connect before `ETIMEDOUT`, as in `tcp_syn_retries`.
 const SYN_RETRIES: u32 = 6;
 
 #[derive(Default)]
 pub(super) struct Tcp {
     sockets: Sockets,
     connections: Connections,
-    /// How many connections each address still refuses, as a test scripts it.
+    /// The number of connections that each address still refuses, scripted by a test.
     refusals: BTreeMap<SocketAddr, usize>,
     has_accepted: bool,
 }
@@ -161,13 +161,13 @@ impl Tcp {
         Ok(())
     }
 
-    /// What a call of `connect` returns that has waited for the connection.
+    /// The result of a call of `connect` that has waited for the connection.
     pub(super) fn finish_connect(&mut self, id: SocketId, base: &mut Base) -> io::Result<()> {
         self.attempt(id, true, base)
     }
 
-    /// What another call of `connect` returns: once how it ended, and from then on that it has. A socket that
-    /// could not be connected may try again.
+    /// The result of another call of `connect`: the outcome once, and an error from then on. A socket that could not be
+    /// connected may try again.
     pub(super) fn connect_again(
         &mut self,
         id: SocketId,
@@ -252,7 +252,7 @@ impl Tcp {
         true
     }
 
-    /// Draws what goes wrong with a new connection.
+    /// Draws the faults of a new connection.
     fn draw_breaks(&mut self, end: EndId, latency: Duration, base: &mut Base) {
         let soon = Duration::ZERO..=(40 * latency).max(Duration::from_millis(1));
         if base.draw_fault(conditions::Kind::Resets) {
@@ -328,7 +328,7 @@ impl Tcp {
             self.connections.close(end, base);
             return Err(errno(libc::EMFILE));
         }
-        // Where it would lose the client, it is no fault that a server can do something about.
+        // Not on kernels that would lose the client, since no server could prevent that.
         let loses_client = base.rules().has(Rule::AcceptLosesClient);
         if !loses_client && base.draw_fault(conditions::Kind::FailingAccepts) {
             return Err(errno(libc::EMFILE));
@@ -367,7 +367,7 @@ impl Tcp {
     }
 }
 
-/// What a program does with a socket.
+/// Calls of a program on a socket.
 impl Tcp {
     pub(super) fn readiness(&mut self, id: SocketId, base: &mut Base) -> Readiness {
         match self.sockets.state(id) {
@@ -439,7 +439,7 @@ impl Tcp {
         if is_listening { Ok(()) } else { Err(errno(libc::ENOTCONN)) }
     }
 
-    /// What closing the last descriptor of a socket does.
+    /// Closes a socket with its last descriptor.
     pub(super) fn close(&mut self, id: SocketId, base: &mut Base) {
         match self.sockets.close(id, self.local_address(id)) {
             State::Connected(end) => self.connections.close(end, base),
@@ -449,7 +449,7 @@ impl Tcp {
     }
 }
 
-/// What a test scripts.
+/// Scripts of a test.
 impl Tcp {
     pub(super) fn refuse(&mut self, address: SocketAddr, count: usize) {
         self.refusals.insert(address, count);
@@ -461,7 +461,7 @@ impl Tcp {
     }
 }
 
-/// What reports say, and the patience of a test.
+/// Texts of reports, and the patience of a test.
 impl Tcp {
     /// The name of a socket: by its addresses.
     pub(super) fn label(&self, id: SocketId) -> String {
@@ -473,7 +473,7 @@ impl Tcp {
         }
     }
 
-    /// Its name, and what it is like.
+    /// Its name and its state.
     pub(super) fn describe(&self, id: SocketId) -> String {
         let what = match self.sockets.state(id) {
             State::Listening(listening) if listening.queue_length() > 0 => {
@@ -490,7 +490,7 @@ impl Tcp {
         self.sockets.end(id).is_ok()
     }
 
-    /// Whether another process could take what has come to it.
+    /// Whether another process could take its bytes or clients.
     pub(super) fn is_shareable(&self, id: SocketId) -> bool {
         self.is_stream(id) || self.sockets.listening(id).is_some()
     }

@@ -1,4 +1,4 @@
-//! A timer: when it expires next, and how often it has, as a timerfd counts.
+//! A timer: its next expiration, and the number of past ones, counted like a timerfd's.
 
 use std::time::Duration;
 
@@ -28,8 +28,8 @@ impl Timer {
         self.expirations > 0
     }
 
-    /// Counts the expirations that are due since `due`. Returns when the next one is, if there is one, and whether
-    /// these are an arrival: what expires again before a read is none, as `timerfd_poll` has it.
+    /// Counts the expirations since `due`. Returns the time of the next one, if there is one, and whether these are an
+    /// arrival: an expiration after another one, before a read, is none, as in `timerfd_poll`.
     pub(crate) fn expire(&mut self, due: Duration, now: Duration) -> (Option<Duration>, bool) {
         let is_arrival = self.expirations == 0;
         let Some(interval) = self.interval else {
@@ -43,7 +43,7 @@ impl Timer {
         (next.and_then(|time| due.checked_add(time)), is_arrival)
     }
 
-    /// Returns how often it has expired since the last call.
+    /// Returns the number of expirations since the last call.
     pub(crate) const fn take_expirations(&mut self) -> u64 {
         std::mem::replace(&mut self.expirations, 0)
     }

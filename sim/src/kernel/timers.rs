@@ -1,4 +1,4 @@
-//! What a program does with a timer, and what happens when it is due.
+//! The calls of a program on a timer, and its expirations.
 
 use std::mem;
 use std::time::Duration;
@@ -39,7 +39,7 @@ pub(super) fn expire(base: &mut Base, id: FileId, due: Duration) {
     }
 }
 
-/// Returns how often a timer has expired since the last call.
+/// Returns the number of expirations since the last call.
 pub(super) fn take_expirations(base: &mut Base, id: FileId) -> u64 {
     timer(base, id).map_or(0, Timer::take_expirations)
 }

@@ -1,4 +1,4 @@
-//! UDP by the rules of Linux: datagrams, how they travel, and what a program does with a socket.
+//! UDP by the rules of Linux: datagrams, their travel, and the calls of a program on a socket.
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,7 +20,8 @@ use super::tcp::Options;
 use crate::conditions;
 use crate::schedule::Random;
 
-/// What a datagram takes of a receive buffer beyond its bytes: 256 empty ones fill the 212,992 bytes of Linux 6.18.
+/// The part of a receive buffer that a datagram takes beyond its bytes: 256 empty ones fill the 212,992 bytes of Linux
+/// 6.18.
 const OVERHEAD: usize = 832;
 
 /// An IPv4 packet has at most 65,535 bytes, 20 of them for its header and 8 for that of UDP. An IPv6 packet does not
@@ -28,11 +29,10 @@ const OVERHEAD: usize = 832;
 const MAX_LENGTH_IPV4: usize = 65_507;
 const MAX_LENGTH_IPV6: usize = 65_527;
 
-/// How much a socket sends at once on the systems that have [`Rule::DatagramsAreShort`], if nothing else is set:
-/// `udp_sendspace`.
+/// The longest datagram on systems with [`Rule::DatagramsAreShort`], by default: `udp_sendspace`.
 const SEND_SPACE: usize = 9_216;
 
-/// How late a fault makes a datagram.
+/// The delay of a datagram that a fault makes late.
 const LATE: RangeInclusive<Duration> = Duration::from_micros(1)..=Duration::from_secs(30);
 
 #[derive(Default)]
@@ -52,7 +52,7 @@ struct Socket {
     is_read_shut: bool,
     is_write_shut: bool,
     received: VecDeque<Received>,
-    /// How much of the receive buffer is taken, and how much there is.
+    /// The used bytes of the receive buffer, and its size.
     in_use: usize,
     capacity: usize,
     latency: Duration,
@@ -81,7 +81,7 @@ pub(crate) struct Packet {
 #[derive(Clone)]
 enum Content {
     Datagram(Arc<[u8]>),
-    /// An ICMP error: nobody has the port to which the destination has sent.
+    /// An ICMP error: the port to which the destination has sent is free.
     PortUnreachable,
 }
 
@@ -164,7 +164,7 @@ impl Udp {
         self.socket(id).options.bound.ok_or_else(|| errno(libc::EAGAIN))
     }
 
-    /// Connects a socket: it hears its peer only, from now on.
+    /// Connects a socket: from now on it receives only from its peer.
     pub(super) fn connect(&mut self, id: SocketId, address: SocketAddr) -> io::Result<()> {
         let address = reached(address);
         let local = self.own_address(id, address.is_ipv6())?;
@@ -197,8 +197,8 @@ impl Udp {
         peer.map(|peer| socket.shown(peer)).ok_or_else(|| errno(libc::ENOTCONN))
     }
 
-    /// Who takes what `source` sends to `destination`: as `__udp4_lib_lookup`, one that is connected to the source
-    /// first, then the one that was bound last, and among those that share a port, always the same.
+    /// The receiver of a datagram from `source` to `destination`, as in `__udp4_lib_lookup`: first a socket that is
+    /// connected to the source, then the one that was bound last, and among those that share a port, always the same.
     fn receiver(&self, source: SocketAddr, destination: SocketAddr, seed: u64) -> Option<SocketId> {
         let hears = |id| self.socket(id).peer.is_none_or(|peer| peer == source);
         let receivers = self.addresses.receivers(destination, hears, || true);
@@ -217,7 +217,7 @@ impl Udp {
     }
 }
 
-/// Where a datagram to an address arrives, in its own family: one to all interfaces arrives at the loopback.
+/// The address at which a datagram arrives, in its own family: one to all interfaces arrives at the loopback.
 fn reached(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip().to_canonical() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
@@ -292,7 +292,7 @@ impl Udp {
         let source = SocketAddr::new(ip, local.port());
         let (content, latency) = (Content::Datagram(bytes.into()), socket.latency);
         self.transmit(Packet { source, destination, content, latency }, base);
-        // Once it is sent, it takes no more of the send buffer: `sock_wfree` reports that each time.
+        // A sent datagram leaves the send buffer, and `sock_wfree` reports that each time.
         self.notify(id, Readiness::WRITABLE, base);
         Ok(bytes.len())
     }
@@ -334,7 +334,7 @@ impl Udp {
                 let content = Content::PortUnreachable;
                 self.transmit(Packet { source, destination, content, latency }, base);
             }
-            // See `__udp4_lib_err`: one that is not connected learns nothing.
+            // See `__udp4_lib_err`: an unconnected socket gets no error.
             (Content::PortUnreachable, Some(id)) if self.socket(id).peer.is_some() => {
                 self.socket_mut(id).error = Some(libc::ECONNREFUSED);
                 self.notify(id, Readiness::ERROR, base);
@@ -363,7 +363,7 @@ impl Udp {
     }
 }
 
-/// What else a program does with a socket.
+/// Other calls of a program on a socket.
 impl Udp {
     pub(super) fn readiness(&self, id: SocketId) -> Readiness {
         let socket = self.socket(id);
@@ -383,8 +383,8 @@ impl Udp {
         readiness
     }
 
-    /// Takes a datagram, or leaves it there, and copies what fits: the rest is lost. Returns how much that is, and who
-    /// has sent it, which is nobody if a blocking read was shut down.
+    /// Takes or peeks at a datagram, and copies as much as fits: the rest is lost. Returns the number of copied bytes
+    /// and the sender, or no sender if a blocking read was shut down.
     pub(super) fn receive(
         &mut self,
         id: SocketId,
@@ -393,7 +393,7 @@ impl Udp {
         base: &mut Base,
     ) -> io::Result<(usize, Option<SocketAddr>)> {
         let socket = self.socket_mut(id);
-        // Before what has come: see `__skb_recv_udp`.
+        // The error comes before datagrams: see `__skb_recv_udp`.
         if let Some(error) = socket.error.take() {
             return Err(errno(error));
         }
@@ -437,7 +437,7 @@ impl Udp {
         if is_connected { Ok(()) } else { Err(errno(libc::ENOTCONN)) }
     }
 
-    /// What closing the last descriptor of a socket does.
+    /// Closes a socket with its last descriptor.
     pub(super) fn close(&mut self, id: SocketId) {
         let socket = self.socket_mut(id);
         socket.file = None;
@@ -448,7 +448,7 @@ impl Udp {
     }
 }
 
-/// What reports say, and the patience of a test.
+/// Texts of reports, and the patience of a test.
 impl Udp {
     /// The name of a socket: by its addresses.
     pub(super) fn label(&self, id: SocketId) -> String {
@@ -459,7 +459,7 @@ impl Udp {
         }
     }
 
-    /// Its name, and what it is like.
+    /// Its name and its state.
     pub(super) fn describe(&self, id: SocketId) -> String {
         let socket = self.socket(id);
         let mut text = self.label(id);

@@ -1,4 +1,4 @@
-//! Pairs of Unix sockets, by the rules of Linux: what one end writes, the other has at once.
+//! Pairs of Unix sockets, by the rules of Linux: the bytes that one end writes are at the other at once.
 
 use std::io;
 use std::mem;
@@ -13,7 +13,7 @@ use super::ids::{EndId, FileId};
 use super::received::Received;
 use super::rules::Rule;
 
-/// One that is written to and not read can hold so much.
+/// The most bytes that an unread socket holds.
 const CAPACITY: usize = 208 << 10;
 
 #[derive(Default)]
@@ -25,11 +25,11 @@ struct End {
     file: Option<FileId>,
     is_read_shut: bool,
     is_write_shut: bool,
-    /// It was the program that ended what is sent from here, and not the peer.
+    /// The program itself has shut down writing here, not the peer.
     has_own_end: bool,
     error: Option<i32>,
     received: Received,
-    /// How many bytes were written here and not yet read.
+    /// The number of bytes that were written here and not yet read.
     in_use: usize,
 }
 
@@ -180,7 +180,7 @@ impl Pairs {
         if is_twice { Err(errno(libc::ENOTCONN)) } else { Ok(()) }
     }
 
-    /// What closing the last descriptor of an end does.
+    /// Closes an end with its last descriptor.
     pub(super) fn close(&mut self, id: EndId, base: &mut Base) {
         let end = self.end_mut(id);
         end.file = None;
@@ -206,7 +206,7 @@ impl Pairs {
         !self.end(id).is_writable()
     }
 
-    /// What an end is like, for a report.
+    /// The state of an end, for a report.
     pub(super) fn describe(&self, id: EndId) -> String {
         let end = self.end(id);
         let mut text = String::new();

@@ -1,15 +1,15 @@
-//! What happens next, and when.
+//! The events to come, by time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Its time, and its number among all that were ever added: what is due at one time happens in that order.
+/// Its time, and its number among all entries so far: events at the same time happen in that order.
 pub(crate) type When = (Duration, u64);
 
 pub(super) struct Agenda<A> {
     entries: BTreeMap<When, Entry<A>>,
     added: u64,
-    /// How many of the entries are checks.
+    /// The number of entries that are checks.
     checks: usize,
 }
 
@@ -45,12 +45,12 @@ impl<A> Agenda<A> {
         }
     }
 
-    /// How many were ever added: the number of the last one.
+    /// The number of the last entry.
     pub(super) const fn added(&self) -> u64 {
         self.added
     }
 
-    /// When something happens next that is more than a check.
+    /// The time of the next event that is more than a check.
     pub(super) fn next_time(&self) -> Option<Duration> {
         if self.checks == self.entries.len() {
             return None;

@@ -12,7 +12,7 @@ impl Random {
         Self(seed)
     }
 
-    /// Other numbers, which depend on what was drawn before and leave what is drawn next as it is.
+    /// A fork: its numbers depend on the earlier ones, and do not change the later ones.
     pub(crate) const fn fork(&self) -> Self {
         Self(!self.0)
     }

@@ -1,4 +1,4 @@
-//! The threads of a world: who could run, who waits, and for what.
+//! The threads of a world: those that could run, and those that wait, with their reasons.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ pub(crate) const MAIN: ThreadId = ThreadId(0);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct QueueId(usize);
 
-/// What a thread waits for.
+/// The reason why a thread waits.
 #[derive(Clone, Copy)]
 pub(crate) enum Reason {
     /// Nothing: it computes, or another process has its core.
@@ -25,7 +25,7 @@ pub(crate) enum Reason {
     Sleeps,
     /// A file, in this call.
     File(&'static str, QueueId),
-    /// What another thread does; in words.
+    /// An action of another thread, in words.
     Thread(&'static str, QueueId),
 }
 
@@ -49,9 +49,9 @@ struct Thread {
     parent: ThreadId,
     baton: Arc<Baton>,
     is_done: bool,
-    /// How many it has made since it was last blocked.
+    /// The number of its calls since it was last blocked.
     calls: u32,
-    /// How many it has made since its world has ended.
+    /// The number of its calls since its world has ended.
     late_calls: u32,
     /// It waits while it unwinds: others end first.
     gives_way: bool,
@@ -63,11 +63,11 @@ struct Thread {
 #[derive(Default)]
 pub(super) struct Threads {
     list: Vec<Thread>,
-    /// Those that could run and do not.
+    /// The threads that could run and do not.
     runnable: Vec<ThreadId>,
     queues: Vec<Vec<ThreadId>>,
     running: ThreadId,
-    /// How often a thread was chosen or made a call, for the watchdog.
+    /// The number of times that a thread was chosen or made a call, for the watchdog.
     steps: u64,
 }
 
@@ -168,7 +168,7 @@ impl Threads {
         }
     }
 
-    /// Forgets what a thread waits for. Returns whether there was anything, and its timeout.
+    /// Ends the wait of a thread. Returns whether it waited, and its timeout.
     pub(super) fn end_wait(&mut self, id: ThreadId) -> Option<Option<When>> {
         let Wait { reason, timeout } = self.list[id.0].wait.take()?;
         if let Some(queue) = reason.queue() {
@@ -182,7 +182,7 @@ impl Threads {
         self.queues[queue.0].first().copied()
     }
 
-    /// Who waits, and for what.
+    /// The waiting threads, with their reasons.
     pub(super) fn waits(&self) -> impl Iterator<Item = (&str, Reason)> {
         let waiting = self.list.iter().filter(|thread| !thread.is_done);
         waiting.filter_map(|thread| Some((&*thread.name, thread.wait.as_ref()?.reason)))

@@ -1,5 +1,5 @@
-//! The same calls to real sockets and to simulated ones, and what both answer: what random scripts do not
-//! come to.
+//! The same calls to real sockets and to simulated ones, and the results of both, for cases that random scripts do not
+//! reach.
 
 mod real;
 mod simulated;
@@ -9,7 +9,7 @@ use std::io;
 
 use pollio_sim::{Conditions, World};
 
-/// What the calls of a case returned, one after the other.
+/// The results of a case's calls, in order.
 #[derive(Default)]
 pub(super) struct Log(Vec<String>);
 

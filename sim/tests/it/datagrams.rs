@@ -1,4 +1,4 @@
-//! What becomes of datagrams in a simulated network, where the loopback loses none.
+//! Loss, duplicates and delays of datagrams in a simulated network; the real loopback has none.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
@@ -14,11 +14,11 @@ use crate::world::{failure, run};
 const SECOND: Duration = Duration::from_secs(1);
 const SERVER: &str = "10.0.0.1:53";
 
-/// What arrives of twenty datagrams, a second apart each.
+/// Sends twenty datagrams, a second apart, and returns those that arrive.
 fn arrivals(seed: u64, conditions: Conditions) -> Vec<u8> {
     let mut arrived = Vec::new();
     run(seed, |world| {
-        // For what is created from now on.
+        // Applies to sockets that are created from now on.
         world.set_conditions(conditions);
         let receiver = UdpSocket::bind(SERVER)?;
         receiver.set_read_timeout(Some(60 * SECOND))?;
@@ -78,7 +78,7 @@ fn a_datagram_takes_the_latency_of_its_sender() {
         server.send_to(b"x", client)?;
         near.recv(&mut [0])?;
         assert_eq!(begin.elapsed(), 2 * latency);
-        // What nobody has answers, a latency later.
+        // A port without a socket answers with an error, a latency later.
         near.connect("10.0.0.1:54")?;
         near.send(b"x")?;
         let refused = near.recv(&mut [0]).unwrap_err();
@@ -145,7 +145,7 @@ fn udp_and_tcp_have_ports_of_their_own() {
 }
 
 #[test]
-fn what_breaks_connections_leaves_datagrams_alone() {
+fn faults_of_connections_leave_datagrams_alone() {
     fn exchange(world: &World) -> io::Result<()> {
         world.set_conditions(Conditions::calm());
         let (near, server) = (UdpSocket::bind("10.0.0.2:0")?, UdpSocket::bind(SERVER)?);
@@ -162,7 +162,7 @@ fn what_breaks_connections_leaves_datagrams_alone() {
 }
 
 #[test]
-fn a_seed_replays_what_becomes_of_datagrams() {
+fn a_seed_replays_the_faults_of_datagrams() {
     fn exchange(world: &World) -> io::Result<()> {
         let (near, server) = (UdpSocket::bind("10.0.0.2:0")?, UdpSocket::bind(SERVER)?);
         server.set_nonblocking(true)?;

@@ -1,4 +1,4 @@
-//! How a world ends whose threads still run, and what happens in a plan.
+//! The end of a world whose threads still run, and calls in a plan.
 
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
@@ -15,7 +15,7 @@ use super::world::{failure, run};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Waits as it is dropped.
+/// Calls its closure when it is dropped.
 struct OnDrop<F: FnMut()>(F);
 
 impl<F: FnMut()> Drop for OnDrop<F> {
@@ -28,7 +28,7 @@ fn forever() {
     thread::sleep(1_000_000 * SECOND);
 }
 
-/// Runs bodies that pass, and that end while other threads wait.
+/// Runs a body that passes, and ends while other threads wait.
 fn ends(body: impl Fn(&World)) {
     for seed in 0..50 {
         run(seed, |world| {
@@ -39,7 +39,7 @@ fn ends(body: impl Fn(&World)) {
     }
 }
 
-/// As a pool of threads that is dropped with its server.
+/// Like a pool of threads that is dropped with its server.
 #[test]
 fn a_destructor_joins_threads_that_end_in_order() {
     let done = Arc::new(AtomicUsize::new(0));
@@ -84,7 +84,7 @@ fn a_destructor_waits_for_a_lock_that_another_thread_holds() {
     });
 }
 
-/// Whoever holds a lock when its world ends has not panicked.
+/// A thread that holds a lock when its world ends has not panicked.
 #[test]
 fn a_lock_that_was_held_at_the_end_is_not_poisoned() {
     ends(|world| {
@@ -120,7 +120,7 @@ fn a_destructor_asks_a_thread_that_still_serves() {
 
 /// Nobody ever notifies, or sends, or writes.
 #[test]
-fn what_a_destructor_waits_for_in_vain_is_given_up() {
+fn a_destructor_that_waits_without_an_end_is_ended() {
     ends(|world| {
         world.spawn("waits", || {
             let (lock, changed) = (Mutex::new(()), Condvar::new());
@@ -154,7 +154,7 @@ fn a_deadlock_is_reported_though_a_destructor_waits() {
     assert!(why.contains("deadlock") && why.contains("waits: receives from"), "{why}");
 }
 
-/// What a thread returns is dropped in the world, if nobody joins it.
+/// The result of a thread that is never joined is dropped in the world.
 #[test]
 fn a_result_that_nobody_takes_may_make_calls() {
     ends(|world| {
@@ -205,7 +205,7 @@ fn a_sender_that_waits_for_room_ends_with_its_world() {
     assert_eq!(returned.load(Ordering::Relaxed), 50);
 }
 
-/// It happens while threads wait, in none of them.
+/// A plan runs while threads wait, in none of them.
 #[test]
 fn a_plan_makes_calls() {
     for seed in 0..100 {

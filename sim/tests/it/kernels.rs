@@ -15,8 +15,8 @@ use crate::checks::report_of;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Reads from a client that was accepted by a non-blocking listener, and has sent nothing yet.
-fn read_from_who_was_accepted(world: &World) -> io::Result<()> {
+/// Reads from a client that a non-blocking listener has accepted, and that has sent nothing yet.
+fn read_from_an_accepted_client(world: &World) -> io::Result<()> {
     world.set_conditions(Conditions::calm());
     let listener = TcpListener::bind("10.0.0.1:7")?;
     let client = TcpStream::connect("10.0.0.1:7")?;
@@ -47,10 +47,10 @@ fn each_kernel_has_as_many_seeds_as_the_others() {
 
 #[test]
 fn a_world_is_linux_unless_it_says_otherwise() {
-    assert_eq!(World::run(7, read_from_who_was_accepted).kernel, Kernel::Linux);
+    assert_eq!(World::run(7, read_from_an_accepted_client).kernel, Kernel::Linux);
     check(10, |world| {
         assert_eq!(world.kernel(), Kernel::Linux);
-        read_from_who_was_accepted(world)
+        read_from_an_accepted_client(world)
     });
 }
 
@@ -58,13 +58,13 @@ fn a_world_is_linux_unless_it_says_otherwise() {
 fn a_failure_names_the_kernel_and_the_rules_that_made_a_difference() {
     const RULE: &str = "an accepted socket is non-blocking if its listener is";
     let report =
-        report_of(|| check_on(&[Kernel::Linux, Kernel::Apple], 10, read_from_who_was_accepted))
+        report_of(|| check_on(&[Kernel::Linux, Kernel::Apple], 10, read_from_an_accepted_client))
             .unwrap();
     assert!(report.starts_with("seed 1 on apple fails: it returned an error: "), "{report}");
     assert!(report.contains(&format!("\n  unlike Linux: {RULE}\n")), "{report}");
     assert!(report.contains(&format!("-            apple: {RULE}\n")), "{report}");
 
-    let outcome = World::run_on(Kernel::Apple, 0, read_from_who_was_accepted);
+    let outcome = World::run_on(Kernel::Apple, 0, read_from_an_accepted_client);
     assert_eq!(outcome.rules, [RULE]);
     let untouched = World::run_on(Kernel::Apple, 0, |_| Ok(()));
     assert!(untouched.rules.is_empty());
@@ -91,7 +91,7 @@ fn run_on(kernel: Kernel, body: impl FnOnce(&World) -> io::Result<()>) -> Vec<&'
 
 /// A timer is a kqueue there: `kqueue_kqfilter`.
 #[test]
-fn a_timer_that_is_asked_for_what_it_has_not_is_refused_and_deleted() {
+fn a_timer_modified_to_both_interests_is_refused_and_deleted() {
     for kernel in KQUEUES {
         let rules = run_on(kernel, |_| {
             let (mut poller, timer) = (SimPoller::new()?, Timer::new()?);
@@ -127,9 +127,9 @@ fn a_timer_that_is_asked_for_what_it_has_not_is_refused_and_deleted() {
     });
 }
 
-/// The same, as a test scripts it.
+/// The same, scripted by a test.
 #[test]
-fn an_add_that_fails_deletes_what_it_was_to_replace() {
+fn an_add_that_fails_deletes_the_old_registration() {
     for kernel in Kernel::ALL {
         run_on(*kernel, |world| {
             let (near, mut far) = UnixStream::pair()?;
@@ -209,7 +209,7 @@ fn each_acknowledgement_is_an_edge_of_room_on_apple_and_freebsd() {
     }
 }
 
-/// C4, C9: each interest takes a place, and the first one claims a oneshot.
+/// C4, C9: each interest takes room, and the first one claims a oneshot.
 #[test]
 fn a_bound_counts_interests_on_kqueue() {
     for kernel in Kernel::ALL {

@@ -1,4 +1,4 @@
-//! What the simulation does, and that its sockets do what real ones do.
+//! Tests of the simulation, and of its sockets against real ones.
 
 mod checks;
 mod datagrams;

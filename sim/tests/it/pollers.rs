@@ -1,4 +1,4 @@
-//! Programs that are right on Linux, and wrong by one rule of another kernel: how many seeds until each is found.
+//! Programs that are right on Linux, and wrong by one rule of another kernel, each with the first seed that finds it.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::Duration;
@@ -36,7 +36,7 @@ const PROGRAMS: &[Program] = &[
         what: "modifies everything to both interests, a timer too",
         kernel: Kernel::DragonFly,
         rule: "an add or a modify that fails deletes the registration",
-        body: modifies_what_it_cannot,
+        body: modifies_a_timer_to_both_interests,
     },
     Program {
         what: "reads a duplicate by the registration of a closed number",
@@ -108,7 +108,7 @@ const PROGRAMS: &[Program] = &[
         what: "connects a socket after its hang-up is reported",
         kernel: Kernel::OpenBsd,
         rule: "a socket that was never connected is not ready",
-        body: connects_what_is_hung_up,
+        body: connects_a_hung_up_socket,
     },
     Program {
         what: "expects an edge of room once",
@@ -118,7 +118,7 @@ const PROGRAMS: &[Program] = &[
     },
 ];
 
-/// Two ends of a connection, in a network of any latency in which nothing else goes wrong.
+/// Two ends of a connection, in a network of any latency without faults.
 fn connected(world: &World) -> io::Result<(TcpStream, TcpStream)> {
     let latency = Duration::from_micros(1)..=Duration::from_millis(100);
     world.set_conditions(Conditions::calm().with_latency(latency).with_fragments(true));
@@ -172,7 +172,7 @@ fn adds_twice(world: &World) -> io::Result<()> {
     wait_until(&mut poller, |event| Ok(event.token == 1 && near.read(&mut [0])? == 1))
 }
 
-fn modifies_what_it_cannot(_: &World) -> io::Result<()> {
+fn modifies_a_timer_to_both_interests(_: &World) -> io::Result<()> {
     let mut poller = SimPoller::new()?;
     let timer = Timer::new()?;
     let object = EventObject::new(timer.as_raw_fd());
@@ -331,7 +331,7 @@ fn asks_and_half_closes(world: &World) -> io::Result<()> {
     Ok(())
 }
 
-fn connects_what_is_hung_up(world: &World) -> io::Result<()> {
+fn connects_a_hung_up_socket(world: &World) -> io::Result<()> {
     world.set_conditions(Conditions::calm());
     let listener = TcpListener::bind(ADDRESS)?;
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
@@ -367,7 +367,7 @@ fn each_program_is_right_on_linux() {
 
 /// Prints the table of sim/FINDS.md with `--nocapture`.
 #[test]
-fn each_program_is_found_on_another_kernel_by_the_rule_that_it_does_not_know() {
+fn each_program_is_found_on_another_kernel_by_the_rule_that_it_breaks() {
     let mut missed = Vec::new();
     for Program { what, kernel, rule, body } in PROGRAMS {
         let names_rule = |line: &str| line.contains("unlike") && line.contains(rule);

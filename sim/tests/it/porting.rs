@@ -1,5 +1,5 @@
-//! Programs that are right on Linux and wrong elsewhere: one for each rule of sockets that a program can get wrong, and
-//! how it is mended.
+//! Programs that are right on Linux and wrong elsewhere, one for each rule of sockets that a program can get wrong,
+//! with their corrections.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -16,13 +16,13 @@ use crate::checks::{first_seed, report_of, seeds};
 const SERVER: &str = "10.0.0.1:7";
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Runs in a world, as it was written on Linux or as it is mended.
+/// Runs in a world: as written on Linux, or corrected.
 type Program = fn(&World, bool) -> io::Result<()>;
 
-/// What it gets wrong, where, and the program.
+/// The mistake, the kernels on which it fails, and the program.
 const PROGRAMS: &[(&str, &[Kernel], Program)] = &[
     ("reads block, because accepted sockets do", &[Apple], reads_block),
-    ("who finds no descriptor stays in the queue", &[Apple], the_queue_keeps_clients),
+    ("a client stays in the queue while there is no descriptor", &[Apple], the_queue_keeps_clients),
     ("an accept that fails ends the server", &[FreeBsd, NetBsd, OpenBsd, DragonFly], accepts_work),
     ("a reset means that the server is down", &[FreeBsd, NetBsd], full_queues_are_patient),
     (
@@ -100,7 +100,7 @@ fn failure(what: &str) -> io::Result<()> {
     Err(io::Error::other(what))
 }
 
-/// Closes with a reset, as a client does that is killed with unread bytes.
+/// Closes with a reset, like a client that is killed with unread bytes.
 fn reset(stream: TcpStream) -> io::Result<()> {
     SockRef::from(&stream).set_linger(Some(Duration::ZERO))
 }
@@ -158,7 +158,7 @@ fn the_queue_keeps_clients(world: &World, is_mended: bool) -> io::Result<()> {
     world.set_descriptor_limit(world.descriptors() + 1);
     let (mut served, mut waiting) = (0, Vec::new());
     while served < clients.len() {
-        // The mended one knows how many it can have.
+        // The corrected program knows how many it can have.
         let may_accept = waiting.is_empty() || !is_mended && served + waiting.len() < clients.len();
         let accepted = if may_accept { listener.accept().ok() } else { None };
         if let Some((stream, _)) = accepted {
@@ -298,7 +298,7 @@ fn reads_to_the_end(_: &World, is_mended: bool) -> io::Result<()> {
     thread::sleep(SECOND);
     let mut text = Vec::new();
     match stream.read_to_end(&mut text) {
-        // The mended one knows by the text whether it is whole.
+        // The corrected program knows by the text whether it is whole.
         Err(_) if is_mended && text.ends_with(b"\n") => Ok(()),
         result => result.map(drop),
     }
@@ -424,7 +424,7 @@ fn shares_a_port(world: &World, is_mended: bool) -> io::Result<()> {
     let _clients: Vec<_> = (0..40).map(|_| TcpStream::connect(SERVER)).collect();
     let mut workers = workers.into_iter();
     if is_mended {
-        // One that waits is enough.
+        // One client in the queue is enough.
         world.set_patience(Duration::MAX);
         return Ok(());
     }
@@ -433,7 +433,7 @@ fn shares_a_port(world: &World, is_mended: bool) -> io::Result<()> {
 
 fn runs_once(_: &World, is_mended: bool) -> io::Result<()> {
     let _first = TcpListener::bind(SERVER)?;
-    // The second one of the same program, as it is configured elsewhere.
+    // The second listener of the same program, as configured on other systems.
     let runs = is_mended && TcpStream::connect(SERVER).is_ok();
     match TcpListener::bind("0.0.0.0:7") {
         Ok(_) if !runs => failure("it runs twice"),
@@ -492,7 +492,7 @@ fn the_mended_programs_are_right_on_every_kernel() {
 
 /// Prints the first seed of each with `--nocapture`.
 #[test]
-fn the_programs_are_found_on_each_kernel_that_they_are_wrong_on() {
+fn the_programs_are_found_on_each_kernel_where_they_are_wrong() {
     let mut missed = Vec::new();
     for (what, kernels, program) in PROGRAMS {
         for kernel in *kernels {
@@ -503,10 +503,10 @@ fn the_programs_are_found_on_each_kernel_that_they_are_wrong_on() {
             }
         }
     }
-    assert!(missed.is_empty(), "nobody notices: {missed:#?}");
+    assert!(missed.is_empty(), "not found: {missed:#?}");
 }
 
-/// Where no rule makes a difference, they are right too.
+/// On kernels where no rule matters, they are right too.
 #[test]
 fn the_programs_are_right_on_every_other_kernel() {
     for (_, wrong_on, program) in PROGRAMS {

@@ -1,4 +1,4 @@
-//! What somebody reads who gets a failing seed.
+//! The output for a failing seed.
 
 use std::backtrace::Backtrace;
 use std::env;
@@ -17,7 +17,7 @@ use super::world::{failure, run};
 const SECOND: Duration = Duration::from_secs(1);
 const ADDRESS: &str = "10.0.0.1:7";
 
-/// Runs a test of this file in a process of its own, which fails. Returns what it prints on standard error.
+/// Runs a test of this file that fails, in a process of its own. Returns its standard error.
 fn stderr_of(test: &str, variables: &[(&str, &str)]) -> String {
     let mut command = Command::new(env::current_exe().unwrap());
     command.args(["--nocapture", "--exact", &format!("reporting::{test}")]);
@@ -39,7 +39,8 @@ fn a_thread_panics(_: &World) -> io::Result<()> {
     Ok(())
 }
 
-/// The cause comes first, then the last lines, then how to run it alone: no backtrace is before them.
+/// The cause comes first, then the last lines of the trace, then the command that runs the seed alone, with no
+/// backtrace before them.
 #[test]
 fn a_failure_begins_with_its_seed_and_its_cause() {
     if env::var_os(FAILS).is_some() {
@@ -55,13 +56,13 @@ fn a_failure_begins_with_its_seed_and_its_cause() {
     let lines = place("lock Mutex<Vec<u8>>");
     assert!(cause < lines && lines < place("POLLIO_SEED=0 cargo test"), "{stderr}");
     assert!(!stderr.contains("a_thread_panics::"), "{stderr}");
-    // A standard library that was built without them says `Captured` all the same, but knows no name.
+    // A standard library that was built without backtraces says `Captured` all the same, but has no names.
     if !Backtrace::force_capture().to_string().contains("reporting::") {
         println!("NOT RUN: what concerns backtraces, which this standard library cannot make");
         return;
     }
     assert!(place("POLLIO_SEED=0 cargo test") < place("stack backtrace:"), "{stderr}");
-    // Those of three runs and of all threads are not there.
+    // There are no backtraces of three runs and of all threads.
     assert_eq!(stderr.matches("stack backtrace:").count(), 1);
 
     // Run alone, it has the backtrace of the thread that panicked, after its trace.
@@ -72,7 +73,7 @@ fn a_failure_begins_with_its_seed_and_its_cause() {
     assert!(place("lock Mutex<Vec<u8>>") < cause && cause < place("a_thread_panics::"), "{stderr}");
 }
 
-/// A program that catches a panic of its own goes on.
+/// A program that catches its own panic continues.
 #[test]
 fn a_panic_that_is_caught_fails_nothing() {
     run(0, |_| {
@@ -173,7 +174,7 @@ fn serve_with_an_idle_timeout() -> io::Result<()> {
     }
 }
 
-/// A timeout of the program turns a hang into something else, later; patience finds the hang itself.
+/// A timeout of the program hides a hang, and fails later in another way; patience finds the hang itself.
 #[test]
 fn patience_finds_a_lost_edge_behind_an_idle_timeout() {
     let ask = |patience: Option<Duration>| {
@@ -197,14 +198,14 @@ fn patience_finds_a_lost_edge_behind_an_idle_timeout() {
     assert!(with.elapsed < 10 * SECOND);
 }
 
-/// A world without a run has no threads, and says what has.
+/// A world without a run has no threads, and names the call that has.
 #[test]
 fn a_thread_in_a_world_without_threads_is_refused() {
     let spawn = || SimPoller::with_seed(0).world().spawn("never", || ());
     let why = std::panic::catch_unwind(|| drop(spawn())).unwrap_err();
     let why = *why.downcast::<&str>().unwrap();
     assert!(why.contains("no threads") && why.contains("World::run"), "{why}");
-    // One that is run has.
+    // A world in a run has threads.
     assert_eq!(
         failure(0, |_| thread::spawn(|| Err(io::ErrorKind::Other.into())).join().unwrap()),
         "it returned an error: other error"

@@ -1,5 +1,5 @@
 //! Random scripts over simulated sockets in step with real ones: the same readiness through a poller, the same results
-//! and the same errors. `pollio-tests` includes it, which has the models of kqueue.
+//! and the same errors. `pollio-tests`, which has the models of kqueue, includes this file.
 
 use std::fmt;
 use std::net::Shutdown;
@@ -12,16 +12,16 @@ use pollio_sim::{Conditions, Kernel, SimPoller, World};
 use super::random::Random;
 
 pub(crate) const MODES: [Mode; 3] = [Mode::Level, Mode::Edge, Mode::Oneshot];
-/// Without PRIORITY: data counts as its arrival on Linux, which reports a standing WRITABLE again.
+/// Without PRIORITY: on Linux, data is an arrival for it too, and reports a standing WRITABLE again.
 pub(crate) const INTERESTS: [Interest; 4] =
     [Interest::NONE, Interest::READABLE, Interest::WRITABLE, Interest::BOTH];
 
-/// Something that is done with one of two ends of a connection.
+/// An operation on one of two ends of a connection.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Write(usize),
-    /// Writes until there is no more room: of Unix sockets only, as the kernel sends on from TCP's
-    /// buffers while they are emptied.
+    /// Writes until there is no more room. Only for Unix sockets: TCP goes on sending from its buffer while the peer
+    /// reads.
     Fill,
     Read(usize),
     Peek,
@@ -73,7 +73,7 @@ impl Script {
     }
 }
 
-/// What a step gave: a number, or the number of an error.
+/// The result of a step: a number, or the number of an error.
 pub(crate) fn show(result: std::io::Result<impl fmt::Debug>) -> String {
     match result {
         Ok(value) => format!("{value:?}"),
@@ -126,7 +126,7 @@ macro_rules! runner {
             object.with_interest(interest).with_mode(mode)
         }
 
-        /// What each step and the wait after it gave.
+        /// Runs the script, and returns the results of each step and of the wait after it.
         pub(super) fn run<P: Poller>(script: &Script, pause: impl Fn()) -> Vec<String> {
             let mut ends = ends(script.is_unix).map(Some);
             let mut duplicates = Vec::new();
@@ -223,7 +223,7 @@ mod simulated {
     runner!();
 }
 
-/// In a network without latency, as the loopback is.
+/// In a network without latency, like the loopback.
 fn simulate(kernel: Kernel, script: &Script) -> Vec<String> {
     let mut log = Vec::new();
     let outcome = World::run_on(kernel, 0, |world| {
@@ -249,8 +249,8 @@ pub(crate) fn compare<P: Poller>(kernel: Kernel, interests: &[Interest]) {
     );
 }
 
-/// Runs scripts over real sockets and over simulated ones, and compares what each gave. Where that differs, the real
-/// ones have another try for each of `pauses`, in milliseconds, after each step.
+/// Runs scripts over real sockets and over simulated ones, and compares the results. If they differ, the real ones try
+/// again with each of `pauses`, in milliseconds, after each step.
 pub(crate) fn expect_in_step<S: fmt::Debug>(
     name: &str,
     draw: impl Fn(Random) -> S,
@@ -266,7 +266,7 @@ pub(crate) fn expect_in_step<S: fmt::Debug>(
         if log == expected {
             continue;
         }
-        // The loopback may take its time on a busy machine, where the kernel leaves it to a thread.
+        // The loopback may be late on a busy machine, since the kernel leaves it to a thread.
         let again = |pause: &u64| real(&script, Duration::from_millis(*pause));
         let expected = pauses.iter().map(again).find(|again| *again == log).unwrap_or(expected);
         for (line, expected) in log.iter().zip(&expected) {

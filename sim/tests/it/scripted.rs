@@ -16,7 +16,7 @@ use pollio_sim::{SimPoller, World};
 const HOUR: Duration = Duration::from_secs(3_600);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A poller that watches so many descriptors for reading, from 0 up.
+/// A poller that watches `count` descriptors for reading, from 0 up.
 fn watching(seed: u64, count: RawFd) -> (SimPoller, World) {
     let poller = SimPoller::with_seed(seed);
     let world = poller.world().clone();
@@ -27,7 +27,7 @@ fn watching(seed: u64, count: RawFd) -> (SimPoller, World) {
     (poller, world)
 }
 
-/// The one event that is reported.
+/// The only event that is reported.
 #[track_caller]
 fn expect_one(poller: &mut SimPoller) -> Event {
     match poller.wait(-1).unwrap() {
@@ -93,7 +93,7 @@ fn nothing_sleeps() {
 
 /// C8
 #[test]
-fn a_wait_ends_when_what_was_planned_happens() {
+fn a_wait_ends_when_a_plan_runs() {
     let (mut poller, world) = watching(0, 2);
     world.schedule(2 * SECOND, |world| world.set_ready(1, Readiness::READABLE));
     world.schedule(SECOND, |world| {
@@ -108,7 +108,7 @@ fn a_wait_ends_when_what_was_planned_happens() {
 }
 
 #[test]
-fn what_is_planned_for_the_same_time_happens_in_the_order_of_the_plans() {
+fn plans_for_the_same_time_run_in_their_order() {
     let (mut poller, world) = watching(1, 0);
     let happened = Arc::new(Mutex::new(Vec::new()));
     for plan in 0..3 {
@@ -120,7 +120,7 @@ fn what_is_planned_for_the_same_time_happens_in_the_order_of_the_plans() {
 }
 
 #[test]
-fn what_happens_as_the_time_is_up_is_reported() {
+fn an_arrival_at_the_deadline_is_reported() {
     let (mut poller, world) = watching(0, 1);
     world.schedule(SECOND, |world| world.set_ready(0, Readiness::READABLE));
     world.schedule(SECOND, |world| world.clear_ready(0, Readiness::READABLE));
@@ -139,7 +139,7 @@ fn a_wait_that_nothing_can_end_is_a_deadlock() {
         assert!(error.to_string().contains("77"), "{error}");
     }
     assert_eq!(world.elapsed(), Duration::ZERO);
-    // A plan that ends no wait does not last either.
+    // A plan that ends no wait does not prevent the deadlock either.
     world.schedule(HOUR, |world| world.set_ready(0, Readiness::WRITABLE));
     assert_eq!(poller.wait(-1).unwrap_err().kind(), ErrorKind::Deadlock);
     world.schedule(Duration::MAX, |world| world.set_ready(0, Readiness::READABLE));
@@ -148,7 +148,7 @@ fn a_wait_that_nothing_can_end_is_a_deadlock() {
     assert_eq!(poller.wait(-1).unwrap().len(), 1);
 }
 
-/// Has `plan` happen again and again, after `delay`.
+/// Runs `plan` again and again, after `delay` each time.
 fn again_and_again(world: &World, delay: Duration) {
     world.schedule(delay, move |world| again_and_again(world, delay));
 }
@@ -173,7 +173,7 @@ fn plans_that_never_end_a_wait_are_an_error() {
     let error = poller.wait(-1).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Deadlock);
     assert!(error.to_string().contains("79"), "{error}");
-    // One with a timeout ends by itself, however many there are.
+    // A wait with a timeout ends by itself, whatever the number of plans.
     assert!(poller.wait_timeout(Some(HOUR)).unwrap().is_empty());
 }
 
@@ -262,7 +262,10 @@ fn an_edge_needs_an_arrival_that_was_asked_for() {
     assert_eq!(reported(&mut poller), [0]);
     world.set_ready(0, Readiness::READABLE);
     let event = expect_one(&mut poller);
-    assert!(event.is_readable() && event.is_writable(), "what stands is reported with what comes");
+    assert!(
+        event.is_readable() && event.is_writable(),
+        "standing readiness is reported with an arrival"
+    );
 }
 
 #[test]
@@ -310,7 +313,7 @@ fn spurious_readiness_is_reported_once() {
 }
 
 #[test]
-fn spurious_readiness_takes_none_away_that_is_true() {
+fn spurious_readiness_hides_no_true_readiness() {
     let (mut poller, world) = watching(0, 1);
     world.set_ready(0, Readiness::READABLE);
     world.spurious(0, Readiness::READABLE);
@@ -318,7 +321,7 @@ fn spurious_readiness_takes_none_away_that_is_true() {
 }
 
 #[test]
-fn what_nobody_asked_for_is_never_reported_as_spurious() {
+fn spurious_readiness_is_reported_only_with_its_interest() {
     let (mut poller, world) = watching(0, 1);
     world.spurious(0, Readiness::WRITABLE);
     world.set_ready(0, Readiness::READABLE);
@@ -328,7 +331,7 @@ fn what_nobody_asked_for_is_never_reported_as_spurious() {
 }
 
 #[test]
-fn spurious_readiness_of_what_is_not_registered_comes_to_nothing() {
+fn spurious_readiness_of_an_unregistered_descriptor_has_no_effect() {
     let (mut poller, world) = watching(0, 1);
     world.open(1);
     for fd in [1, 2] {
@@ -371,7 +374,7 @@ fn a_bound_holds_for_each_wait_of_a_handle_and_of_its_clones() {
     assert_eq!(poller.events(), []);
 }
 
-/// C9: under a bound, neither wakes nor what is always ready starve the other.
+/// C9: under a bound, neither wakes nor always-ready descriptors starve the other.
 #[test]
 fn a_bound_holds_for_wakes_too() {
     for seed in 0..20 {
@@ -402,12 +405,12 @@ fn a_bound_holds_for_wakes_too() {
 
 /// C9
 #[test]
-fn who_was_left_out_comes_before_who_came_later() {
+fn a_descriptor_that_was_left_out_comes_before_later_ones() {
     for seed in 0..1_000 {
         let (mut poller, world) = watching(seed, 8);
         (0..4).for_each(|fd| world.set_ready(fd, Readiness::READABLE));
         let first = reported(&mut poller);
-        // Those of before come again, too, and keep their place.
+        // Earlier arrivals repeat, too, and keep their place.
         (0..8).for_each(|fd| world.set_ready(fd, Readiness::READABLE));
         let left_out: BTreeSet<_> = (0..4).filter(|fd| !first.contains(fd)).collect();
         let mut later = Vec::new();
@@ -424,7 +427,7 @@ fn seeds_bring_about_every_order_in_every_batch() {
     let mut seen = BTreeSet::new();
     for seed in 0..1_000 {
         let (mut poller, world) = watching(seed, 3);
-        // What was ready earlier has no older right.
+        // Earlier readiness has no priority.
         for fd in [0, 1] {
             world.set_ready(fd, Readiness::READABLE);
             assert_eq!(reported(&mut poller), [fd]);
@@ -468,7 +471,7 @@ fn a_failed_test_prints_its_seed() {
         // The poller may be gone by the time that the test fails.
         drop(poller);
         let _second_handle = world.clone();
-        panic!("this is not what was expected");
+        panic!("an assertion of the test");
     }
     let mut command = Command::new(env::current_exe().unwrap());
     command.args(["--nocapture", "--exact", "scripted::a_failed_test_prints_its_seed"]);

@@ -1,4 +1,4 @@
-//! What sockets do that differs from kernel to kernel.
+//! The behaviour of sockets that differs from kernel to kernel.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -27,7 +27,7 @@ fn pair() -> (TcpStream, TcpStream) {
     (client, server)
 }
 
-/// A client that cannot reset what it does not read.
+/// Closes a stream with a reset.
 fn reset(stream: TcpStream) {
     SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
     drop(stream);
@@ -40,7 +40,7 @@ fn nonblocking() -> Socket {
     socket
 }
 
-/// The name of what a call returned: of its error, or its value.
+/// The name of a call's result: its error, or its value.
 fn name<T: ToString>(result: io::Result<T>) -> String {
     let error = match result {
         Ok(value) => return value.to_string(),
@@ -80,10 +80,10 @@ fn error_of(socket: io::Result<Option<io::Error>>) -> String {
     socket.unwrap().map_or("none".into(), |error| name(Err::<u8, _>(error)))
 }
 
-/// What a case returns on some kernels.
+/// The results of a case on some kernels.
 type Answers = (&'static [Kernel], &'static [&'static str]);
 
-/// Runs a case on every kernel, each of which has to be expected to answer something.
+/// Runs a case on every kernel. Each kernel needs an expected answer.
 #[track_caller]
 fn compare(case: impl Fn(&World) -> Vec<String> + Copy, answers: &[Answers]) {
     for kernel in Kernel::ALL {
@@ -400,7 +400,7 @@ fn a_shutdown_of_reading_throws_bytes_away_elsewhere() {
 }
 
 #[test]
-fn what_nobody_will_read_makes_no_writer_wait() {
+fn bytes_that_nobody_will_read_make_no_writer_wait() {
     for kernel in [FreeBsd, NetBsd, DragonFly] {
         let outcome = World::run_on(kernel, 0, |world| {
             world.set_conditions(Conditions::calm());

@@ -84,7 +84,7 @@ fn values_are_received_by_iterators() {
 /// `None` ends the thread that takes it.
 type Jobs = Mutex<VecDeque<Option<u32>>>;
 
-/// Has threads take jobs from a queue. Returns the sum of what they took.
+/// Threads take jobs from a queue. Returns the sum of their jobs.
 fn work(workers: u32, take: fn(&Jobs, &Condvar) -> Option<u32>) -> u32 {
     let shared = Arc::new((Mutex::new(VecDeque::new()), Condvar::new()));
     let workers: Vec<_> = (0..workers)
@@ -102,7 +102,7 @@ fn work(workers: u32, take: fn(&Jobs, &Condvar) -> Option<u32>) -> u32 {
         .collect();
     let jobs = (1..=10).map(Some).chain(workers.iter().map(|_| None));
     for job in jobs {
-        // By now some have nothing to do.
+        // By now some of them are idle.
         thread::sleep(SECOND / 20);
         shared.0.lock().unwrap().push_back(job);
         shared.1.notify_one();
@@ -123,7 +123,7 @@ fn a_condition_variable_loses_no_notification() {
     });
 }
 
-/// What the first seed that fails says.
+/// The failure of the first seed that fails.
 fn first_failure(body: impl Fn() + Send + Sync + 'static) -> String {
     let check = || {
         sim::check(1_000, move |_| {
@@ -135,7 +135,7 @@ fn first_failure(body: impl Fn() + Send + Sync + 'static) -> String {
     *why.downcast().unwrap()
 }
 
-/// Some waits end unasked; and where there are others, they take the job first.
+/// Some waits end without a notification; or another thread takes the job first.
 #[test]
 fn a_wait_without_a_loop_is_found() {
     for workers in [1, 3] {
@@ -152,7 +152,7 @@ fn a_wait_without_a_loop_is_found() {
     }
 }
 
-/// It comes between the look at the flag and the wait.
+/// It comes between the check of the flag and the wait.
 #[test]
 fn a_notification_that_the_lock_does_not_guard_is_found() {
     let why = first_failure(|| {
@@ -207,7 +207,7 @@ fn a_change_in_two_sections_is_found() {
     assert!(why.contains("left: 1"), "{why}");
 }
 
-/// Runs `body` in a world in which nothing happens but what is asked for.
+/// Runs `body` in a world without faults.
 fn calm(body: impl FnOnce(&World)) {
     run(0, |world| {
         world.set_conditions(Conditions::calm());
@@ -244,7 +244,7 @@ fn a_wait_to_be_notified_ends_when_the_time_is_up() {
         let (guard, result) = waited.unwrap();
         assert!(!result.timed_out() && *guard);
         assert_eq!(begin.elapsed(), 4 * SECOND);
-        // Nobody notifies, and no time is left.
+        // Without a notification, and without time left.
         let (_guard, result) = changed.wait_timeout(guard, Duration::ZERO).unwrap();
         assert!(result.timed_out());
         assert_eq!(begin.elapsed(), 4 * SECOND);
@@ -256,7 +256,7 @@ fn one_wait_is_ended_or_all_are() {
     calm(|world| {
         let shared = Arc::new((Mutex::new(0), Condvar::new()));
         let (woken, changed) = &*shared;
-        // Nobody waits yet.
+        // No thread waits yet.
         changed.notify_all();
         for _ in 0..3 {
             let shared = shared.clone();
@@ -352,7 +352,7 @@ fn a_lock_is_poisoned_by_a_panic_until_it_is_cleared() {
     assert!(!lock.is_poisoned() && lock.lock().is_ok());
 }
 
-/// As one in a `static`, which outlives its world.
+/// As for a lock in a `static`, which outlives its world.
 #[test]
 fn a_lock_of_another_world_says_so() {
     let lock = Arc::new(Mutex::new(()));

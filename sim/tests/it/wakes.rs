@@ -1,4 +1,4 @@
-//! Wake-ups that programs get wrong, and those that they no longer can.
+//! Wake-ups that programs get wrong, and channels, which rule such mistakes out.
 
 use std::collections::VecDeque;
 
@@ -16,7 +16,7 @@ type Queue = Mutex<VecDeque<u32>>;
 struct Program {
     what: &'static str,
     send: fn(&Queue, &Waker, u32),
-    /// What the loop does with the events of a wait.
+    /// The loop's handler for the events of a wait.
     receive: fn(&Queue, &[Event], &mut Vec<u32>),
 }
 
@@ -32,7 +32,7 @@ fn take_all(queue: &Queue, events: &[Event], values: &mut Vec<u32>) {
 }
 
 impl Program {
-    /// Ends with all values. Else it is a deadlock.
+    /// Ends with all values, or in a deadlock.
     fn run(&self, world: &World) {
         let (send, receive) = (self.send, self.receive);
         let mut poller = SimPoller::new().unwrap();
@@ -145,7 +145,7 @@ fn a_lost_wake_up_is_found() {
     }
 }
 
-/// Whatever a loop does with the events of a channel, it gets all values.
+/// Any handling of a channel's events gets all values.
 #[test]
 fn a_channel_cannot_be_received_wrong() {
     type Receive = fn(&sim::Receiver<u32>, &mut u32) -> Vec<u32>;
@@ -156,7 +156,7 @@ fn a_channel_cannot_be_received_wrong() {
             *count += 1;
             receiver.try_iter().take((*count % 3) as usize + 1).collect()
         }),
-        // As where the handler of another event panics.
+        // As if the handler of another event panicked.
         ("not at the first event", |receiver, count| {
             *count += 1;
             if *count % 2 == 1 { Vec::new() } else { receiver.try_iter().collect() }

@@ -1,4 +1,4 @@
-//! What a simulated world does beyond what its sockets do.
+//! Tests of a simulated world apart from its sockets.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
@@ -25,17 +25,17 @@ pub(super) fn failure(seed: u64, body: impl FnOnce(&World) -> io::Result<()>) ->
     World::run(seed, body).failure.expect("this fails")
 }
 
-/// Runs where nothing fails.
+/// Runs a body that must not fail.
 pub(super) fn run(seed: u64, body: impl FnOnce(&World) -> io::Result<()>) -> sim::Outcome {
     let outcome = World::run(seed, body);
     assert_eq!(outcome.failure, None, "seed {seed}: {:#?}", outcome.trace);
     outcome
 }
 
-/// Serves one client after another, and blocks.
+/// Serves one client after another, with blocking calls.
 fn echo() -> io::Result<()> {
     for stream in TcpListener::bind(ADDRESS)?.incoming() {
-        // A fault: the client is still there.
+        // A fault: the client is still in the queue.
         let Ok(mut stream) = stream else { continue };
         let mut buffer = [0; 100];
         while let count @ 1.. = stream.read(&mut buffer)? {
@@ -140,7 +140,7 @@ fn a_forgotten_client_fails_the_run() {
             poller.add(server.with_mode(Mode::Edge)).unwrap();
             loop {
                 poller.wait(-1).unwrap();
-                // One for each edge, and two may have come.
+                // Accepts one client for each edge, though two may have come.
                 listener.accept().unwrap();
             }
         });
@@ -188,7 +188,7 @@ fn time_passes_only_while_all_wait() {
     assert_eq!(outcome.elapsed, 3 * SECOND);
 }
 
-/// Each period counts, and those to come keep their phase, as those of a timerfd do.
+/// Each period counts, and later periods keep their phase, like those of a timerfd.
 #[test]
 fn a_timer_counts_the_periods_that_a_plan_lets_pass() {
     run(0, |world| {
@@ -234,7 +234,7 @@ fn a_timer_and_a_waker_end_a_wait() {
 
 /// C18: an edge, a oneshot or a wake goes to exactly one of the threads that wait on one poller.
 #[test]
-fn what_is_reported_once_ends_one_wait_of_a_shared_poller() {
+fn a_single_report_ends_one_wait_of_a_shared_poller() {
     for mode in [None, Some(Mode::Oneshot), Some(Mode::Edge)] {
         let mut first = [0, 0];
         for seed in 0..200 {
@@ -274,7 +274,7 @@ fn what_is_reported_once_ends_one_wait_of_a_shared_poller() {
     }
 }
 
-/// C18: of two handles, one of which is busy, the one that is blocked returns the wake, at once.
+/// C18: one of two handles is busy, and the blocked one returns the wake at once.
 #[test]
 fn a_wake_goes_to_the_handle_that_is_blocked() {
     for seed in 0..200 {
@@ -310,7 +310,7 @@ fn each_wait_that_may_return_a_wake_does() {
             world.set_conditions(Conditions::calm());
             let mut poller = SimPoller::new()?;
             let wakers = [1, 2].map(|token| Waker::new(poller.registry(), token).unwrap());
-            // Its creation ends no wait.
+            // Creating it ends no wait.
             assert!(poller.wait(0)?.is_empty());
             let begin = Instant::now();
             assert!(poller.wait(1_000)?.is_empty());
@@ -335,7 +335,7 @@ fn each_wait_that_may_return_a_wake_does() {
                 assert_eq!(poller.wait_timeout(timeout)?[0].token, 1);
             }
             assert_eq!(begin.elapsed(), 3 * SECOND);
-            // With what else is ready, in any order; and what was dropped is still reported.
+            // With other ready descriptors, in any order; the wake of a dropped waker is still reported.
             let (near, _far) = UnixStream::pair()?;
             let writable = EventObject::client(near.as_raw_fd()).with_token(9);
             poller.add(writable.with_interest(pollio::Interest::WRITABLE))?;
@@ -367,7 +367,7 @@ fn a_plan_wakes_a_scripted_poller() {
     assert_eq!(poller.wait(-1).unwrap_err().kind(), ErrorKind::Deadlock);
 }
 
-/// Each event has one reader, who re-arms it: whatever was sent is read once.
+/// Each event has one reader, which re-arms it: every byte is read once.
 #[test]
 fn two_threads_serve_one_poller() {
     for seed in 0..200 {
@@ -396,7 +396,7 @@ fn two_threads_serve_one_poller() {
                         }
                         for event in events {
                             let mut stream = &streams[event.token as usize];
-                            // Under a oneshot nobody else reads: a byte is there.
+                            // Under a oneshot no other thread reads, so there is a byte.
                             count += stream.read(&mut [0]).unwrap();
                             let object = EventObject::client(event.fd).with_token(event.token);
                             registry.modify(object.with_mode(Mode::Oneshot)).unwrap();
@@ -414,7 +414,7 @@ fn two_threads_serve_one_poller() {
     }
 }
 
-/// Takes everything as an event loop does, a few values at a time, until the last sender is dropped.
+/// Takes all values like an event loop, a few at a time, until the last sender is dropped.
 fn receive_all(
     poller: &mut SimPoller,
     receiver: &sim::Receiver<u32>,
@@ -430,7 +430,7 @@ fn receive_all(
 }
 
 #[test]
-fn a_channel_reports_what_is_left_and_its_last_sender() {
+fn a_channel_reports_values_that_are_left_and_its_last_sender() {
     for seed in 0..200 {
         run(seed, |world| {
             let mut poller = SimPoller::new()?;
@@ -476,7 +476,7 @@ fn a_full_sync_channel_blocks_a_simulated_thread() {
 }
 
 #[test]
-fn a_channel_gives_back_what_nobody_will_receive() {
+fn a_channel_gives_back_values_that_nobody_will_receive() {
     let why = failure(1, |_| {
         let poller = SimPoller::new()?;
         let (sender, _receiver) = sim::sync_channel(poller.registry(), 0, 1)?;
@@ -576,7 +576,7 @@ fn whatever_opens_a_descriptor_fails_at_the_limit() {
         let poller = SimPoller::new()?;
         assert_eq!(world.descriptors(), 2);
         world.set_descriptor_limit(2);
-        // Before it looks whether anybody waits.
+        // The limit is checked before the queue.
         is_over(listener.accept());
         is_over(listener.try_clone());
         is_over(TcpListener::bind("10.0.0.1:8"));
@@ -588,7 +588,7 @@ fn whatever_opens_a_descriptor_fails_at_the_limit() {
         is_over(Timer::new());
         is_over(sim::channel::<u8>(poller.registry(), 0));
         is_over(sim::sync_channel::<u8>(poller.registry(), 0, 1));
-        // As a clone of a real one, it takes no descriptor.
+        // Like a clone of a real waker, it takes no descriptor.
         drop(poller.try_clone()?);
         world.set_descriptor_limit(3);
         is_over(UnixStream::pair());
@@ -605,9 +605,9 @@ fn whatever_opens_a_descriptor_fails_at_the_limit() {
     });
 }
 
-/// As `graceful_shutdown` has to do it: who came while there was no descriptor is served later.
+/// As in `graceful_shutdown`: a client that came while there was no descriptor is served later.
 #[test]
-fn who_queues_while_there_is_no_descriptor_is_accepted_once_there_is_one() {
+fn a_client_that_queues_without_a_descriptor_is_accepted_once_there_is_one() {
     for seed in 0..100 {
         let outcome = run(seed, |world| {
             world.set_conditions(Conditions::calm());
@@ -668,7 +668,7 @@ fn a_check_names_the_first_seed_that_fails_and_replays_it() {
 }
 
 #[test]
-fn a_check_notices_what_does_not_replay() {
+fn a_check_notices_a_failure_that_does_not_replay() {
     let runs = Arc::new(AtomicU64::new(0));
     let result = panic::catch_unwind(move || {
         sim::check(1, move |_| {
@@ -680,7 +680,7 @@ fn a_check_notices_what_does_not_replay() {
     assert!(why.contains("does not replay"), "{why}");
 }
 
-/// C16: through whatever std's own are registered.
+/// C16: through the same pointers as std's sources.
 #[test]
 fn a_simulated_source_is_registered_through_any_pointer() {
     fn register<T: AsFd>(registry: &Registry, source: T) -> Registered<T> {

@@ -1,4 +1,4 @@
-//! How bytes travel between the two ends of a connection, and when they arrive.
+//! The travel of bytes between the two ends of a connection.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr};
@@ -83,7 +83,7 @@ impl Connections {
     }
 }
 
-/// What arrives, and when.
+/// Arrivals.
 impl Connections {
     /// Sends a segment from this end to the other.
     fn send(&mut self, id: EndId, segment: Segment, base: &mut Base) {
@@ -147,7 +147,7 @@ impl Connections {
         }
     }
 
-    /// Whether an acknowledgement is an edge, though nobody waits for room.
+    /// Whether an acknowledgement is an edge, though no write waits for room.
     fn is_edge_of_room(&self, id: EndId, base: &mut Base) -> bool {
         let end = self.end(id);
         let is_edge = |file| base.files().has_edges(file, Interest::WRITABLE);
@@ -182,13 +182,13 @@ impl Connections {
         self.reset_arrives(id.peer(), libc::ECONNRESET, base);
     }
 
-    /// A fault: nothing arrives at either end for so long.
+    /// A fault: nothing arrives at either end for a while.
     pub(super) fn stall(&mut self, id: EndId, length: Duration, base: &mut Base) {
         base.note(|| format!("fault: a connection stalls for {length:?}"));
         self.0[id.connection].stalled_until = base.now() + length;
     }
 
-    /// What a further call of `connect` fails with on a connection that has failed, if it cannot try again.
+    /// The error of a further call of `connect` on a failed connection, if it cannot try again.
     pub(super) fn reconnect_error(
         &mut self,
         id: EndId,
@@ -228,7 +228,7 @@ impl Connections {
     }
 }
 
-/// What a program does with an end.
+/// Calls of a program on an end.
 impl Connections {
     pub(super) fn attach(&mut self, id: EndId, file: FileId, has_linger_zero: bool) {
         self.end_mut(id).attach(file, has_linger_zero);
@@ -249,7 +249,7 @@ impl Connections {
         Ok(count)
     }
 
-    /// What was read leaves room for the other end to write, which learns of it a latency later.
+    /// A read makes room for the other end to write, which learns of it a latency later.
     fn acknowledge(&mut self, id: EndId, count: usize, base: &mut Base) {
         let (writer, latency) = (id.peer(), self.latency(id));
         if !self.end(writer).wants_room() && !base.rules().has(Rule::RoomIsEdge) {
@@ -351,7 +351,7 @@ impl Connections {
         if writes && is_gone { Err(errno(libc::EINVAL)) } else { Ok(()) }
     }
 
-    /// What closing the last descriptor of an end does.
+    /// Closes an end with its last descriptor.
     pub(super) fn close(&mut self, id: EndId, base: &mut Base) {
         let unread = self.end(id).unread();
         let Some(segment) = self.end_mut(id).close(base) else { return };

@@ -1,4 +1,4 @@
-//! One end of a connection: what it has received, how much it may send, and how it has ended.
+//! One end of a connection: its received bytes, its room to send, and its end.
 
 use std::collections::VecDeque;
 use std::io;
@@ -30,28 +30,28 @@ impl Segment {
     }
 }
 
-/// What the arrival of a segment leads to.
+/// The effect of an arriving segment.
 pub(super) enum Reply {
     Nothing,
     /// The program can find it: there are bytes, which may be the first ones.
     Bytes {
         were_none: bool,
     },
-    /// Nobody will read so many bytes.
+    /// This many bytes will never be read.
     Discarded(usize),
     /// The peer has ended its direction.
     End,
     /// This end is reset.
     Reset,
-    /// The peer is: nobody will ever read this.
+    /// The peer is reset: these bytes will never be read.
     ResetPeer,
-    /// Both are: the peer sends on, although this end was shut down in both directions.
+    /// Both are reset: the peer keeps sending, although this end was shut down in both directions.
     ResetBoth,
-    /// Both are, at this byte, as the test has scripted it.
+    /// Both are reset at this byte, scripted by a test.
     ResetAsScripted,
 }
 
-/// How an attempt to connect has ended, for a call of `connect`.
+/// The outcome of an attempt to connect, for a call of `connect`.
 pub(super) enum Attempt {
     GoesOn,
     Succeeded,
@@ -68,11 +68,11 @@ pub(super) struct End {
     /// The program has closed it.
     is_orphan: bool,
     is_connected: bool,
-    /// A call of `connect` has returned how it ended.
+    /// A call of `connect` has returned the outcome.
     is_announced: bool,
     /// As the state `TCP_CLOSE`: it was reset, or both directions have ended.
     is_closed: bool,
-    /// Its control block is gone, as other kernels see it: not that of an end that waits in `TIME_WAIT`.
+    /// On other kernels, its control block is gone. That of an end in `TIME_WAIT` is not.
     is_gone: bool,
     /// As `RCV_SHUTDOWN` and `SEND_SHUTDOWN`.
     is_read_shut: bool,
@@ -86,14 +86,14 @@ pub(super) struct End {
     inbox: VecDeque<Segment>,
     last_arrival: Duration,
     received: Received,
-    /// Of what is sent from here: how many bytes may be written and not yet read, and how many are.
+    /// The most bytes that may be written here and not yet read, and their number.
     capacity: usize,
     in_use: usize,
     /// A write found too little room, so that room is reported once there is some.
     wants_room: bool,
     /// A fault: no room, whatever the numbers say.
     has_no_room: bool,
-    /// As a test scripts it: how many more bytes arrive here before the connection is reset.
+    /// The number of bytes that still arrive here before the connection is reset, scripted by a test.
     bytes_until_reset: Option<usize>,
 }
 
@@ -210,7 +210,7 @@ impl End {
         self.inbox.len() == 1
     }
 
-    /// When what is sent now arrives, at `soonest` or after all before it, if it takes so long to transmit.
+    /// The arrival time of a segment that is sent now: at `soonest`, or after all before it plus its transmission time.
     pub(super) fn next_arrival(&mut self, soonest: Duration, transmission: Duration) -> Duration {
         self.last_arrival = self.last_arrival.max(soonest) + transmission;
         self.last_arrival
@@ -304,7 +304,7 @@ impl End {
     }
 }
 
-/// What a program does with it.
+/// Calls of a program.
 impl End {
     pub(super) fn readiness(&mut self) -> Readiness {
         let mut readiness = Readiness::NONE;
@@ -344,7 +344,7 @@ impl End {
         self.in_use * 3 <= self.capacity * 2 && !self.has_no_room
     }
 
-    /// What a read returns that finds no bytes.
+    /// The result of a read without bytes.
     fn read_nothing(&mut self) -> io::Result<usize> {
         if self.is_done && self.hides_error {
             return Ok(0);
@@ -446,19 +446,19 @@ impl End {
         !mem::replace(&mut self.is_write_shut, true)
     }
 
-    /// Ends an attempt to connect, and with it what was shut down: see `inet_shutdown`.
+    /// Ends an attempt to connect, and clears the shutdown: see `inet_shutdown`.
     pub(super) fn end_attempt(&mut self, base: &mut Base) -> bool {
         let was_open = self.reset(libc::ECONNRESET, base);
         self.is_read_shut = false;
         was_open
     }
 
-    /// What closing its last descriptor does: what it has to send.
+    /// Closes it with its last descriptor. Returns the segment to send.
     pub(super) fn close(&mut self, base: &mut Base) -> Option<Segment> {
         (self.file, self.is_orphan) = (None, true);
         let has_unread = !mem::take(&mut self.received).is_empty();
         if self.is_closed || !self.is_connected {
-            // A connection that is made only now is reset when it is.
+            // A connection that is not yet made is reset when it is.
             self.is_closed |= !self.is_connected;
             return None;
         }
@@ -470,7 +470,7 @@ impl End {
         if mem::replace(&mut self.is_write_shut, true) { None } else { Some(Segment::End) }
     }
 
-    /// What it is like, for a report.
+    /// Its state, for a report.
     pub(super) fn describe(&self) -> String {
         let mut text = String::new();
         if !self.is_connected {

@@ -1,4 +1,4 @@
-//! The sockets that programs hold: which address each has, and whether it listens, connects or neither.
+//! The sockets of programs: their addresses, and whether they listen, connect or neither.
 
 use std::collections::VecDeque;
 use std::io;
@@ -31,7 +31,7 @@ pub(super) enum State {
     Closed,
 }
 
-/// What a socket is set to before it listens or connects.
+/// The settings of a socket before it listens or connects.
 #[derive(Default, Clone, Copy)]
 pub(crate) struct Options {
     pub(crate) bound: Option<SocketAddr>,
@@ -43,10 +43,10 @@ pub(crate) struct Options {
 pub(super) struct Listening {
     address: SocketAddr,
     queue: VecDeque<EndId>,
-    /// How many are on their way into the queue.
+    /// The number of connections on their way into the queue.
     coming: usize,
     backlog: usize,
-    /// What it was before. Those that it accepts linger as it does.
+    /// Its options from before. Accepted sockets inherit its linger.
     options: Options,
 }
 
@@ -174,7 +174,7 @@ impl Sockets {
         let reuses = options.reuses_address || options.reuses_port;
         for ip in rivals {
             let is_other_family = ip.is_ipv6() != address.is_ipv6();
-            // All of IPv4 is a part of what a listener at all addresses of IPv6 has.
+            // A listener at all addresses of IPv6 has all of IPv4.
             let is_other = ip != address.ip()
                 && !(is_other_family && ip.is_ipv6() && address.ip().is_unspecified());
             let is_free = is_other_family && base.applies(Rule::Ipv6Only)
@@ -192,7 +192,7 @@ impl Sockets {
         self.addresses.receivers(address, listens, || !base.applies(Rule::Ipv6Only))
     }
 
-    /// Closes a socket that had this address. Returns what it was.
+    /// Closes a socket that had this address. Returns its state.
     pub(super) fn close(&mut self, id: SocketId, address: Option<SocketAddr>) -> State {
         if let Some(address) = address {
             self.addresses.release(address, id);
@@ -258,19 +258,19 @@ impl Listening {
         self.queue.pop_front();
     }
 
-    /// Leaves room in the queue for one that will come. Returns whether there is any.
+    /// Reserves room in the queue for a connection. Returns whether there was any.
     pub(super) fn reserve(&mut self) -> bool {
         let has_room = self.queue.len() + self.coming <= self.backlog;
         self.coming += usize::from(has_room);
         has_room
     }
 
-    /// The one that was expected does not come.
+    /// The expected connection does not come.
     pub(super) const fn unreserve(&mut self) {
         self.coming -= 1;
     }
 
-    /// The one that was expected comes. Returns whether the queue was empty.
+    /// The expected connection comes. Returns whether the queue was empty.
     pub(super) fn push(&mut self, end: EndId) -> bool {
         self.coming -= 1;
         self.queue.push_back(end);

@@ -1,4 +1,4 @@
-//! Calls, and what they return: once of real sockets, once of simulated ones.
+//! Calls and their results, once over real sockets and once over simulated ones.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
@@ -32,7 +32,7 @@ pub(crate) const CASES: &[Case] = &[
     ("exclusive registrations", exclusive_registrations),
     ("a blocked write is told of a reset", a_blocked_write_is_told_of_a_reset),
     ("a shutdown ends the connecting", a_shutdown_ends_the_connecting),
-    ("a shutdown of what is not connected", a_shutdown_of_what_is_not_connected),
+    ("a shutdown of an unconnected socket", a_shutdown_of_an_unconnected_socket),
 ];
 
 /// Until all has arrived.
@@ -50,7 +50,7 @@ fn nonblocking() -> Socket {
     socket
 }
 
-/// No other test has sockets here, so that nobody else takes a port that is free again.
+/// No other test has sockets at this address, so no other test takes a port that is free again.
 const HOST: &str = "127.7.7.7";
 
 fn listener() -> (TcpListener, SocketAddr) {
@@ -60,7 +60,7 @@ fn listener() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// Where nobody listens.
+/// An address without a listener.
 fn nobody() -> SocketAddr {
     listener().1
 }
@@ -193,7 +193,7 @@ fn a_short_queue(log: &mut Log) {
     pause();
     let connected = clients.iter().filter(|client| client.connect(&address.into()).is_ok());
     log.value("connected", connected.count());
-    // The others knock again, after a second.
+    // The other clients try again after a second.
     drop(clients);
     for _ in 0..2 {
         log.result("accept", listener.accept().map(drop));
@@ -350,7 +350,7 @@ fn a_shutdown_ends_the_connecting(log: &mut Log) {
     }
 }
 
-fn a_shutdown_of_what_is_not_connected(log: &mut Log) {
+fn a_shutdown_of_an_unconnected_socket(log: &mut Log) {
     let socket = nonblocking();
     let mut poller = watching(&socket, BOTH, Mode::Edge);
     log.value("new", events(&mut poller));

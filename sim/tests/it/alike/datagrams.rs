@@ -1,4 +1,4 @@
-//! Calls on UDP sockets, and what they return.
+//! Calls on UDP sockets and their results.
 
 use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
@@ -14,13 +14,13 @@ use super::{
 pub(crate) const CASES: &[super::cases::Case] = &[
     ("datagrams have bounds", datagrams_have_bounds),
     ("each datagram is an edge", each_datagram_is_an_edge),
-    ("an error is for who is connected", an_error_is_for_who_is_connected),
+    ("an error is for a connected socket", an_error_is_for_a_connected_socket),
     ("connected again", connected_again),
-    ("what is not connected", what_is_not_connected),
+    ("an unconnected socket", an_unconnected_socket),
     ("a full buffer drops", a_full_buffer_drops),
     ("a blocked read ends", a_blocked_read_ends),
     ("addresses of UDP conflict", addresses_conflict),
-    ("who is given a datagram", who_is_given_a_datagram),
+    ("the receiver of a datagram", the_receiver_of_a_datagram),
     ("both families", both_families),
     ("no connections", no_connections),
 ];
@@ -30,7 +30,7 @@ fn pause() {
     thread::sleep(Duration::from_millis(15));
 }
 
-/// No other test has UDP sockets here.
+/// No other test has UDP sockets at this address.
 const HOST: &str = "127.7.7.8";
 
 fn at(address: impl ToSocketAddrs) -> UdpSocket {
@@ -47,7 +47,7 @@ fn address(socket: &UdpSocket) -> SocketAddr {
     socket.local_addr().unwrap()
 }
 
-/// What nobody has.
+/// An address of no socket.
 fn nobody() -> SocketAddr {
     address(&socket())
 }
@@ -58,7 +58,7 @@ fn connected(peer: SocketAddr) -> UdpSocket {
     socket
 }
 
-/// What has come, after all has arrived.
+/// Logs the received datagrams, after all have arrived.
 fn receive(log: &mut Log, what: &str, socket: &UdpSocket) {
     pause();
     let mut buffer = [0; 100];
@@ -131,7 +131,7 @@ fn each_datagram_is_an_edge(log: &mut Log) {
     }
 }
 
-fn an_error_is_for_who_is_connected(log: &mut Log) {
+fn an_error_is_for_a_connected_socket(log: &mut Log) {
     let dead = nobody();
     let friend = socket();
     let stranger = socket();
@@ -195,7 +195,7 @@ fn connected_again(log: &mut Log) {
         log.result("send", near.send_to(b"past the peer", address(&other)));
         receive(log, "other", &other);
     }
-    // What it does not hear has no receiver.
+    // A datagram that a connected socket does not accept has no receiver.
     other.connect(address(&near)).unwrap();
     log.result("send", other.send(b"x"));
     receive(log, "refused", &other);
@@ -212,7 +212,7 @@ fn connected_again(log: &mut Log) {
     log.value("to no address", near.connect(&none[..]).map_err(|error| error.kind()));
 }
 
-fn what_is_not_connected(log: &mut Log) {
+fn an_unconnected_socket(log: &mut Log) {
     let near = UdpSocket::from(Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap());
     near.set_nonblocking(true).unwrap();
     let mut poller = watching(&near, Mode::Edge);
@@ -318,7 +318,7 @@ fn addresses_conflict(log: &mut Log) {
     }
 }
 
-fn who_is_given_a_datagram(log: &mut Log) {
+fn the_receiver_of_a_datagram(log: &mut Log) {
     let sharing = |address: SocketAddr| {
         let socket = unbound();
         socket.set_reuse_address(true).unwrap();

@@ -13,10 +13,10 @@ use crate::script::expect_in_step;
 
 const SOCKETS: usize = 3;
 
-/// Where a datagram is sent: to one of the sockets, open or not, or, as the last one, to a port that nobody has.
+/// The destination of a datagram: one of the sockets, open or not, or, as the last number, an unused port.
 type Target = usize;
 
-/// Something that is done with one of the sockets.
+/// An operation on one of the sockets.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Send(usize),
@@ -84,7 +84,7 @@ macro_rules! runner {
 
         use super::{SOCKETS, Script, Step, show};
 
-        /// No other test has UDP sockets here.
+        /// No other test has UDP sockets at this address.
         const HOST: &str = "127.7.7.9";
 
         fn open(address: impl ToSocketAddrs) -> io::Result<UdpSocket> {
@@ -99,7 +99,7 @@ macro_rules! runner {
             object.with_interest(registered.0).with_mode(registered.1)
         }
 
-        /// What each step and the wait after it gave.
+        /// Runs the script, and returns the results of each step and of the wait after it.
         pub(super) fn run(script: &Script, pause: impl Fn()) -> Vec<String> {
             let sockets = [(); SOCKETS].map(|()| open((HOST, 0)).unwrap());
             let nobody = open((HOST, 0)).unwrap().local_addr().unwrap();
@@ -193,7 +193,7 @@ mod simulated {
     runner!();
 }
 
-/// In a network without latency, as the loopback is, with the buffers that Linux has.
+/// In a network without latency, like the loopback, with the buffers of Linux.
 fn simulate(script: &Script) -> Vec<String> {
     let mut log = Vec::new();
     let outcome = World::run(0, |world| {
