@@ -1,6 +1,6 @@
-//! Sets `included` in this package: unit tests of what it includes from `src/` run in the crate itself.
-//! Writes samples of the guide to files of their own, so that tests can include them, and
-//! [programs](programs) for the simulation.
+//! Sets `included` in this package: the unit tests of files that it includes from `src/` run in the crate itself.
+//! Writes samples of the guide to files of their own, so that tests can include them, and [programs](programs) for the
+//! simulation.
 
 #[path = "programs/write.rs"]
 mod programs;
@@ -8,7 +8,7 @@ mod programs;
 use std::path::Path;
 use std::{env, fs};
 
-/// The pages that have samples which tests include.
+/// The pages with samples that tests include.
 const GUIDE: [&str; 2] = ["../src/guide/descriptors.md", "../src/guide/threads.md"];
 
 /// Samples of the guide: the file that each becomes, and an item in it.

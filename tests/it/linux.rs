@@ -1,4 +1,4 @@
-//! What runs only on Linux: over epoll, /proc, seccomp and ptrace(2), or over models of other kernels.
+//! Tests that run only on Linux: over epoll, /proc, seccomp and ptrace(2), or over models of other kernels.
 
 mod examples;
 mod guide;

@@ -1,4 +1,4 @@
-//! What tests have in common: descriptors, processes, which kernel is below, what a wait has to report.
+//! Shared by the tests: descriptors, processes, the kernel below a poller, and the expected events of a wait.
 
 pub(crate) mod descriptors;
 pub(crate) mod expect;

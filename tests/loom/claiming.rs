@@ -1,5 +1,5 @@
-//! Waits over kqueue, where a oneshot with two interests is two knotes, which the kernel adds one by
-//! one and fires one by one.
+//! Waits over kqueue. A oneshot with two interests is two knotes there, and the kernel adds and fires each one
+//! separately.
 
 use loom::thread;
 use pollio::{EventObject, Interest, Mode, Poller};
@@ -13,7 +13,7 @@ fn oneshot(token: u32) -> EventObject {
     EventObject::client(FD).with_interest(Interest::BOTH).with_mode(Mode::Oneshot).with_token(token)
 }
 
-/// The tokens of what a poll returns.
+/// The tokens of a poll's events.
 fn poll(poller: &mut KqueuePoller) -> Vec<u32> {
     poller.wait(0).unwrap().iter().map(|event| event.token).collect()
 }
@@ -37,7 +37,7 @@ fn of_two_waits_beside_an_addition_one_reports_it() {
 
 /// C4, C9, C12
 #[test]
-fn a_wait_beside_a_modification_reports_what_was_modified_last() {
+fn a_wait_beside_modifications_reports_the_last_one() {
     loom::model(|| {
         let mut poller = KqueuePoller::new().unwrap();
         let registry = poller.registry().clone();
@@ -71,7 +71,7 @@ fn of_two_waits_during_a_re_arming_one_reports_it() {
 
 /// C4, C9, C12: another interest, for which its knotes are replaced.
 #[test]
-fn a_wait_during_a_change_of_the_interest_reports_what_was_modified_last() {
+fn a_wait_during_a_change_of_the_interest_reports_the_new_one() {
     loom::model(|| {
         let mut poller = KqueuePoller::new().unwrap();
         let registry = poller.registry().clone();
@@ -85,7 +85,7 @@ fn a_wait_during_a_change_of_the_interest_reports_what_was_modified_last() {
     });
 }
 
-/// C4, C12: the other knote is armed before `modify` finds out that this one is gone.
+/// C4, C12: `modify` arms the other knote before it notices that this one is gone.
 #[test]
 fn a_oneshot_that_lost_a_knote_is_reported_once_after_modify() {
     loom::model(|| {

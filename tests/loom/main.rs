@@ -1,10 +1,10 @@
-//! What threads share, in every order that they can run in: the crate's own files, with the `sys`
-//! of this program below them, checked by loom. A program of its own, because `crate` is its root.
+//! The state that threads share, in every order of their steps: the crate's own files, over the `sys` of this program,
+//! checked by loom. A program of its own, because `crate` has to be its root.
 //!
-//! These are shared: the [`Wakers`](wakers::Wakers) of a poller, the queue of a [`channel`](channel::channel) with one
-//! of them, and on kqueue the turn that registrations take and the claim to report a oneshot; and the guide's table of
-//! registrations. A `Registry` over epoll is a descriptor that
-//! never changes, and the kernel does each verb at once; a poller is not `Sync`.
+//! Threads share the [`Wakers`](wakers::Wakers) of a poller, the queue of a [`channel`](channel::channel) with one of
+//! them, and the guide's table of registrations; on kqueue also the lock of registrations and the claim to report a
+//! oneshot. A `Registry` over epoll is a descriptor that never changes, and each verb is atomic in the kernel. A poller
+//! is not `Sync`.
 #![cfg(target_os = "linux")]
 
 #[path = "../../src/channel.rs"]

@@ -1,5 +1,4 @@
-//! `Registry` over kqueue, where a registration is several knotes, which the kernel takes one by
-//! one.
+//! `Registry` over kqueue. A registration is several knotes there, and the kernel takes them one by one.
 
 use std::io::ErrorKind;
 
@@ -20,7 +19,7 @@ fn writable_and_priority() -> EventObject {
     EventObject::client(FD).with_interest(interest).with_token(2)
 }
 
-/// The registration that there is, by its filters and tokens.
+/// The current registration, by its filters and tokens.
 fn registered() -> Vec<(Filter, u64)> {
     knotes().into_iter().map(|(filter, udata)| (filter, udata & 0xffff_ffff)).collect()
 }

@@ -1,4 +1,4 @@
-//! What of a `Registry` a waker needs, over the wakers that loom sees into.
+//! The part of `Registry` that a waker needs, over wakers that loom checks.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The selector that `OsPoller` has here: that of kqueue, over a table of knotes.
+//! The selector of `OsPoller` in this program: kqueue's, over a table of knotes.
 
 #[path = "../../src/selector/kqueue.rs"]
 mod kqueue;

@@ -22,7 +22,7 @@ impl Watched {
         }
     }
 
-    /// Once all have come to rest: looks until nothing is reported, and returns what was taken.
+    /// Called when all threads have ended: polls until nothing is reported, and returns the taken values.
     fn rest(&mut self) -> &[u8] {
         for _ in 0..4 {
             self.look(usize::MAX);
@@ -46,10 +46,10 @@ fn send_twice(most: usize) {
         watched.look(most);
         watched.look(most);
         let sender = thread.join().unwrap();
-        assert_eq!(watched.rest(), [1, 2], "a value was sent, and the receiver is not reported");
+        assert_eq!(watched.rest(), [1, 2], "a value was sent, but the receiver is not reported");
         assert!(!watched.receiver.is_disconnected());
 
-        // And none of it prevents the next.
+        // The next value is reported too.
         sender.send(3).unwrap();
         assert_eq!(watched.rest(), [1, 2, 3]);
         drop(sender);
@@ -68,7 +68,7 @@ fn no_value_is_lost_to_a_loop_that_takes_one_at_a_time() {
     send_twice(1);
 }
 
-/// Whichever sender is the last, and however the receiver looks while they end.
+/// With any sender as the last, and any polls of the receiver while they end.
 #[test]
 fn the_last_drop_is_reported() {
     model(3, || {
@@ -86,7 +86,7 @@ fn the_last_drop_is_reported() {
     });
 }
 
-/// A full channel that refused a value has made room for it by the time that it reports nothing more.
+/// A full channel that refused a value has room for it by the time that it reports nothing more.
 #[test]
 fn a_full_channel_is_reported() {
     model(3, || {

@@ -1,4 +1,4 @@
-//! What stands below the crate's files here.
+//! The system-call layer below the crate's files in this program.
 
 pub(crate) mod kevent;
 pub(crate) mod mpsc;
@@ -11,12 +11,12 @@ use loom::sync::atomic::fence;
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32};
 pub(crate) use loom::sync::{Mutex, MutexGuard};
 
-/// Loom knows one order for all threads only of fences.
+/// Only for fences does loom have one order for all threads.
 pub(crate) fn fence_for_loom() {
     fence(SeqCst);
 }
 
-/// Whatever number a test has made up is open.
+/// Any number of a test counts as open.
 pub(crate) fn check_is_open(_: RawFd) -> io::Result<()> {
     Ok(())
 }

@@ -8,7 +8,7 @@ use crate::os_poller::OsPoller as KqueuePoller;
 
 const FD: i32 = 3;
 
-// As it stands in the guide, but for loom's `Arc` and `Mutex`.
+// As in the guide, except for loom's `Arc` and `Mutex`.
 #[allow(dead_code, reason = "its server runs in the docs")]
 mod sample {
     include!(concat!(env!("OUT_DIR"), "/table_over_loom.rs"));
@@ -42,7 +42,7 @@ mod sample {
 
     /// C16
     #[test]
-    fn a_stale_event_never_finds_what_has_its_number_now() {
+    fn a_stale_event_never_finds_the_new_owner_of_its_number() {
         loom::model(|| {
             let (mut poller, table) = poller_and_table();
             table.add(EventObject::client(FD), Arc::new(1)).unwrap();

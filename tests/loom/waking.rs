@@ -107,16 +107,16 @@ impl Handle {
     }
 }
 
-/// In every order with so many preemptions: without a bound, three threads take hours.
+/// Runs `body` in every order with at most `preemptions` preemptions: without a bound, three threads take hours.
 pub(crate) fn model(preemptions: usize, body: impl Fn() + Send + Sync + 'static) {
     let mut builder = Builder::new();
     builder.preemption_bound = Some(preemptions);
     builder.check(body);
 }
 
-/// C15: two threads wake one that sleeps. What each wrote before is visible with its wake.
+/// C15: two threads wake one that sleeps. Each one's earlier writes are visible with its wake.
 #[test]
-fn no_wake_is_lost_and_what_was_written_is_visible() {
+fn no_wake_is_lost_and_earlier_writes_are_visible() {
     model(3, || {
         let mut handle = Handle::new();
         let work = [(); 2].map(|()| Arc::new(AtomicU32::new(0)));
@@ -141,8 +141,7 @@ fn no_wake_is_lost_and_what_was_written_is_visible() {
     });
 }
 
-/// C15: two clones of a waker. Of two wakes, the second may find the first, and still makes visible what was
-/// written before it.
+/// C15: two clones of a waker. The second of two wakes may join the first, and still makes earlier writes visible.
 #[test]
 fn a_wake_that_joins_another_is_not_lost() {
     model(3, || {
@@ -165,8 +164,8 @@ fn a_wake_that_joins_another_is_not_lost() {
     });
 }
 
-/// C15, C18: two handles sleep, two threads wake. Each wake goes to exactly one. Whoever takes the last one ends the
-/// other's wait as well.
+/// C15, C18: two handles sleep, and two threads wake. Each wake goes to exactly one handle. The handle that takes the
+/// last one also ends the other's wait.
 #[test]
 fn each_wake_goes_to_one_of_two_sleepers() {
     model(2, || {
@@ -200,8 +199,8 @@ fn take_all(mut handle: Handle, left: &AtomicU32, last: &Waker) -> Vec<u32> {
     seen
 }
 
-/// C15, C18: one handle polls, with room for one of two wakes, and then is long in a handler. The other is left to the
-/// handle that sleeps.
+/// C15, C18: one handle polls, with room for one of two wakes, and is then busy. The handle that sleeps gets the other
+/// wake.
 #[test]
 fn a_sleeper_is_woken_though_another_handle_polls() {
     model(2, || {
@@ -221,7 +220,7 @@ fn a_sleeper_is_woken_though_another_handle_polls() {
     });
 }
 
-/// C15: a waker is woken and dropped while another thread takes it, and its place has another waker at once.
+/// C15: a waker is woken and dropped while another thread takes its wake, and another waker gets its slot at once.
 #[test]
 fn the_wake_of_a_dropped_waker_has_its_own_token() {
     model(3, || {
@@ -254,9 +253,9 @@ fn a_wait_that_began_before_the_first_waker_is_woken() {
     });
 }
 
-/// C15: once the descriptor was handed out, and all came to rest, a waker that was woken is a kick that is pending.
+/// C15: after the descriptor was handed out, and all threads have ended, a wake has left a pending kick.
 #[test]
-fn what_watches_the_poller_sees_a_wake() {
+fn an_outer_poller_sees_a_wake() {
     model(3, || {
         let mut handle = Handle::new();
         let waker = handle.waker(1);

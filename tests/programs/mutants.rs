@@ -1,4 +1,4 @@
-//! Mutants: each has one fault that a person might write.
+//! Mutants, each with one mistake that a person might make.
 
 pub(crate) struct Mutant {
     pub(crate) program: &'static str,

@@ -69,7 +69,7 @@ fn serve(listen: &str, upstream: &str) -> io::Result<()> {
 
 /// A client, or the connection to the upstream that was made for it. Both have the same token.
 struct Side {
-    /// Its buffer holds what was read here, and not yet written to the other side.
+    /// Its buffer holds the bytes that were read here and not yet written to the other side.
     stream: BufReader<TcpStream>,
     object: EventObject,
     is_connected: bool,
@@ -104,13 +104,13 @@ fn pass(pair: &mut [Side; 2], event: &Event, registry: &Registry) -> io::Result<
     let [client, upstream] = pair;
     upstream.is_connected |= event.fd == upstream.object.fd && event.is_writable();
     if upstream.is_connected && client.pass_to(upstream)? | upstream.pass_to(client)? {
-        // A modify reports again what is still there, after the others had their turn.
+        // A modify reports the rest again, after the others had their turn.
         pair.iter().try_for_each(|side| registry.modify(side.object))?;
     }
     Ok(pair.iter().all(|side| side.has_ended))
 }
 
-/// Ends both connections so that it does not look like the proper end of what was sent.
+/// Ends both connections so that it does not look like the proper end of a stream.
 fn break_off(pair: &[Side; 2]) -> bool {
     for side in pair {
         let _ = SockRef::from(side.stream.get_ref()).set_linger(Some(Duration::ZERO));

@@ -1,4 +1,4 @@
-//! The timeouts of the guide as they were: what is pushed back with an old time breaks the order.
+//! The timeouts of the guide before their fix: an entry that is pushed back with an old time breaks the order.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;

@@ -1,5 +1,5 @@
-//! Writes the examples over simulated sockets: the same text, with other `use` lines; then mutants of them,
-//! each with one change; and the cases of the contract that simulated sockets can be held to.
+//! Writes the examples over simulated sockets (the same text with other `use` lines), their mutants, each with one
+//! change, and the cases of the contract that apply to simulated sockets.
 
 use std::env;
 use std::fmt::Write;
@@ -42,7 +42,7 @@ pub(crate) fn write_all() {
     fs::write(out.join("cases.rs"), cases()).expect("the output folder is writable");
 }
 
-/// The cases of the contract that need nothing but sockets which are simulated, and a table of them.
+/// The cases of the contract that need only simulated sockets, and a table of them.
 fn cases() -> String {
     println!("cargo::rerun-if-changed=it/conformance");
     let (mut text, mut of_all, mut of_kqueue) = (String::new(), String::new(), String::new());
@@ -92,9 +92,9 @@ const TIMEOUTS: &str = "include!(concat!(env!(\"OUT_DIR\"), \"/timeouts.rs\"));\
 
 struct Program {
     name: &'static str,
-    /// Below the repository.
+    /// Relative to the repository.
     path: &'static str,
-    /// How a test starts it.
+    /// The code by which a test starts it.
     start: &'static str,
 }
 
@@ -156,7 +156,7 @@ const PROGRAMS: &[Program] = &[
     Program { name: "resolver", path: "sim/src/net/udp.md", start: "ask_all()" },
 ];
 
-/// The whole text of a program: its modules are written into it.
+/// The whole text of a program, with its modules inlined.
 fn source(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
     let text = match text.split_once("```rust\n") {
@@ -217,7 +217,7 @@ fn simulated(program: &Program, text: &str) -> String {
     format!("{simulated}\npub(super) fn start() -> std::io::Result<()> {{ {start} }}\n")
 }
 
-/// What stands in a program, and what stands there over the simulation.
+/// Texts of a program, and their replacements over the simulation.
 const REPLACEMENTS: &[(&str, &str)] = &[
     ("std::net", "pollio_sim::net"),
     ("std::os::", "pollio_sim::os::"),
@@ -228,9 +228,9 @@ const REPLACEMENTS: &[(&str, &str)] = &[
     ("signal_hook::", "pollio_sim::signal_hook::"),
     ("io::stdout()", "io::sink()"),
     ("io::stderr()", "io::sink()"),
-    // Its unit tests are run where it is.
+    // Its unit tests run with the example.
     ("#[cfg(test)]", "#[cfg(any())]"),
-    // A simulated signal has no mask, and the thread that has it may be any.
+    // A simulated signal has no mask, and any thread may get it.
     ("nix::sys::signal::SigSet", "crate::linux::sim::programs::SigSet"),
     ("io::stdin()", "crate::linux::sim::programs::stdin()"),
     ("eprintln!(", "let _ = format!("),

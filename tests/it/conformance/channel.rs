@@ -50,7 +50,7 @@ fn taken<T>(receiver: &Receiver<T>) -> Vec<T> {
 }
 
 /// C15
-pub(crate) fn what_is_sent_is_reported_once_in_its_order<P: Poller>() {
+pub(crate) fn sent_values_are_reported_once_in_order<P: Poller>() {
     let (mut poller, sender, receiver) = receiving::<P, _>();
     poller.expect_none();
     for round in 0..3 {
@@ -66,7 +66,7 @@ pub(crate) fn what_is_sent_is_reported_once_in_its_order<P: Poller>() {
 }
 
 /// C15: until a receive has found the queue empty.
-pub(crate) fn what_is_left_is_reported_by_each_wait<P: Poller>() {
+pub(crate) fn values_that_are_left_are_reported_by_each_wait<P: Poller>() {
     let (mut poller, sender, receiver) = receiving::<P, _>();
     for value in 0..5 {
         sender.send(value).unwrap();
@@ -211,7 +211,7 @@ pub(crate) fn the_event_of_a_dropped_receiver_is_not_repeated<P: Poller>() {
 }
 
 /// C15
-pub(crate) fn what_is_sent_while_it_is_taken_is_not_lost<P: Poller>() {
+pub(crate) fn a_value_sent_while_others_are_taken_is_not_lost<P: Poller>() {
     for taken_first in 0..3 {
         let (mut poller, sender, receiver) = receiving::<P, _>();
         sender.send(0).unwrap();

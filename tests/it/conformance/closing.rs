@@ -294,7 +294,7 @@ pub(crate) fn a_pty_that_hung_up_is_read_closed<P: Poller + On>() {
 }
 
 /// C16: the descriptor itself, and all others, stay as they were.
-pub(crate) fn delete_takes_back_what_was_not_yet_reported<P: Poller>() {
+pub(crate) fn delete_takes_back_pending_readiness<P: Poller>() {
     for mode in MODES {
         let (near, mut far) = pair();
         let (other, mut other_far) = pair();

@@ -40,7 +40,7 @@ pub(crate) fn modify_replaces_kind_and_token<P: Poller>() {
 }
 
 /// C1
-pub(crate) fn what_arrives_after_modify_is_reported_as_modified<P: Poller>() {
+pub(crate) fn an_arrival_after_modify_is_reported_as_modified<P: Poller>() {
     for mode in MODES {
         let (near, mut far) = pair();
         let fd = near.as_raw_fd();

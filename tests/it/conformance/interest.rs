@@ -14,7 +14,7 @@ use crate::support::expect::Expect;
 use crate::support::kernel::{Kernel, On};
 
 /// C2
-pub(crate) fn readable_is_reported_to_those_who_asked<P: Poller>() {
+pub(crate) fn readable_is_reported_only_with_its_interest<P: Poller>() {
     let (near, mut far) = pair();
     let object = EventObject::client(near.as_raw_fd());
     let mut poller = P::new().unwrap();
@@ -27,7 +27,7 @@ pub(crate) fn readable_is_reported_to_those_who_asked<P: Poller>() {
 }
 
 /// C2
-pub(crate) fn writable_is_reported_to_those_who_asked<P: Poller>() {
+pub(crate) fn writable_is_reported_only_with_its_interest<P: Poller>() {
     let (near, _far) = pair();
     let object = EventObject::client(near.as_raw_fd());
     let mut poller = P::new().unwrap();
@@ -224,7 +224,7 @@ pub(crate) fn every_interest_can_become_every_other<P: Poller>() {
 }
 
 /// C1, C2
-pub(crate) fn modify_takes_back_what_was_not_yet_reported<P: Poller>() {
+pub(crate) fn modify_takes_back_pending_readiness<P: Poller>() {
     for mode in MODES {
         let (near, mut far) = pair();
         let object = EventObject::client(near.as_raw_fd()).with_mode(mode);

@@ -180,7 +180,7 @@ pub(crate) fn a_refused_add_leaves_nothing_registered<P: Poller + AsRawFd + On>(
 }
 
 /// C6: the filter for out-of-band data also reports the end, which must not be lost, and must not end every wait.
-pub(crate) fn the_end_is_reported_to_those_who_asked_for_priority<P: Poller + On>() {
+pub(crate) fn the_end_is_reported_with_interest_in_priority<P: Poller + On>() {
     let (near, far) = tcp_pair();
     let object = EventObject::client(near.as_raw_fd()).with_interest(Interest::PRIORITY);
     let mut poller = P::new().unwrap();
@@ -254,7 +254,7 @@ pub(crate) fn an_accept_is_an_edge_while_clients_are_left<P: Poller + On>() {
 }
 
 /// C3, C6: `sorflush` of FreeBSD and NetBSD clears SB_KNOTE with the buffer.
-pub(crate) fn who_stopped_reading_hears_no_edge_of_a_reset_on_some<P: Poller + On>() {
+pub(crate) fn a_socket_shut_down_for_reading_gets_no_edge_of_a_reset_on_some<P: Poller + On>() {
     for mode in [Mode::Level, Mode::Edge] {
         let (near, far) = tcp_pair();
         let mut poller = P::new().unwrap();

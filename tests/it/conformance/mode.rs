@@ -188,7 +188,7 @@ pub(crate) fn edge_reports_room_once_it_comes_back<P: Poller>() {
 }
 
 /// C3
-pub(crate) fn edge_reports_what_add_and_modify_find<P: Poller>() {
+pub(crate) fn edge_reports_readiness_that_add_and_modify_find<P: Poller>() {
     let (near, mut far) = pair();
     let object = EventObject::client(near.as_raw_fd()).with_mode(Mode::Edge);
     let mut poller = P::new().unwrap();
@@ -271,7 +271,7 @@ pub(crate) fn oneshot_reports_both_directions_in_one_event<P: Poller>() {
 }
 
 /// C3, C4
-pub(crate) fn oneshot_reports_what_modify_finds<P: Poller>() {
+pub(crate) fn oneshot_reports_readiness_that_modify_finds<P: Poller>() {
     let (near, mut far) = pair();
     let object = EventObject::client(near.as_raw_fd()).with_mode(Mode::Oneshot);
     let mut poller = P::new().unwrap();

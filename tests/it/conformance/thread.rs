@@ -102,7 +102,7 @@ pub(crate) fn many_threads_register_at_once<P: Poller>() {
 }
 
 /// C12
-pub(crate) fn what_each_thread_registered_last_is_reported<P: Poller>() {
+pub(crate) fn the_last_registration_of_each_thread_is_reported<P: Poller>() {
     let pairs: Vec<_> = (0..4).map(|_| pair()).collect();
     let mut poller = P::new().unwrap();
     let registry = poller.registry();

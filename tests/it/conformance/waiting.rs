@@ -179,7 +179,7 @@ pub(crate) fn a_deadline_that_passes_in_a_handler_ends_the_wait<P: Poller + 'sta
 }
 
 /// C7, C8: an empty slice means that nothing was ready, however late it comes.
-pub(crate) fn what_arrives_during_a_handler_is_reported_past_the_deadline<
+pub(crate) fn an_arrival_during_a_handler_is_reported_past_the_deadline<
     P: Poller + Send + 'static,
 >() {
     for timeout in [40 * MS, Duration::from_nanos(40_000_001)] {
@@ -188,7 +188,7 @@ pub(crate) fn what_arrives_during_a_handler_is_reported_past_the_deadline<
 }
 
 /// C17: the same for a wait that spins, at any point of interruption.
-pub(crate) fn what_arrives_during_a_handler_is_reported_past_a_spin<P: Share + 'static>() {
+pub(crate) fn an_arrival_during_a_handler_is_reported_past_a_spin<P: Share + 'static>() {
     let spinning = || {
         let mut poller = P::new().unwrap();
         poller.set_spin(Duration::MAX);
@@ -355,7 +355,7 @@ pub(crate) fn a_stop_and_continue_does_not_change_a_timeout<P: Poller>() {
 }
 
 /// C7, C8: what arrives while the process is stopped is reported, although the time is up.
-pub(crate) fn what_arrives_during_a_stop_is_reported_past_the_deadline<P: Poller>() {
+pub(crate) fn an_arrival_during_a_stop_is_reported_past_the_deadline<P: Poller>() {
     for timeout in [300 * MS, Duration::from_nanos(300_000_001)] {
         let mut poller = P::new().unwrap();
         let mut stopper =

@@ -1,4 +1,4 @@
-//! The examples as programs, each in a file of its name, and what they have in common.
+//! The examples as programs, each in a file of its name, and tests of all of them.
 
 mod async_runtime;
 mod command_line;

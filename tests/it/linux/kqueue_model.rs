@@ -130,7 +130,7 @@ mod spinning {
     conformance!(Spinning<apple::Poller>);
 }
 
-/// As over the kernel of this system: see `what_a_loop_holds_is_unwind_safe`.
+/// The same as over the kernel of this system: see `the_state_of_a_loop_is_unwind_safe`.
 #[test]
 fn a_poller_over_kqueue_is_unwind_safe() {
     fn is_unwind_safe<T: UnwindSafe + RefUnwindSafe>() {}

@@ -27,7 +27,7 @@ impl<const BATCH: usize> On for Following<BATCH> {
 
 /// C2, C3, C4, C5, C6: random operations on connections, with random interests and modes.
 #[test]
-fn the_simulation_reports_what_the_kernel_tells() {
+fn the_simulation_reports_what_the_kernel_reports() {
     let _closing = Closing::new();
     const MODES: [Mode; 3] = [Mode::Level, Mode::Edge, Mode::Oneshot];
     // Without PRIORITY: on Linux, data is an arrival for it too, and reports a standing WRITABLE again.

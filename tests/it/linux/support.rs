@@ -1,4 +1,4 @@
-//! What tests have in common that run only on Linux: programs, their clients, random numbers.
+//! Shared by the tests that run only on Linux: programs, their clients, random numbers.
 
 pub(crate) mod example;
 pub(crate) mod random;

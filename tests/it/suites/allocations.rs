@@ -25,7 +25,7 @@ fn a_dropped_poller_leaves_no_heap() {
 
 /// By the docs of `with_capacity`.
 #[test]
-fn a_buffer_that_grew_takes_what_it_promises() {
+fn a_grown_buffer_takes_the_promised_memory() {
     let pairs: Vec<_> = (0..300).map(|_| pair()).collect();
     let mut poller = OsPoller::with_capacity(1).unwrap();
     for (near, far) in &pairs {

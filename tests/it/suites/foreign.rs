@@ -196,7 +196,7 @@ fn a_backend_from_elsewhere_takes_registered_sources() {
 
 /// Then `catch_unwind` around a handler of events needs no `AssertUnwindSafe`.
 #[test]
-fn what_a_loop_holds_is_unwind_safe() {
+fn the_state_of_a_loop_is_unwind_safe() {
     fn is_unwind_safe<T: UnwindSafe + RefUnwindSafe>() {}
     is_unwind_safe::<pollio::OsPoller>();
     is_unwind_safe::<Registry>();

@@ -212,7 +212,7 @@ fn every_link_of_a_front_page_stays_in_the_docs_or_the_repository() {
 }
 
 #[test]
-fn what_pollio_was_tested_on_is_said_in_the_same_words() {
+fn the_tested_systems_are_named_in_the_same_words() {
     let sentence = |path: &str| -> String {
         let text = fs::read_to_string(root().join(path)).unwrap();
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");

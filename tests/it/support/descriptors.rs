@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 
-/// The descriptors of a program that this process runs.
+/// The descriptors that a program inherits from this process.
 pub(crate) fn inherited() -> BTreeSet<String> {
     let listing = Command::new("ls").arg("/dev/fd").output().unwrap().stdout;
     let listing = String::from_utf8(listing).unwrap();
@@ -80,15 +80,15 @@ fn until_it_would_block(mut transfer: impl FnMut() -> io::Result<usize>) {
     }
 }
 
-/// How many descriptors this process has open.
+/// The number of this process's open descriptors.
 pub(crate) fn open() -> usize {
     fs::read_dir("/dev/fd").unwrap().count()
 }
 
-/// The result of `make` when there is room for it, after it found too little: first none, then room for one descriptor
-/// more each time. A call that fails has to return EMFILE, and to leave none open.
+/// Calls `make` without room for a descriptor, then with room for one more each time, and returns its first result. A
+/// call that fails has to return EMFILE, and to leave none open.
 ///
-/// The limit is that of the whole process, so the test must be [alone](crate::support::subprocess::in_subprocess).
+/// The limit holds for the whole process, so the test must be [alone](crate::support::subprocess::in_subprocess).
 pub(crate) fn make_with_too_little_room_first<T>(mut make: impl FnMut() -> io::Result<T>) -> T {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     let before = open();

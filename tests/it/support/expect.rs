@@ -1,4 +1,4 @@
-//! What a test expects of a wait.
+//! The expectations of a test about a wait.
 
 use std::time::{Duration, Instant};
 
@@ -9,11 +9,11 @@ pub(crate) const LONG_MS: i32 = 20_000;
 
 const LONG: Duration = Duration::from_millis(LONG_MS.unsigned_abs() as u64);
 
-/// How long an event that must not come would take at most.
+/// The longest time that an unwanted event would take.
 const SHORT_MS: i32 = 20;
 
 pub(crate) trait Expect: Poller {
-    /// The one event that is reported, now or soon.
+    /// The only event that is reported, now or soon.
     #[track_caller]
     fn expect_one(&mut self) -> Event {
         match self.wait(LONG_MS).unwrap() {
@@ -22,8 +22,8 @@ pub(crate) trait Expect: Poller {
         }
     }
 
-    /// Silence, after the events that are on their way: on some kernels a new connection is an edge of room more than
-    /// once.
+    /// Expects no event, after those that are on their way: on some kernels a new connection causes several edges of
+    /// room.
     #[track_caller]
     fn await_silence(&mut self) {
         let start = Instant::now();
@@ -32,11 +32,11 @@ pub(crate) trait Expect: Poller {
         }
     }
 
-    /// Silence.
+    /// Expects no event.
     #[track_caller]
     fn expect_none(&mut self) {
         let events = self.wait(SHORT_MS).unwrap();
-        assert!(events.is_empty(), "expected silence, not {events:?}");
+        assert!(events.is_empty(), "expected no event, not {events:?}");
     }
 }
 

@@ -1,10 +1,10 @@
-//! Which kernel is below a poller, where a case has to know.
+//! The kernel below a poller, for cases that depend on it.
 
 use std::time::Duration;
 
 use pollio::OsPoller;
 
-/// A kernel: the real one, or one that stands in for it.
+/// A kernel, real or modelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(dead_code, reason = "a system runs with one of them")]
 pub(crate) enum Kernel {
@@ -16,10 +16,10 @@ pub(crate) enum Kernel {
     DragonFly,
 }
 
-/// A poller of which that is known.
+/// A poller with a known kernel.
 pub(crate) trait On {
     const KERNEL: Kernel;
-    /// A model stands in for it.
+    /// Whether it is a model.
     const IS_MODELLED: bool = false;
 }
 
@@ -44,7 +44,7 @@ impl Kernel {
         self != Self::Epoll
     }
 
-    /// How early a timer may go off. NetBSD before 10 cuts off what is no whole tick (`mstohz`).
+    /// The time by which a timer may go off early. NetBSD before 10 rounds down to whole ticks (`mstohz`).
     pub(crate) fn timers_are_early_by(self) -> Duration {
         Duration::from_millis(if self == Self::NetBsd { 13 } else { 0 })
     }
@@ -55,10 +55,10 @@ impl Kernel {
     }
 }
 
-/// What only the models of kqueue, and the cases over them, have to know.
+/// Used only by the models of kqueue and the cases over them.
 #[allow(dead_code, reason = "they run on Linux")]
 impl Kernel {
-    /// Whether the filter for writing to a pipe hangs on the other end, and goes with it: `pipe_kqfilter`.
+    /// Whether the filter for writing to a pipe is attached to the other end, and is gone with it: `pipe_kqfilter`.
     pub(crate) fn hangs_writes_on_peers(self) -> bool {
         matches!(self, Self::FreeBsd | Self::NetBsd)
     }

@@ -1,8 +1,8 @@
-//! A test in a process of its own, for what a process has only once: signals, the limit of
-//! descriptors, the list of open ones.
+//! A test in a process of its own, for the state that a process has only once: signals, the limit of descriptors, the
+//! list of open ones.
 //!
-//! Every case of the contract runs so. Until its exec, a child that another test spawns has
-//! duplicates of all descriptors, close-on-exec or not, so that for a moment a close closes nothing.
+//! Every case of the contract runs like this. Until its exec, a child of another test has duplicates of all
+//! descriptors, close-on-exec or not, so for a moment a close closes nothing.
 
 use std::env;
 use std::io::Read;
@@ -16,7 +16,7 @@ use rustix::io::fcntl_dupfd_cloexec;
 /// Marks the process of a single test.
 const IN_PROCESS: &str = "POLLIO_TEST_IN_PROCESS";
 
-/// How long a test may take there before `SIGALRM` ends it: more than on a busy machine.
+/// The time after which `SIGALRM` ends a test there: longer than it takes on a busy machine.
 const LIMIT_S: u32 = 300;
 
 /// The path of the test that calls this.
@@ -69,8 +69,8 @@ pub(crate) fn spawn(command: &mut Command) -> Child {
     while *closing > 0 {
         closing = CLOSING.1.wait(closing).unwrap_or_else(PoisonError::into_inner);
     }
-    // Linux lets the parent of a vfork(2) go on before it closes what is close-on-exec
-    // (`begin_new_exec`), in the order of the numbers. So a high one is closed last.
+    // Linux lets the parent of a vfork(2) continue before it closes the child's close-on-exec descriptors
+    // (`begin_new_exec`), in the order of their numbers. So a high number is closed last.
     let (mut ours, theirs) = UnixStream::pair().unwrap();
     let theirs = fcntl_dupfd_cloexec(&theirs, 900).unwrap_or_else(|_| theirs.into());
     let child = command.spawn().unwrap();
@@ -85,11 +85,11 @@ pub(crate) fn output(command: &mut Command) -> Output {
     spawn(command).wait_with_output().unwrap()
 }
 
-/// How many tests close.
+/// The number of tests that are closing.
 static CLOSING: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
 
-/// While one of these lives, [`spawn`] spawns nothing: for a test that runs in parallel with others, and in
-/// which a close must close.
+/// While one of these lives, [`spawn`] waits: for tests that run in parallel with others, and whose closes must take
+/// effect.
 #[allow(dead_code, reason = "on a BSD all such tests run in a subprocess")]
 pub(crate) struct Closing(());
 

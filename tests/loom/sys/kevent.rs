@@ -1,5 +1,5 @@
-//! As much of kqueue(2) as registering asks for: a table of knotes, which changes one by one, so
-//! that other threads come in between.
+//! The part of kqueue(2) that registering needs: a table of knotes. Its changes are made one by one, so that other
+//! threads come in between.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -37,7 +37,7 @@ pub(crate) const NOTE_OOB: u32 = 1 << 1;
 pub(crate) const NOTE_TRIGGER: u32 = 1 << 2;
 
 loom::lazy_static! {
-    /// What each knote was registered with. There is one kqueue.
+    /// The registered kevent of each knote. There is one kqueue.
     static ref KNOTES: Mutex<BTreeMap<(usize, Filter), Kevent>> = Mutex::default();
 }
 
@@ -52,7 +52,7 @@ pub(crate) fn knotes() -> Vec<(Filter, u64)> {
     knotes.values().map(|knote| (knote.filter, knote.udata)).collect()
 }
 
-/// Deletes the knotes of a filter, behind the back of the thread that registered them.
+/// Deletes the knotes of a filter, unknown to the thread that registered them.
 pub(crate) fn lose(filter: Filter) {
     KNOTES.lock().unwrap().retain(|(_, one), _| *one != filter);
 }

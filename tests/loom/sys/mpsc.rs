@@ -1,7 +1,7 @@
-//! A queue in the place of the standard library's, which loom does not see into.
+//! A queue in place of the standard library's, which loom cannot check.
 //!
-//! Whether it has a value, and whether it has senders, is read without an order, so that all the order
-//! between a thread that sends and the one that receives comes from the waker.
+//! Its length and its senders are read without an ordering, so that all ordering between senders and the receiver comes
+//! from the waker.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{SendError, TryRecvError, TrySendError};
@@ -11,10 +11,10 @@ use loom::sync::atomic::AtomicUsize;
 use loom::sync::atomic::Ordering::Relaxed;
 
 struct Queue<T> {
-    /// Never waited for, so that it is none of loom's.
+    /// Never contended, so it need not be loom's.
     values: Mutex<VecDeque<T>>,
     bound: usize,
-    /// How many values there are, and [`SENDER`] for each sender. Loom tries all that a thread may see of it.
+    /// The number of values, plus [`SENDER`] for each sender. Loom tries every value that a thread may see.
     state: AtomicUsize,
 }
 

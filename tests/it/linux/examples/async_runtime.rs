@@ -1,4 +1,4 @@
-//! The example `async_runtime`: its clients, and a user that types at it.
+//! The example `async_runtime`: its clients, and a user who types.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -15,7 +15,7 @@ use crate::linux::support::example::{
 use crate::linux::support::random::Random;
 use crate::support::subprocess::spawn;
 
-// For the test in it: `cargo test` builds examples, and runs none of what they test.
+// Includes the example for its unit tests: `cargo test` builds examples, but does not run their tests.
 #[path = "../../../../examples/async_runtime/runtime.rs"]
 mod runtime;
 
@@ -67,7 +67,7 @@ fn a_client_that_is_always_ready_leaves_the_others_their_turn() {
     let mut other = server.connect();
     let (flooding, data) = (&server.connect(), &vec![7; 1 << 20]);
     thread::scope(|scope| {
-        // Both ends when the connection is shut down below.
+        // Both ends of the connection see its shutdown below.
         scope.spawn(move || {
             let mut flooding = flooding;
             while flooding.write_all(data).is_ok() {}
@@ -151,14 +151,14 @@ fn a_line_is_any_bytes() {
         stdout.read_until(b'\n', &mut answer).unwrap();
         assert_eq!(answer, *line);
     }
-    // And it still runs: the last line has no end yet.
+    // It still runs: the last line has no end yet.
     assert!(server.try_wait().unwrap().is_none());
     drop(typing);
     assert_eq!(io::read_to_string(stdout).unwrap(), "1 last\n");
     assert!(server.wait().unwrap().success());
 }
 
-/// One that is no file to read is not its end.
+/// An input that is no readable file is not an end of input.
 #[test]
 fn an_input_that_cannot_be_read_is_an_error() {
     let mut command = Command::new(example("async_runtime"));
@@ -172,7 +172,7 @@ fn an_input_that_cannot_be_read_is_an_error() {
 
 #[test]
 fn sleeps_end_in_their_order_and_never_early() {
-    // On a busy machine, the sleep of one line may begin so much later than that of the one before.
+    // On a busy machine, the sleep of one line may begin that much later than that of the line before.
     const STEP: Duration = Duration::from_millis(200);
     let (server, mut input) = start();
     let start = Instant::now();
@@ -182,7 +182,7 @@ fn sleeps_end_in_their_order_and_never_early() {
         assert_eq!(server.next_line(), line(n));
         let elapsed = start.elapsed();
         assert!(elapsed >= STEP * n, "{n} came after {elapsed:?}");
-        // Not its own lateness but that of a busy machine.
+        // Allows for the lateness of a busy machine.
         assert!(elapsed < STEP * n + LONG / 10, "{n} came after {elapsed:?}");
     }
     server.expect_idle();
@@ -243,7 +243,7 @@ fn with_input(command: &mut Command) -> (Running, Input) {
     (server, Input(ours))
 }
 
-/// What is typed at the example. It ends when this is dropped.
+/// The example's input, which ends when this is dropped.
 struct Input(UnixStream);
 
 impl Input {

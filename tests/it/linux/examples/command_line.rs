@@ -1,4 +1,4 @@
-//! What the examples have in common as programs: their arguments, and the readers of their output.
+//! Arguments and output, which all examples treat alike.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -17,7 +17,7 @@ use crate::linux::support::example::{
 };
 use crate::support::subprocess::{self, Closing, output};
 
-/// Each with arguments that it can run with, without input and without clients.
+/// Each example, with arguments for a run without input and clients.
 const PROGRAMS: [(&str, &[&str]); 8] = [
     ("async_runtime", &["127.0.0.1:0"]),
     ("echo_server", &["127.0.0.1:0"]),
@@ -29,7 +29,7 @@ const PROGRAMS: [(&str, &[&str]); 8] = [
     ("supervise", &["100000", "exec sleep 60"]),
 ];
 
-/// Those whose first argument is where they listen.
+/// The examples whose first argument is the address where they listen.
 const SERVERS: [&str; 7] = [
     "async_runtime",
     "echo_server",
@@ -98,7 +98,7 @@ fn an_argument_that_is_missing_or_surplus_is_named() {
     expect_usage_error("supervise", &[], "SECONDS is missing");
     expect_usage_error("supervise", &["1"], "COMMAND is missing");
     for (name, args) in &PROGRAMS[..7] {
-        // The last that the server may take, and one more.
+        // The last argument that the server accepts, and one more.
         let optional = if ["http_server", "pool"].contains(name) { &["10"][..] } else { &[] };
         let args = [args, optional, &["more"]].concat();
         expect_usage_error(name, &args, "unexpected argument \"more\"");
@@ -131,7 +131,7 @@ fn a_server_listens_on_a_name() {
 }
 
 #[test]
-fn what_cannot_be_served_is_an_error_in_one_line() {
+fn an_address_that_cannot_be_served_is_an_error_in_one_line() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = &*taken.local_addr().unwrap().to_string();
     let nobody = "no-such-name.invalid:80";
@@ -148,7 +148,7 @@ fn what_cannot_be_served_is_an_error_in_one_line() {
     expect_failure("proxy", &["127.0.0.1:0", nobody], &complaint);
 }
 
-/// As after `| head`. A reader that leaves later ends no program.
+/// As with `| head`. A reader that leaves later ends no program.
 #[test]
 fn a_program_whose_first_line_nobody_reads_ends_quietly() {
     for (name, args) in PROGRAMS {
@@ -156,7 +156,7 @@ fn a_program_whose_first_line_nobody_reads_ends_quietly() {
             let program = spawn(Command::new(example(name)).args(args).stdout(unread_pipe()));
             expect_quiet_end(name, program);
         }
-        // Nor does it panic if no reader is left for its complaints.
+        // It does not panic either if standard error has no reader.
         let mut command = Command::new(example(name));
         let status =
             subprocess::spawn(command.arg("--nonsense").stderr(unread_pipe()).stdin(Stdio::null()))
@@ -190,7 +190,7 @@ fn a_program_runs_without_a_standard_output() {
     }
 }
 
-/// An error of the first line that is not its reader's leaving.
+/// An error of the first line that is not a closed pipe.
 #[test]
 fn an_output_that_is_full_at_the_start_is_an_error() {
     for (name, args) in PROGRAMS {
@@ -207,9 +207,9 @@ fn an_output_that_is_full_at_the_start_is_an_error() {
     }
 }
 
-/// Clients wait for a descriptor, again and again.
+/// Clients wait for a descriptor several times.
 #[test]
-fn why_a_client_is_not_served_is_printed_once() {
+fn the_reason_why_a_client_is_not_served_is_printed_once() {
     for (name, args) in &PROGRAMS[..7] {
         let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
         let upstream = upstream.local_addr().unwrap().to_string();
@@ -225,7 +225,7 @@ fn why_a_client_is_not_served_is_printed_once() {
         assert!(complaints.next_line().starts_with(&complaint), "{name}");
         for client in clients {
             drop(client);
-            // For the next to be let in, and those after it to be refused once more.
+            // Lets the next client in, so that those after it are refused again.
             thread::sleep(Duration::from_millis(2));
         }
         complaints.expect_no_more(server);
@@ -243,11 +243,11 @@ impl Drop for Program {
 }
 
 fn spawn(command: &mut Command) -> Program {
-    // Who types may do so indefinitely.
+    // A user may type indefinitely.
     Program(subprocess::spawn(command.stderr(Stdio::piped())))
 }
 
-/// A pipe that can be written to, and has no reader.
+/// The writing end of a pipe without a reader.
 fn unread_pipe() -> OwnedFd {
     let _closing = Closing::new();
     pipe().unwrap().1

@@ -1,4 +1,4 @@
-//! The example `echo_server`: a process of its own, and clients that do to it what clients do.
+//! The example `echo_server` as a process, with well and badly behaved clients.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -22,7 +22,7 @@ fn every_byte_of_500_connections_comes_back() {
 
     let server = start();
     let mut clients: Vec<_> = (0..CLIENTS).map(|_| server.connect()).collect();
-    // Clients are accepted in turn: when this one has its answer, all of them are connected.
+    // The server accepts clients in order: when this one has its answer, all of them are connected.
     let mut last = server.connect();
     ping(&mut last);
 
@@ -77,7 +77,7 @@ fn clients_that_reset_harm_nobody_else() {
         match n % 3 {
             0 => {}
             1 => (&client).write_all(&data[..1_000]).unwrap(),
-            // Now and then, one to which the server still owes something.
+            // Now and then, a client to which the server still owes bytes.
             _ => (&client).write_all(&data[..200_000]).unwrap(),
         }
         reset(client);
@@ -116,7 +116,7 @@ fn more_than_a_fair_share_at_once_comes_back_too() {
     let server = start();
     let data = Random::new(3).bytes(4 << 20);
     let mut client = server.connect();
-    // A connection that has carried some megabytes has room for much at once.
+    // After some megabytes, the buffers of a connection have grown.
     thread::scope(|scope| {
         scope.spawn(|| (&client).write_all(&data).unwrap());
         (&client).read_exact(&mut vec![0; data.len()]).unwrap();
@@ -183,7 +183,7 @@ fn ctrl_c_ends_it_with_clients_connected_too() {
 #[test]
 fn without_an_argument_it_listens_on_port_7777() {
     const DEFAULT: &str = "127.0.0.1:7777";
-    // Another program may have the port at the moment. Then the complaint is about that.
+    // Another program may have the port at the moment. Then the server complains about that.
     let _taken = TcpListener::bind(DEFAULT);
     let complaint = format!("cannot serve {DEFAULT}: Address already in use");
     expect_failure("echo_server", &[], &complaint);
@@ -193,7 +193,7 @@ fn start() -> Running {
     Running::start("echo_server", &["127.0.0.1:0"]).listening()
 }
 
-/// Connects clients up to the limit and some more, each of which has sent a ping. Returns the clients that are in,
+/// Connects clients up to the limit and some more, and sends a ping from each. Returns the clients that were accepted,
 /// with their answers, and the others.
 fn connect_more_than_fit(server: &Running, limit: usize) -> (Vec<TcpStream>, Vec<TcpStream>) {
     // Inherited descriptors of the server may have numbers beyond the limit.

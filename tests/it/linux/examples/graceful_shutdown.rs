@@ -1,4 +1,4 @@
-//! The example `graceful_shutdown`: signals to a process, and what its clients see of them.
+//! The example `graceful_shutdown`: signals to a process, and their effects on its clients.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -12,11 +12,11 @@ use crate::linux::support::example::{
     write_until_stuck,
 };
 
-/// How long the example lets its clients finish.
+/// The time that the example gives its clients to finish.
 const GRACE: Duration = Duration::from_secs(3);
 
 #[test]
-fn what_is_sent_comes_back_in_capitals() {
+fn bytes_come_back_in_capitals() {
     let server = start();
     let mut client = server.connect();
     ask(&mut client, "one\n", "ONE\n");
@@ -50,7 +50,7 @@ fn a_client_that_never_reads_stalls_nobody_and_is_broken_off_in_the_end() {
 fn more_than_a_buffer_at_once_is_answered_too() {
     let server = start();
     let mut client = server.connect();
-    // A connection that has carried some megabytes has room for much at once.
+    // After some megabytes, the buffers of a connection have grown.
     let words = "some words ".repeat(200_000);
     thread::scope(|scope| {
         scope.spawn(|| (&client).write_all(words.as_bytes()).unwrap());
@@ -74,7 +74,7 @@ fn sigterm_lets_go_of_idle_clients_at_once() {
     }
     let (status, lines) = server.stop(Signal::SIGTERM);
     assert_eq!(status.code(), Some(0), "{status}");
-    // After the time that it lets clients finish in, it would have broken them off.
+    // After its time to finish, it would have closed them.
     assert_eq!(lines, [""; 0]);
     for client in &mut clients {
         assert_eq!(read_to_end(client), b"", "the client sees the end");
@@ -82,7 +82,7 @@ fn sigterm_lets_go_of_idle_clients_at_once() {
 }
 
 #[test]
-fn who_is_owed_an_answer_gets_it_and_nobody_else_is_let_in() {
+fn a_client_that_is_owed_an_answer_gets_it_and_no_other_is_accepted() {
     let server = start();
     let (mut slow, mut idle) = (connect_with_little_room(&server), server.connect());
     ask(&mut idle, "hello", "HELLO");
@@ -100,9 +100,9 @@ fn who_is_owed_an_answer_gets_it_and_nobody_else_is_let_in() {
     assert_eq!(lines, [""; 0]);
 }
 
-/// It was stopped until the time to finish was over: what had come before is answered as far as there is room.
+/// The server was stopped until the time to finish was over. It answers the input from before, as far as there is room.
 #[test]
-fn who_took_its_answers_in_time_gets_the_rest_after_a_stop() {
+fn a_client_that_took_its_answers_in_time_gets_the_rest_after_a_stop() {
     let server = start();
     let mut client = connect_with_little_room(&server);
     let words = "some words ".repeat(6 << 20);
@@ -128,15 +128,15 @@ fn who_took_its_answers_in_time_gets_the_rest_after_a_stop() {
     assert_eq!(lines, [""; 0]);
 }
 
-/// Writes until the server's kernel has all of it and the server reads no more, and returns how much
-/// that is. Of what is still in the client's kernel, a server that ends cannot know.
+/// Writes until the server's kernel has all bytes and the server reads no more, and returns their number. A server that
+/// ends cannot know of bytes that are still in the client's kernel.
 fn write_until_unread(mut client: &TcpStream, data: &[u8]) -> usize {
     let mut sent = 0;
-    // Smaller than any window, so that all of it arrives though the server does not read.
+    // Smaller than any window, so that all of it arrives, though the server does not read.
     for part in data.chunks(32 << 10) {
         client.write_all(part).unwrap();
         sent += part.len();
-        // Looks, and no time: on a busy machine the server has few turns, and so has this one.
+        // Counts checks, not time: on a busy machine the server has few turns, and so has this test.
         const ENOUGH: u32 = 100;
         let mut looks = 0;
         eventually("it arrives", || match in_kernel(client) {
@@ -155,9 +155,9 @@ fn write_until_unread(mut client: &TcpStream, data: &[u8]) -> usize {
 }
 
 #[test]
-fn what_was_sent_before_the_signal_is_answered() {
+fn requests_from_before_the_signal_are_answered() {
     let server = start();
-    // The server finds the clients, what they sent and the signal at once.
+    // The server finds the clients, their bytes and the signal at once.
     server.signal(Signal::SIGSTOP);
     let mut clients: Vec<_> = (0..20).map(|_| server.connect()).collect();
     for client in &mut clients {
@@ -184,7 +184,7 @@ fn sighup_prints_how_many_clients_there_are() {
         ask(&mut client, "hello", "HELLO");
         clients.push(client);
     }
-    // One that leaves and one that resets are no longer counted.
+    // Clients that left or reset are no longer counted.
     reset(clients.pop().unwrap());
     drop(clients.pop());
     eventually("3 clients are left", || {
@@ -192,7 +192,7 @@ fn sighup_prints_how_many_clients_there_are() {
         server.next_line() == "3 clients"
     });
 
-    // It still does so at the end, for the client that has not taken its answers.
+    // It still prints the number at the end, while a client has not taken its answers.
     write_until_stuck(&clients[0], &[b'x'; 64 << 20]);
     server.signal(Signal::SIGTERM);
     assert_eq!(read_to_end(&mut clients[1]), b"");
@@ -207,15 +207,15 @@ fn clients_beyond_the_last_descriptor_wait_without_using_the_processor() {
     let server = Running::spawn(command.arg("127.0.0.1:0")).listening();
     let clients: Vec<_> = (0..40).map(|_| server.connect()).collect();
     server.expect_idle();
-    // The first clients are in, and leave. So each has its turn.
+    // The first clients are served, and leave, so that each has its turn.
     for mut client in clients {
         ask(&mut client, "hello\n", "HELLO\n");
     }
 }
 
-/// Without a client, none leaves and makes it look again.
+/// There is no client that could leave and so wake the server.
 #[test]
-fn who_queues_while_there_is_no_descriptor_is_served_once_there_is_one() {
+fn a_client_that_queues_without_a_descriptor_is_served_once_there_is_one() {
     let server = start();
     let descriptors = server.descriptors();
     let next = (0..).find(|fd| !descriptors.contains(fd)).unwrap();

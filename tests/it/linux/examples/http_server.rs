@@ -1,4 +1,4 @@
-//! The example `http_server`: a process of its own, and clients that do to it what clients do.
+//! The example `http_server` as a process, with well and badly behaved clients.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -47,7 +47,7 @@ fn requests_in_one_write_are_answered_in_order() {
         answers += if is_get { ANSWER } else { OTHER_ANSWER };
     }
     ask(&mut client, &requests, &answers);
-    // And once more with the end of them in the same breath.
+    // And once more, with the end right behind them.
     client.write_all(requests.as_bytes()).unwrap();
     client.shutdown(Shutdown::Write).unwrap();
     assert!(read_to_end(&mut client) == answers.as_bytes(), "other answers than to the requests");
@@ -92,13 +92,13 @@ fn the_last_request_ends_the_connection() {
         "GET / HTTP/1.0\r\n\r\n",
     ] {
         let mut client = server.connect();
-        // What comes after the last is not answered.
+        // Requests after the last are not answered.
         client.write_all([GET, last, GET].concat().as_bytes()).unwrap();
         assert_eq!(text(read_to_end(&mut client)), [ANSWER, LAST_ANSWER].concat(), "{last}");
     }
 }
 
-/// As `curl -I` asks: only a head, which says how long the body would be.
+/// As for `curl -I`: only a head, with the length that the body would have.
 #[test]
 fn head_is_answered_without_a_body() {
     let server = start(&[]);
@@ -114,7 +114,7 @@ fn head_is_answered_without_a_body() {
     assert_eq!(text(read_to_end(&mut client)), format!("{head}\r\n\r\n"));
 }
 
-/// As `ab -k` asks.
+/// As for `ab -k`.
 #[test]
 fn http_1_0_keeps_a_connection_if_it_asks_for_that() {
     let server = start(&[]);
@@ -149,7 +149,7 @@ fn a_request_has_one_host() {
     }
 }
 
-/// The absolute form, which a client of a proxy sends, and targets that GET does not have.
+/// The absolute form, which a proxy gets, and targets that GET does not have.
 #[test]
 fn a_target_is_a_path_or_a_url() {
     let server = start(&[]);
@@ -173,9 +173,9 @@ fn a_target_is_a_path_or_a_url() {
     }
 }
 
-/// Where two readers could differ on the end of a request, neither may go on.
+/// A request must be refused if two readers could disagree about its end.
 #[test]
-fn what_could_smuggle_a_request_in_is_refused() {
+fn a_request_that_could_smuggle_another_in_is_refused() {
     let server = start(&[]);
     for headers in [
         "Content-Length: 30\r\nTransfer-Encoding: chunked",
@@ -213,7 +213,7 @@ fn what_could_smuggle_a_request_in_is_refused() {
         let request = format!("GET / HTTP/1.1\r\nHost: here\r\n{headers}\r\n\r\n");
         expect_refusal(&server, &request, "413 Content Too Large");
     }
-    // One that has no body may say so.
+    // A request without a body may say so.
     let mut client = server.connect();
     for lengths in [&["0"][..], &["00"], &["0", "0"], &["0,0"]] {
         let request = with("GET", "/", "1.1", "Content-Length", lengths);
@@ -221,9 +221,9 @@ fn what_could_smuggle_a_request_in_is_refused() {
     }
 }
 
-/// A client that waits to be asked for its body, as curl does for a large one, is answered at once.
+/// A client that waits for `100 Continue` before its body, as curl does for a large one, is answered at once.
 #[test]
-fn who_expects_to_be_asked_for_a_body_is_answered_without_it() {
+fn a_client_that_expects_to_be_asked_for_a_body_is_answered_without_it() {
     let server = start(&[]);
     let expecting = "HTTP/1.1\r\nHost: here\r\nExpect: 100-continue\r\n";
     for (method, status) in [("GET", "413 Content Too Large"), ("POST", "501 Not Implemented")] {
@@ -238,7 +238,7 @@ fn who_expects_to_be_asked_for_a_body_is_answered_without_it() {
 
 /// A body that is refused is read all the same: a reset could take the answer away.
 #[test]
-fn who_sends_a_large_body_gets_the_answer() {
+fn a_client_that_sends_a_large_body_gets_the_answer() {
     let server = start(&[]);
     let mut client = server.connect();
     let head = "POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 8000000\r\n\r\n";
@@ -256,7 +256,7 @@ fn a_port_that_another_server_listens_on_is_refused() {
             let complaint = format!("cannot serve {address}: Address already in use");
             expect_failure("http_server", &[second, &[&address]].concat(), &complaint);
         }
-        // Who tried took no client away.
+        // The refused server took no client away.
         let clients: Vec<_> = (0..50).map(|_| server.connect()).collect();
         for mut client in clients {
             ask(&mut client, GET, ANSWER);
@@ -268,7 +268,7 @@ fn a_port_that_another_server_listens_on_is_refused() {
 }
 
 #[test]
-fn what_is_no_request_is_refused_and_the_connection_ended() {
+fn a_malformed_request_is_refused_and_the_connection_ended() {
     let server = start(&[]);
     let mut other = server.connect();
     let too_many = "A: b\r\n".repeat(65);
@@ -333,7 +333,7 @@ fn a_half_close_is_answered_with_everything_and_then_the_end() {
 #[test]
 fn a_client_that_never_reads_takes_its_buffers_and_stalls_nobody() {
     let server = start(&[]);
-    // On every core, so that the one that the other client has is among them.
+    // A client on every core, so that one shares a core with the other client.
     let mut others: Vec<_> = (0..16).map(|_| server.connect()).collect();
     others.iter_mut().for_each(|client| ask(client, GET, ANSWER));
     let memory_before = server.memory_kb();
@@ -386,7 +386,7 @@ fn connections_that_are_idle_are_closed() {
         eventually("the connection is closed", || client.write(&[drips.next().unwrap()]).is_err());
         assert!(begin.elapsed() >= IDLE, "closed after {:?}", begin.elapsed());
     }
-    // These without a reset.
+    // These end without a reset.
     idle.iter_mut().for_each(|client| assert_eq!(read_to_end(client), b""));
 
     let mut served: Vec<_> = (0..20).map(|_| server.connect()).collect();
@@ -403,7 +403,7 @@ fn connections_that_are_idle_are_closed() {
     server.expect_idle();
 }
 
-/// Requests that came in time, of more clients than one wait reports, while the server was stopped.
+/// Requests that came in time, while the server was stopped, from more clients than one wait reports.
 #[test]
 fn a_request_from_before_the_limit_is_answered_after_a_stop() {
     let server = Running::start("http_server", &["127.0.0.1:0", "2"]).listening();
@@ -449,7 +449,7 @@ fn a_connection_in_use_is_not_closed() {
         }
         true
     };
-    // A busy machine may hold up a client for so long that it looks idle.
+    // A busy machine may delay a client until it looks idle.
     eventually("a client is in use for twice the time", is_kept);
 }
 
@@ -497,18 +497,18 @@ fn clients_beyond_the_last_descriptor_wait_for_one_that_leaves() {
     let server = Running::spawn(command.args(["--shared", "127.0.0.1:0", "600"])).listening();
     let clients: Vec<_> = (0..60).map(|_| server.connect()).collect();
     server.expect_idle();
-    // The first clients are in, and leave. So each has its turn.
+    // The first clients are served, and leave, so that each has its turn.
     for mut client in clients {
         ask(&mut client, GET, ANSWER);
     }
 }
 
 fn start(mode: &[&str]) -> Running {
-    // No connection is idle for so long as to be closed.
+    // No connection is idle long enough to be closed.
     Running::start("http_server", &[mode, &["127.0.0.1:0", "600"]].concat()).listening()
 }
 
-/// A request with a head of so many bytes.
+/// A request with a head of `length` bytes.
 fn head_of(length: usize) -> String {
     let beginning = "GET / HTTP/1.1\r\nHost: here\r\nX: ";
     format!("{beginning}{}\r\n\r\n", "x".repeat(length - beginning.len() - 4))
@@ -520,7 +520,7 @@ fn with(method: &str, target: &str, version: &str, header: &str, values: &[&str]
     format!("{method} {target} HTTP/{version}\r\n{headers}\r\n")
 }
 
-/// Sends this between other requests: those after it are not answered.
+/// Sends `request` between other requests. Those after it are not answered.
 #[track_caller]
 fn expect_refusal(server: &Running, request: &str, status: &str) {
     let mut client = server.connect();

@@ -31,7 +31,7 @@ fn clients_that_come_and_go_in_every_thread_are_answered() {
     }
 }
 
-/// Some stay, some leave in one way or another, and each gets the answers to what it asked.
+/// Some clients stay, some leave in one way or another, and each gets the answers to its requests.
 fn come_and_go(server: SocketAddr, seed: usize) {
     let mut random = Random::new(seed);
     let connect = || with_timeouts(TcpStream::connect(server).unwrap());
@@ -56,14 +56,14 @@ fn come_and_go(server: SocketAddr, seed: usize) {
 }
 
 #[test]
-fn who_comes_next_is_served_by_a_thread_that_is_free() {
+fn the_next_client_is_served_by_a_free_thread() {
     let server = start(&[], 3);
     let mut quick = server.connect();
     ask(&mut quick, "now\n");
     let mut slow: Vec<_> = (0..2).map(|_| server.connect()).collect();
     let begin = Instant::now();
     slow.iter_mut().for_each(|client| client.write_all(b"3000\n").unwrap());
-    // Each of the others by the one thread that is left.
+    // The one free thread serves all the others.
     let mut others: Vec<_> = (0..20).map(|_| server.connect()).collect();
     for n in 0..10 {
         others.iter_mut().for_each(|client| ask(client, &format!("now {n}\n")));
@@ -120,7 +120,7 @@ fn clients_beyond_the_last_descriptor_wait_for_one_that_leaves() {
         let server = Running::spawn(command.args(mode).args(["127.0.0.1:0", "3"])).listening();
         let clients: Vec<_> = (0..60).map(|_| server.connect()).collect();
         server.expect_idle();
-        // The first clients are in, and leave. So each has its turn.
+        // The first clients are served, and leave, so that each has its turn.
         for mut client in clients {
             ask(&mut client, "hello\n");
         }

@@ -45,7 +45,7 @@ fn the_end_of_one_way_is_passed_on_and_leaves_the_other_open() {
             proxy.running.signal(Signal::SIGCONT);
             assert!(read_to_end(&mut last) == data[..length], "of {length} bytes, others came");
 
-            // The other way goes on for as long as it likes.
+            // The other direction stays open indefinitely.
             for _ in 0..3 {
                 expect_passed(&last, &first);
             }
@@ -72,7 +72,7 @@ fn a_receiver_that_does_not_read_holds_back_its_sender_and_nobody_else() {
         let grown = proxy.running.memory_kb().saturating_sub(memory_before);
         assert!(grown < 512, "the proxy grew by {grown} kB");
 
-        // The way that is not stuck, and everybody else.
+        // The direction that is not stuck, and all other clients.
         expect_passed(&slow, &sender);
         expect_passed(&other_client, &other_upstream);
         expect_passed(&other_upstream, &other_client);
@@ -88,7 +88,7 @@ fn more_than_a_buffer_at_once_arrives_though_nothing_follows() {
     let proxy = Proxy::start();
     let (client, mut upstream) = proxy.pair();
     let data = Random::new(2).bytes(8 << 20);
-    // A connection that has carried some megabytes has room for much at once.
+    // After some megabytes, the buffers of a connection have grown.
     thread::scope(|scope| {
         scope.spawn(|| (&client).write_all(&data).unwrap());
         upstream.read_exact(&mut vec![0; data.len()]).unwrap();
@@ -103,12 +103,12 @@ fn more_than_a_buffer_at_once_arrives_though_nothing_follows() {
 
 #[test]
 fn buffers_to_the_byte_arrive_though_the_other_way_is_stuck() {
-    /// Buffers of the proxy, each of which is read in whole: the last has nothing behind it.
+    /// The size of several whole buffers of the proxy: nothing follows the last.
     const BUFFERS: usize = 64 * 8 * 1024;
     let proxy = Proxy::start();
     let (client, mut upstream) = proxy.pair();
     let data = Random::new(4).bytes(64 << 20);
-    // A connection that has carried some megabytes has room for much at once.
+    // After some megabytes, the buffers of a connection have grown.
     thread::scope(|scope| {
         scope.spawn(|| (&client).write_all(&data[..8 << 20]).unwrap());
         upstream.read_exact(&mut vec![0; 8 << 20]).unwrap();
@@ -118,7 +118,7 @@ fn buffers_to_the_byte_arrive_though_the_other_way_is_stuck() {
     proxy.running.signal(Signal::SIGSTOP);
     assert_eq!(write_until_stuck(&client, &data[..BUFFERS]), BUFFERS);
     proxy.running.signal(Signal::SIGCONT);
-    // The client is now neither readable nor writable, so nothing of it is reported.
+    // The client is now neither readable nor writable, so the proxy gets no event for it.
     expect_data(&mut upstream, &data[..BUFFERS]);
 }
 
@@ -144,9 +144,9 @@ fn a_reset_of_either_side_reaches_the_other_as_a_reset() {
     proxy.expect_forgotten();
 }
 
-/// A server that answers, and closes with unread input, resets right behind its answer.
+/// A server that answers, and closes with unread input, sends a reset right behind its answer.
 #[test]
-fn what_was_sent_before_a_reset_arrives() {
+fn bytes_from_before_a_reset_arrive() {
     let proxy = Proxy::start();
     for client_resets in [true, false] {
         for length in [10, 20_000] {
@@ -166,9 +166,9 @@ fn what_was_sent_before_a_reset_arrives() {
     proxy.expect_forgotten();
 }
 
-/// A slow reader has taken little of it by then: the rest is still in the proxy's kernel.
+/// A slow reader has taken little of it when the reset comes: the rest is still in the proxy's kernel.
 #[test]
-fn what_was_sent_before_a_reset_arrives_at_a_slow_reader() {
+fn bytes_from_before_a_reset_arrive_at_a_slow_reader() {
     const LENGTH: usize = 8 * LITTLE_ROOM;
     let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
     SockRef::from(&upstream).set_recv_buffer_size(LITTLE_ROOM).unwrap();
@@ -182,7 +182,7 @@ fn what_was_sent_before_a_reset_arrives_at_a_slow_reader() {
             eventually("the proxy has it", || in_kernel(&one) == (0, Some(0)));
             assert!(ioctl_fionread(&other).unwrap() < LENGTH as u64, "all of it is here");
             reset(one);
-            // It may take notice only later, which shows less.
+            // The proxy may notice only later; then the test shows less.
             thread::sleep(Duration::from_millis(20));
             expect_data(&mut other, &data);
             expect_reset(&other);
@@ -191,7 +191,7 @@ fn what_was_sent_before_a_reset_arrives_at_a_slow_reader() {
     proxy.expect_forgotten();
 }
 
-/// An upstream that cannot be reached is one line, and a reset for each client, at no cost to others.
+/// An unreachable upstream causes one line and a reset for each client, at no cost to others.
 #[test]
 fn an_upstream_that_cannot_be_reached_resets_each_client() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
@@ -204,7 +204,7 @@ fn an_upstream_that_cannot_be_reached_resets_each_client() {
         let (running, complaints) = Running::spawn_with_complaints(command);
         let running = running.listening();
         let descriptors = running.descriptors().len();
-        // A pause of 100 ms for each would be a second. A busy machine may take that too, once.
+        // A pause of 100 ms for each would take a second. A busy machine may take that long too, once.
         eventually("ten clients in turn are refused without a pause", || {
             let start = Instant::now();
             (0..10).for_each(|_| expect_reset_at_once(&running));
@@ -218,7 +218,7 @@ fn an_upstream_that_cannot_be_reached_resets_each_client() {
     }
 }
 
-/// One that neither takes nor refuses a connection, since others fill its queue.
+/// An upstream that neither accepts nor refuses a connection, since others fill its queue.
 #[test]
 fn an_upstream_that_does_not_answer_resets_each_client_after_the_timeout() {
     let (upstream, _waiting) = full_listener();
@@ -231,7 +231,7 @@ fn an_upstream_that_does_not_answer_resets_each_client_after_the_timeout() {
     for _ in 0..2 {
         let start = Instant::now();
         let clients: Vec<_> = (0..20).map(|_| running.connect()).collect();
-        // One that leaves before is forgotten with the others.
+        // A client that leaves before is forgotten with the others.
         drop(running.connect());
         for client in &clients {
             expect_reset(client);
@@ -246,9 +246,9 @@ fn an_upstream_that_does_not_answer_resets_each_client_after_the_timeout() {
     complaints.expect_no_more(running);
 }
 
-/// More of them than one wait reports: all connected in time, while the proxy was stopped for longer than that.
+/// More clients than one wait reports: all connected in time, while the proxy was stopped for longer than the timeout.
 #[test]
-fn who_connected_while_it_was_stopped_is_served() {
+fn a_client_that_connected_while_it_was_stopped_is_served() {
     const CLIENTS: usize = 300;
     let (listener, waiting) = full_listener();
     let proxy = Proxy::with_timeout("8", listener);
@@ -281,15 +281,15 @@ fn who_connected_while_it_was_stopped_is_served() {
     serving.join().unwrap().unwrap();
 }
 
-/// The time for the last bytes of a broken side is over, but it was the proxy that was stopped: their receiver has
-/// had room for them all the time.
+/// The time for the last bytes of a broken side is over, because the proxy was stopped. Their receiver had room for
+/// them all the time.
 #[test]
-fn what_was_sent_before_a_reset_arrives_after_a_stop() {
+fn bytes_from_before_a_reset_arrive_after_a_stop() {
     let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
     let proxy = Proxy::with_timeout("2", upstream);
     let mut client = connect_with_little_room(&proxy.running);
     let upstream = proxy.accept();
-    // A byte that it does not read makes its close a reset.
+    // An unread byte makes its close a reset.
     client.write_all(b"?").unwrap();
     eventually("it arrives", || ioctl_fionread(&upstream).unwrap() == 1);
     let sent = write_until_stuck(&upstream, &vec![7; 64 << 20]) as u64;
@@ -297,7 +297,7 @@ fn what_was_sent_before_a_reset_arrives_after_a_stop() {
     let (to_send, unread) = in_kernel(&upstream);
     assert!(unread.unwrap() > 1 << 10, "all of it is passed on: {unread:?}");
     drop(upstream);
-    // It may take notice only later, which shows less.
+    // The proxy may notice only later; then the test shows less.
     thread::sleep(Duration::from_millis(20));
     proxy.running.signal(Signal::SIGSTOP);
     client.set_read_timeout(Some(Duration::from_millis(2_500))).unwrap();
@@ -314,7 +314,7 @@ fn what_was_sent_before_a_reset_arrives_after_a_stop() {
     assert_eq!(take(&mut client), (ErrorKind::ConnectionReset, sent - to_send));
 }
 
-/// A timeout is for the attempt to connect: it ends no connection that was made.
+/// The timeout is for the attempt to connect. It ends no established connection.
 #[test]
 fn a_silent_connection_outlives_the_timeout() {
     let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -346,12 +346,12 @@ fn where_an_address_of_the_upstream_refuses_the_next_is_tried() {
     }
     proxy.expect_forgotten();
     fs::remove_file(hosts).unwrap();
-    // Everybody was served.
+    // All clients were served.
     complaints.expect_no_more(proxy.running);
 }
 
 #[test]
-fn a_reset_is_noticed_where_the_other_side_does_not_read() {
+fn a_reset_is_noticed_though_the_other_side_does_not_read() {
     let proxy = Proxy::start();
     let data = vec![7; 64 << 20];
     for client_resets in [true, false] {
@@ -365,7 +365,7 @@ fn a_reset_is_noticed_where_the_other_side_does_not_read() {
 }
 
 #[test]
-fn what_is_sent_before_the_upstream_answers_arrives() {
+fn bytes_from_before_the_upstreams_accept_arrive() {
     let (listener, waiting) = full_listener();
     let proxy = Proxy::with_timeout("600", listener);
 
@@ -383,7 +383,7 @@ fn what_is_sent_before_the_upstream_answers_arrives() {
     assert_eq!(read_to_end(&mut early), b"late");
 }
 
-/// A listener with room for one to wait, and one that waits: the next connects when there is room again.
+/// A listener with room for one client in its queue, and that client: the next connects when there is room again.
 fn full_listener() -> (TcpListener, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     SockRef::from(&listener).listen(0).unwrap();
@@ -424,7 +424,7 @@ fn clients_that_come_and_go_are_not_mistaken_for_each_other() {
 
 #[test]
 fn out_of_descriptors_it_neither_ends_nor_spins() {
-    // A connection takes two: it is now the client, now the upstream that there is no room for.
+    // A pair takes two descriptors. There is no room now for the client, now for the connection to the upstream.
     for limit in [32, 33] {
         let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
         let proxy = Proxy::run(&mut with_descriptors("proxy", limit), upstream);
@@ -443,7 +443,7 @@ fn out_of_descriptors_it_neither_ends_nor_spins() {
         let mut late = proxy.running.connect();
         late.write_all(b"late").unwrap();
         late.shutdown(Shutdown::Write).unwrap();
-        // Those that have left again were before it in the queue.
+        // Clients that have left were before it in the queue.
         let mut received = Vec::new();
         eventually("the last one is served", || {
             received.clear();
@@ -453,16 +453,16 @@ fn out_of_descriptors_it_neither_ends_nor_spins() {
     }
 }
 
-/// With one descriptor free, no client is let in only to be dropped.
+/// With one free descriptor, the proxy accepts no client only to drop it.
 #[test]
-fn who_cannot_be_served_waits_in_the_queue() {
+fn a_client_that_cannot_be_served_waits_in_the_queue() {
     for limit in [10, 11, 12, 13, 14] {
         let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
         let proxy = Proxy::run(&mut with_descriptors("proxy", limit), upstream);
 
         let mut clients: Vec<_> = (0..8).map(|_| proxy.running.connect()).collect();
         proxy.running.expect_idle();
-        // In turn, each is served once those before it have left.
+        // Each is served in turn, after those before it have left.
         while !clients.is_empty() {
             for client in &clients {
                 client.set_nonblocking(true).unwrap();
@@ -480,7 +480,7 @@ fn who_cannot_be_served_waits_in_the_queue() {
 struct Proxy {
     running: Running,
     upstream: TcpListener,
-    /// How many it has open without any client.
+    /// The number of its open descriptors without any client.
     descriptors: usize,
 }
 
@@ -493,12 +493,12 @@ impl Proxy {
         Self::run(&mut Command::new(example("proxy")), upstream)
     }
 
-    /// With so many seconds for an attempt to connect, and for the last bytes of a broken side.
+    /// A proxy with a timeout in seconds for an attempt to connect, and for the last bytes of a broken side.
     fn with_timeout(seconds: &str, upstream: TcpListener) -> Self {
         Self::run(Command::new(example("proxy")).args(["--timeout", seconds]), upstream)
     }
 
-    /// Runs the proxy that is the command, but for its addresses.
+    /// Runs `command`, a proxy without its addresses.
     fn run(command: &mut Command, upstream: TcpListener) -> Self {
         let address = upstream.local_addr().unwrap().to_string();
         let running = Running::spawn(command.args(["127.0.0.1:0", &address]));
@@ -590,7 +590,7 @@ fn expect_reset_at_once(running: &Running) {
             client.set_read_timeout(Some(LONG)).unwrap();
             expect_reset(&client);
         }
-        // It came before the connect had returned.
+        // The reset came before the connect had returned.
         Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
     }
 }

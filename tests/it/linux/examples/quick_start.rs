@@ -1,4 +1,4 @@
-//! The front page's quick start: it is what runs, and it runs on a real listening socket.
+//! The front page's quick start: it is the example, and it runs on a real listening socket.
 
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -16,8 +16,8 @@ fn the_front_page_shows_the_example() {
     assert!(readme.contains(&format!("```rust,no_run\n{program}```\n")));
 }
 
-/// The quick start accepts nothing, so once a client has come, each of its waits ends at once: it
-/// sleeps before, and is busy afterwards.
+/// The quick start accepts nothing, so after the first client each of its waits ends at once. It sleeps before, and is
+/// busy afterwards.
 #[test]
 fn the_example_waits_for_clients() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,5 +1,5 @@
-//! The example `resp_server`: a process of its own, and clients that do to it what clients do. The answers are those of
-//! redis-server 7.0.15, byte by byte, unless a comment says otherwise.
+//! The example `resp_server` as a process, with well and badly behaved clients. The answers are those of redis-server
+//! 7.0.15, byte by byte, unless a comment says otherwise.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -56,7 +56,7 @@ fn a_command_that_cannot_be_executed_is_an_error_and_no_end() {
         ("SET a -0", "INCR a", not_a_number),
         ("SET a 9223372036854775808", "INCR a", not_a_number),
         ("SET a 9223372036854775807", "INCR a", "ERR increment or decrement would overflow"),
-        // Redis says with which arguments.
+        // Redis also prints the arguments.
         ("", "nonsense a", "ERR unknown command 'nonsense'"),
         ("", "\u{1}\"", "ERR unknown command '\\x01\\\"'"),
     ] {
@@ -87,7 +87,7 @@ fn a_key_and_a_value_are_any_bytes() {
 }
 
 #[test]
-fn what_is_no_command_is_refused_and_the_connection_ended() {
+fn a_malformed_command_is_refused_and_the_connection_ended() {
     let server = start();
     let mut other = server.connect();
     for (refused, why) in [
@@ -114,7 +114,7 @@ fn what_is_no_command_is_refused_and_the_connection_ended() {
 }
 
 #[test]
-fn what_is_empty_has_no_answer() {
+fn an_empty_command_has_no_answer() {
     let server = start();
     let mut client = server.connect();
     for empty in ["\r\n", "\n", "  \r\n", "*0\r\n", "*-1\r\n", "*-5\r\n"] {
@@ -153,7 +153,7 @@ fn commands_in_one_write_are_answered_in_order() {
         answers += &format!(":{}\r\n${}\r\n{n}\r\n", n + 1, n.to_string().len());
     }
     ask(&mut client, &commands, answers.as_bytes());
-    // And with the end of them in the same breath: what is not whole is nothing.
+    // And with the end right behind them: a partial command is ignored.
     let mut client = server.connect();
     client.write_all(&[&typed("SET n 0"), &*commands, b"*1\r\n$4\r\nPIN"].concat()).unwrap();
     client.shutdown(Shutdown::Write).unwrap();
@@ -178,7 +178,7 @@ fn a_command_has_a_limit() {
     let words: Vec<_> = std::iter::once(&b"EXISTS"[..]).chain([&b"key"[..]; 1_023]).collect();
     ask(&mut client, &resp(&words), b":1023\r\n");
 
-    // What comes after a refusal is read all the same: a reset could take it away.
+    // Input after a refusal is still read: otherwise a reset could take the refusal away.
     let key = [b'x'; 1_000];
     let endless = resp(&[&[&b"DEL"[..]], &[&key[..]; 1_000][..]].concat());
     for command in [endless, vec![b'x'; 8 << 20]] {
@@ -207,7 +207,7 @@ fn a_client_that_never_reads_takes_its_buffers_and_stalls_nobody() {
     ask(&mut other, b"PING\r\n", b"+PONG\r\n");
     server.expect_idle();
 
-    // What was sent in whole is answered, as soon as the client takes it. Others have their turns.
+    // Whole commands are answered as soon as the client reads. Other clients have their turns.
     let mut slow = slow;
     slow.shutdown(Shutdown::Write).unwrap();
     let answer = format!("$60000\r\n{value}\r\n");
@@ -277,7 +277,7 @@ fn keys_and_values_have_no_more_room_than_that() {
         ask(&mut client, &set(number, &value), b"+OK\r\n");
     }
     ask(&mut client, &set(fitting, &value), out_of_memory);
-    // What is there can still be replaced, deleted and counted.
+    // Existing keys can still be replaced, deleted and counted.
     ask(&mut client, &set(0, &value), b"+OK\r\n");
     ask(&mut client, &sent("DEL 0001 0002"), b":2\r\n");
     ask(&mut client, &set(fitting, &value), b"+OK\r\n");
@@ -304,7 +304,7 @@ fn clients_beyond_the_last_descriptor_wait_for_one_that_leaves() {
     let server = Running::spawn(command.arg("127.0.0.1:0")).listening();
     let clients: Vec<_> = (0..60).map(|_| server.connect()).collect();
     server.expect_idle();
-    // Those who came first are in, and leave. So all of them have their turn.
+    // The first clients are served, and leave, so that each has its turn.
     for mut client in clients {
         ask(&mut client, b"PING\r\n", b"+PONG\r\n");
     }

@@ -1,4 +1,4 @@
-//! The example `supervise`: what it starts, and when, and what it leaves behind.
+//! The example `supervise`: the commands that it starts, their times, and the processes that it leaves behind.
 
 use std::{fs, process::Command};
 
@@ -7,12 +7,12 @@ use nix::unistd::Pid;
 
 use crate::linux::support::example::{Running, eventually, example};
 
-/// A delay that no test outlives.
+/// A delay longer than any test.
 const NEVER: &str = "100000";
 
 #[test]
 fn a_command_that_ends_is_started_again_after_the_delay_and_not_before() {
-    // The command says when it runs, for lines may be read at any later time.
+    // The command prints its own time, since the test may read its lines later.
     let command = "read up _ </proc/uptime; echo up $up";
     let supervise = Running::start("supervise", &["0.3", command]);
     let mut last: Option<f64> = None;
@@ -27,9 +27,9 @@ fn a_command_that_ends_is_started_again_after_the_delay_and_not_before() {
     }
 }
 
-/// A command's first process ends, and what it has started in the background does not.
+/// A command's first process ends, but its background processes do not.
 #[test]
-fn what_a_command_leaves_behind_ends_with_it() {
+fn background_processes_of_a_command_end_with_it() {
     let supervise = Running::start("supervise", &["0.05", "sleep 77712345 & exit 1"]);
     (0..6).for_each(|_| drop(supervise.next_line()));
     let (status, _) = supervise.stop(Signal::SIGTERM);
@@ -45,7 +45,7 @@ fn is_running(command: &str) -> bool {
 }
 
 #[test]
-fn it_goes_on_where_it_inherits_that_sigchld_is_ignored() {
+fn it_works_though_it_inherits_an_ignored_sigchld() {
     // A shell does not let go of SIGCHLD itself.
     let mut ignoring = Command::new("env");
     ignoring.arg("--ignore-signal=CHLD").arg(example("supervise")).args(["0.05", "exit 7"]);
@@ -110,7 +110,7 @@ fn a_command_that_runs_is_left_alone_while_another_ends_often() {
         if n < 20 {
             descriptors = descriptors.max(now);
         }
-        // A start has some more open for a moment.
+        // A start needs some more descriptors for a moment.
         assert!(now < descriptors + 10, "{now} descriptors after {n} starts, {descriptors} before");
     }
     let (status, lines) = supervise.stop(Signal::SIGINT);
@@ -128,7 +128,7 @@ fn a_command_ends_with_all_that_it_started() {
         let child: u32 = next_with(&supervise, "child ")[6..].parse().unwrap();
         eventually("both run", || children(&supervise).len() == 2);
         let ids = children(&supervise);
-        // They are signalled by the supervisor, not by the terminal.
+        // The supervisor signals them, not the terminal.
         let (status, lines) = supervise.stop(signal);
         assert_eq!(status.code(), Some(0), "{signal}: {status}");
         let ended = |line: &&String| line.contains(", signal: 15 (SIGTERM): ");
@@ -153,7 +153,7 @@ fn asked_to_end_it_waits_for_the_last_and_starts_nothing_again() {
 }
 
 #[test]
-fn a_second_ctrl_c_kills_what_does_not_want_to_end() {
+fn a_second_ctrl_c_kills_commands_that_do_not_end() {
     let command = "trap 'echo asked' TERM; echo ready; while :; do sleep 0.01; done";
     let supervise = Running::start("supervise", &[NEVER, command]);
     next_with(&supervise, "ready");
@@ -181,7 +181,7 @@ fn nothing_is_started_once_it_is_asked_to_end() {
 
 #[test]
 fn whatever_ends_it_leaves_no_process_behind() {
-    // Not SIGPIPE, which it ignores as every program of Rust, nor SIGKILL, nor what a fault of its own would be.
+    // Without SIGPIPE, which it ignores like every Rust program, SIGKILL, and the signals of its own faults.
     use Signal::{
         SIGABRT, SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGSYS, SIGTERM, SIGTRAP,
         SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU, SIGXFSZ,
@@ -190,7 +190,7 @@ fn whatever_ends_it_leaves_no_process_behind() {
         SIGABRT, SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGSYS, SIGTERM, SIGTRAP,
         SIGUSR1, SIGUSR2, SIGVTALRM, SIGXCPU, SIGXFSZ,
     ] {
-        // A signal that this process was started to ignore, as by nohup, would be ignored there as well.
+        // A signal that this process inherited as ignored, as from nohup, would be ignored there too.
         let mut command = Command::new("env");
         command.arg("--default-signal").arg(example("supervise"));
         let supervise = Running::spawn(command.args(["0.1", "exec sleep 60", "exit 0"]));
@@ -219,7 +219,7 @@ fn an_end_of_the_terminal_that_is_ignored_does_not_end_it() {
     assert_eq!(supervise.stop(Signal::SIGTERM).0.code(), Some(0));
 }
 
-/// One that is stopped hears of no signal but SIGKILL before it goes on.
+/// A stopped process gets no signal but SIGKILL until it continues.
 #[test]
 fn a_command_that_is_stopped_ends_with_the_first_signal() {
     let supervise =
@@ -236,7 +236,7 @@ fn a_command_that_is_stopped_ends_with_the_first_signal() {
     assert!(ids.into_iter().all(is_gone));
 }
 
-/// Neither the blocked signals that it inherits, nor those that it handles itself, are blocked for its commands.
+/// Its commands do not inherit blocked signals, neither those that it inherited nor those that it handles.
 #[test]
 fn commands_get_an_empty_signal_mask() {
     let mut command = Command::new("env");
@@ -247,7 +247,7 @@ fn commands_get_an_empty_signal_mask() {
     assert_eq!(line.split_whitespace().nth(1), Some("0000000000000000"), "{line}");
 }
 
-/// A debugger is a process' parent too: until it lets go, there is nothing to wait for.
+/// A debugger is a parent of the process too: until it detaches, `waitpid` of the supervisor finds no end.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_command_that_a_debugger_holds_holds_up_no_other() {
@@ -276,7 +276,7 @@ fn a_command_that_a_debugger_holds_holds_up_no_other() {
     assert_eq!(status.code(), Some(0), "{status}");
 }
 
-/// A process 1 is the parent of everybody whose parent has ended.
+/// Process 1 is the parent of every process whose parent has ended.
 #[test]
 #[ignore = "it makes a program process 1 of a namespace: as root"]
 fn process_1_leaves_no_zombies() {
@@ -297,7 +297,7 @@ fn process_1_leaves_no_zombies() {
     assert_eq!(supervise.end().0.code(), Some(0));
 }
 
-/// The next line that begins so: what commands write comes between.
+/// The next line with this beginning, past the output of commands.
 #[track_caller]
 fn next_with(supervise: &Running, beginning: &str) -> String {
     loop {
@@ -308,7 +308,7 @@ fn next_with(supervise: &Running, beginning: &str) -> String {
     }
 }
 
-/// Of the process in a line `started ID: COMMAND`.
+/// The id of the process in a line `started ID: COMMAND`.
 #[track_caller]
 fn id_of(line: &str) -> u32 {
     let id = line.strip_prefix("started ").and_then(|rest| rest.split_once(':')).expect(line).0;
@@ -329,7 +329,7 @@ pub(crate) fn children_of(id: u32) -> Vec<u32> {
 }
 
 pub(crate) fn is_gone(id: u32) -> bool {
-    // Another process has to reap the zombie that its parent left behind.
+    // Another process has to reap a zombie whose parent has ended.
     stat(id).is_none_or(|(state, _)| state == "Z")
 }
 

@@ -1,4 +1,4 @@
-//! What surrounds the examples: a stdout without a reader, a careless parent, limits.
+//! The environment of the examples: a stdout without a reader, a careless parent, limits.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
@@ -31,20 +31,20 @@ const SERVERS: [(&str, &[&str]); 7] = [
     ("resp_server", &[]),
 ];
 
-/// An address that no other test has, nor another run of this one: a program cannot always say where it listens.
+/// An address of no other test, and of no other run of this one: a program cannot always print where it listens.
 fn own_address(test: u8) -> String {
     let [low, high, ..] = process::id().to_le_bytes();
     format!("127.{}.{low}.{test}:7777", 64 + high % 64)
 }
 
-/// All of them, as they are started on an address.
+/// All programs, with their arguments for an address.
 fn programs(address: &str) -> Vec<(&'static str, Vec<&str>)> {
     let servers = SERVERS.iter().map(|(name, args)| (*name, [&[address], *args].concat()));
     // The last one lives for long enough to be seen.
     servers.chain([("supervise", vec!["0.01", "exec sleep 60", "sleep 0.02"])]).collect()
 }
 
-/// A pipe with room for 4 KiB, all of which is taken or all of which is free.
+/// A pipe with room for 4 KiB, either full or empty.
 fn little_pipe(is_full: bool) -> (OwnedFd, OwnedFd) {
     let (reader, writer) = pipe().unwrap();
     fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4_096)).unwrap();
@@ -54,7 +54,7 @@ fn little_pipe(is_full: bool) -> (OwnedFd, OwnedFd) {
     (reader, writer)
 }
 
-/// Serves a client, or, if it is `supervise`, has its commands started again and again.
+/// Serves a client, or, for `supervise`, has its commands started repeatedly.
 #[track_caller]
 fn expect_at_work(name: &str, id: u32, address: &str) {
     if name == "supervise" {
@@ -79,7 +79,7 @@ fn expect_at_work(name: &str, id: u32, address: &str) {
     assert_eq!(bytes, answer, "{name}");
 }
 
-/// Children come and go, of a process that starts them again and again.
+/// Children come and go: the process starts them repeatedly.
 #[track_caller]
 fn expect_restarts(id: u32) {
     for _ in 0..3 {
@@ -91,14 +91,14 @@ fn expect_restarts(id: u32) {
     }
 }
 
-/// Sends the signal, and expects the program to end well.
+/// Sends the signal, and expects the program to end successfully.
 #[track_caller]
 fn expect_end(name: &str, program: Running, signal: Signal) {
     let (status, _) = program.stop(signal);
     assert_eq!(status.code(), Some(0), "{name} after {signal}: {status}");
 }
 
-/// Has the program write so many lines, where it writes at all, and expects it to work after each, then to end.
+/// Makes the program write this many lines, if it writes at all, and expects it to work after each, then to end.
 #[track_caller]
 fn expect_to_write_and_work(
     name: &str,
@@ -117,7 +117,7 @@ fn expect_to_write_and_work(
     expect_end(name, program, Signal::SIGTERM);
 }
 
-/// Started with this stdout and stderr, and without input so far.
+/// Starts the program with this stdout and stderr, and without input so far.
 fn start(name: &str, args: &[&str], stdout: OwnedFd) -> (Running, UnixStream) {
     let (typing, input) = UnixStream::pair().unwrap();
     let mut command = Command::new(example(name));
@@ -163,7 +163,7 @@ fn expect_to_work_over_a_pipe(name: &str, args: &[&str], address: &str, is_full:
     expect_end(name, program, Signal::SIGTERM);
 }
 
-/// As `| head` does.
+/// As with `| head`.
 #[test]
 fn a_reader_that_leaves_ends_no_program() {
     let address = &own_address(2);
@@ -178,7 +178,7 @@ fn a_reader_that_leaves_ends_no_program() {
     }
 }
 
-/// As a disk that is full: the limit of a file's size, with which a signal comes.
+/// A limit of the file's size, with its signal, stands in for a full disk.
 #[test]
 fn a_log_that_cannot_grow_ends_no_program() {
     let address = &own_address(3);
@@ -234,7 +234,7 @@ fn process_1_ends_when_it_is_asked_to() {
     }
 }
 
-/// What a shell has started in the background. It is killed when the test is done with it, or panics.
+/// A background job of a shell. It is killed when the test is done with it, or panics.
 struct Job(u32);
 
 impl Job {
@@ -249,7 +249,7 @@ impl Drop for Job {
     }
 }
 
-/// A shell without job control gives what it starts in the background no input, and has it ignore Ctrl-C.
+/// A shell without job control gives its background processes no input, and makes them ignore Ctrl-C.
 #[test]
 fn a_program_works_in_the_background_of_a_script() {
     let address = &own_address(6);
@@ -279,7 +279,7 @@ fn a_program_works_in_the_background_of_its_terminal() {
         settings.local_flags |= LocalFlags::TOSTOP;
         tcsetattr(&terminal.slave, SetArg::TCSANOW, &settings).unwrap();
         let slave = || terminal.slave.try_clone().unwrap();
-        // With job control, the input of what is in the background is the terminal.
+        // With job control, the input of a background process is the terminal.
         let job = "set -m; \"$0\" \"$@\" 2>&1 & echo $! >&2; wait";
         let mut command = Command::new("setsid");
         command.args(["--ctty", "sh", "-c", job]).arg(example(name)).args(&args).stdin(slave());
@@ -294,7 +294,7 @@ fn a_program_works_in_the_background_of_its_terminal() {
     }
 }
 
-/// Nobody types, and the input has an end at once.
+/// The input ends at once.
 #[test]
 fn a_program_works_without_an_input() {
     let address = &own_address(8);
@@ -312,7 +312,7 @@ fn a_program_works_without_an_input() {
     }
 }
 
-/// A limit that does not hold for root: that of a user without another process.
+/// The limit does not hold for root, so this runs as a user without other processes.
 #[test]
 fn a_program_that_can_have_no_thread_is_refused_before_it_listens() {
     for (name, args) in programs("127.0.0.1:0") {
@@ -334,7 +334,7 @@ fn a_program_that_can_have_no_thread_is_refused_before_it_listens() {
     }
 }
 
-/// From the fewest on: it is refused with the reason, or it serves.
+/// From the lowest limit up, it is refused with the reason, or it serves.
 #[test]
 fn with_few_descriptors_a_program_is_refused_or_serves() {
     for (name, args) in programs("127.0.0.1:0").into_iter().take(SERVERS.len()) {
@@ -361,7 +361,7 @@ fn with_few_descriptors_a_program_is_refused_or_serves() {
     }
 }
 
-/// A peer that has gone without a word is found out by the kernel's probes.
+/// The kernel's probes find a peer that vanished.
 #[test]
 fn every_connection_that_stays_is_kept_alive_or_has_a_limit() {
     let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -389,7 +389,7 @@ fn every_connection_that_stays_is_kept_alive_or_has_a_limit() {
     }
 }
 
-/// Whether a timer of keepalive runs for the connection from one port to the other: see `proc_net_tcp`.
+/// Whether a keepalive timer runs for the connection from one port to the other: see `proc_net_tcp`.
 fn is_probed(from: u16, to: u16) -> bool {
     let (from, to) = (format!(":{from:04X}"), format!(":{to:04X}"));
     let table = fs::read_to_string("/proc/net/tcp").unwrap();

@@ -36,7 +36,7 @@ fn a_write_of_more_than_there_is_room_for_blocks() {
 }
 
 #[test]
-fn an_accept_blocks_where_another_was_faster() {
+fn an_accept_blocks_if_another_was_faster() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     SockRef::from(&listener).set_read_timeout(Some(SHORT)).unwrap();
     let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();

@@ -14,7 +14,7 @@ use crate::support::descriptors::{pair, tcp_pair};
 use crate::support::expect::Expect;
 
 #[test]
-fn what_a_library_has_read_ahead_is_not_reported_again() {
+fn data_that_a_library_has_read_ahead_is_not_reported_again() {
     let (near, mut far) = pair();
     let object = EventObject::client(near.as_raw_fd());
     let mut reader = BufReader::new(near);

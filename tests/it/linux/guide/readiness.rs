@@ -111,7 +111,7 @@ fn a_message_in_the_error_queue_is_an_error_with_nothing_to_read() {
 }
 
 #[test]
-fn a_time_stamp_of_what_was_sent_is_an_error_with_nothing_to_read() {
+fn a_time_stamp_of_sent_data_is_an_error_with_nothing_to_read() {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_nonblocking(true).unwrap();
     let flags = TimestampingFlag::SOF_TIMESTAMPING_TX_SOFTWARE
@@ -165,7 +165,7 @@ fn a_terminal_that_nobody_has_open_may_be_opened_again() {
 }
 
 #[test]
-fn a_datagram_socket_that_is_not_connected_hears_of_no_room() {
+fn a_datagram_socket_that_is_not_connected_gets_no_event_of_room() {
     let path = std::env::temp_dir().join(format!("pollio-datagrams-{}", std::process::id()));
     let receiver = UnixDatagram::bind(&path).unwrap();
     receiver.set_nonblocking(true).unwrap();

@@ -23,7 +23,7 @@ fn signal_fd() -> (SignalFd, EventObject) {
 }
 
 #[test]
-fn a_command_inherits_what_is_blocked() {
+fn a_command_inherits_blocked_signals() {
     in_subprocess!(|| {
         let _signal_fd = signal_fd();
         let status = output(Command::new("cat").arg("/proc/self/status")).stdout;

@@ -36,7 +36,7 @@ fn expired_connections_are_closed() {
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
-fn what_was_set_again_expires_by_its_last_deadline() {
+fn a_timeout_that_was_set_again_expires_at_its_last_deadline() {
     let (mut timeouts, start) = (Timeouts::new(), Instant::now());
     timeouts.set(1, start + 60 * SECOND);
     timeouts.set(1, start + 61 * SECOND);

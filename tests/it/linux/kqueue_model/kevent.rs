@@ -1,30 +1,29 @@
-//! A model of kqueue(2), on Linux: what the kqueue selector calls instead of its kernel.
+//! A model of kqueue(2), on Linux, which the kqueue selector calls instead of a kernel.
 //!
-//! The descriptor of a kqueue is an epoll instance, so that it can be waited for, watched by another kqueue, and
-//! closed. Next to it stands a table of knotes: `kqueue`. For each `knote`, epoll watches the descriptor that it
-//! names, or one of its own where it names none. Epoll takes a descriptor only once, so the write and except filters
-//! have an epoll instance each, within the kqueue's: `queues`. What is attached, and what an event says, is up to the
-//! `filter`.
+//! The descriptor of a kqueue is an epoll instance, so that a program can wait for it, watch it with another kqueue,
+//! and close it. Its table of knotes is in `kqueue`. For each `knote`, epoll watches the descriptor that the knote
+//! names, or a descriptor of the model's if it names none. Epoll takes a descriptor only once, so the write and except
+//! filters have an epoll instance each, within the kqueue's: `queues`. The `filter` attaches knotes and makes events.
 //!
-//! A kqueue is that of a [`Kernel`]: Apple's, FreeBSD's, NetBSD's, OpenBSD's or DragonFly's. The model differs where
-//! their sources do: `systems` has what each reports apart from epoll, and the tests in `facts` name the function
-//! that says so. Where a source does not settle it, the model does what is harder for its caller.
+//! Each kqueue has a [`Kernel`]: Apple's, FreeBSD's, NetBSD's, OpenBSD's or DragonFly's. The model differs where their
+//! sources differ: `systems` has the reports that differ from epoll's, and the tests in `facts` name the functions.
+//! Where a source leaves it open, the model chooses the behaviour that is harder for its caller.
 //!
-//! No kernel holds a lock over a list of changes: another thread's wait may come between two of them, and here it
-//! does.
+//! No kernel holds a lock over a list of changes: another thread's wait may come between two of them, and in the model
+//! it does.
 //!
-//! The model notices a close when it next looks at the number. If the number is then that of a file with the same
-//! inode, such as another eventfd, its knotes go on; so does a kqueue. A closed kqueue frees its table when the next
-//! one is created.
+//! The model notices a close when it next checks the number. If the number then has a file with the same inode, such as
+//! another eventfd, its knotes stay; the same holds for a kqueue. A closed kqueue frees its table when the next one is
+//! created.
 //!
 //! Left out:
 //!
-//! - the filters that pollio does not use, low-water marks, `NOTE_FF…`, how many bytes are ready (`data` is 1), how a
-//!   process ended, a duplicate of a kqueue's descriptor,
-//! - the end that a socket's own shutdown is to EVFILT_WRITE,
+//! - the filters that pollio does not use, low-water marks, `NOTE_FF…`, the number of ready bytes (`data` is 1), the
+//!   exit status of a process, a duplicate of a kqueue's descriptor,
+//! - EVFILT_WRITE's end after a socket's own shutdown,
 //! - a kqueue that looks readable although its event is gone before a wait,
-//! - macOS's terminals that are revoked,
-//! - NetBSD's timers in ticks, and that its EV_ENABLE reports only what is new.
+//! - revoked terminals of macOS,
+//! - NetBSD's timers in ticks, and its EV_ENABLE, which reports only new readiness.
 #![allow(
     clippy::missing_const_for_thread_local,
     reason = "they are, and where the system has none of its own, clippy does not see it"
@@ -64,7 +63,7 @@ mod tests;
 pub(crate) type Filter = i16;
 pub(crate) type Flags = u16;
 
-// The numbers are those of macOS; EVFILT_EXCEPT is not on FreeBSD and NetBSD.
+// The numbers are those of macOS. FreeBSD and NetBSD have no EVFILT_EXCEPT.
 pub(crate) const EVFILT_READ: Filter = -1;
 pub(crate) const EVFILT_WRITE: Filter = -2;
 pub(crate) const EVFILT_PROC: Filter = -5;
@@ -90,16 +89,15 @@ pub(crate) const NOTE_OOB: u32 = 0x0000_0002;
 pub(crate) const NOTE_EXIT: u32 = 0x8000_0000;
 pub(crate) const NOTE_NSECONDS: u32 = 0x0000_0004;
 pub(crate) const NOTE_TIMER_UNIT: u32 = NOTE_NSECONDS;
-/// Only Apple has it. The model takes it on every system, since it is chosen when the crate is compiled.
+/// Only Apple has it. The model accepts it on every system, since the choice is made when the crate is compiled.
 pub(crate) const NOTE_MACH_CONTINUOUS_TIME: Option<u32> = Some(CONTINUOUS);
 const CONTINUOUS: u32 = 0x0000_0080;
 pub(crate) const TIMER_UNIT: Duration = Duration::from_nanos(1);
 
-/// The longest timeout that is not EINVAL: that of macOS before 10.15. Newer ones take 2³¹ - 1 seconds,
-/// the BSDs any.
+/// The longest timeout that is not EINVAL on macOS before 10.15. Newer versions accept 2³¹ - 1 seconds, the BSDs any.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(100_000_000);
 
-/// How long the model sleeps at a time.
+/// The longest single sleep of the model.
 const SLICE: Duration = Duration::from_millis(10);
 
 impl Kevent {
@@ -108,36 +106,36 @@ impl Kevent {
     }
 }
 
-/// Every kqueue, by its descriptor, whose close nothing reports.
+/// Every kqueue, by its descriptor. Nothing reports the close of one.
 static KQUEUES: Mutex<BTreeMap<RawFd, Created>> = Mutex::new(BTreeMap::new());
 
 struct Created {
-    /// What its descriptor was when it was created.
+    /// The file of its descriptor at its creation.
     named: Option<Metadata>,
     kqueue: Arc<Mutex<Kqueue>>,
 }
 
 thread_local! {
-    /// How many calls this thread has made, and how many changes they had.
+    /// The number of this thread's calls, and of their changes.
     static CALLS: Cell<u64> = const { Cell::new(0) };
     static CHANGES: Cell<usize> = const { Cell::new(0) };
     /// The kernel of the kqueues that this thread creates.
     static KERNEL: Cell<Kernel> = Cell::new(default_kernel());
-    /// What the next EVFILT_PROC that this thread adds fails with.
+    /// The error of the next EVFILT_PROC that this thread adds.
     static NEXT_PROC: Cell<Option<Errno>> = const { Cell::new(None) };
 }
 
-/// What `longest_timer` of the crate's own says of it.
+/// As `longest_timer` in the crate.
 pub(crate) fn longest_timer() -> Duration {
     DAY * if KERNEL.get().counts_timers_in_ticks() { 240 } else { 30 * 365 }
 }
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Names the kernel of a process: [`KERNELS`] has the names.
+/// The variable with a process's kernel, by a name in [`KERNELS`].
 pub(crate) const KERNEL_NAME: &str = "POLLIO_TEST_KERNEL";
 
-/// The systems of which this is a model.
+/// The modelled systems.
 pub(crate) const KERNELS: [(&str, Kernel); 5] = [
     ("apple", Kernel::Apple),
     ("freebsd", Kernel::FreeBsd),
@@ -151,19 +149,19 @@ fn default_kernel() -> Kernel {
     KERNELS.iter().find(|(known, _)| *known == name).expect(KERNEL_NAME).1
 }
 
-/// How many calls of kevent(2) this thread makes while `body` runs, and how many changes they have.
+/// The number of calls of kevent(2) that this thread makes while `body` runs, and of their changes.
 pub(crate) fn calls(body: impl FnOnce()) -> (u64, usize) {
     let before = (CALLS.get(), CHANGES.get());
     body();
     (CALLS.get() - before.0, CHANGES.get() - before.1)
 }
 
-/// What `can_rearm` of the crate's own says of the kernel of the kqueues that this thread creates.
+/// As `can_rearm` in the crate, for the kernel of the kqueues that this thread creates.
 pub(crate) fn can_rearm() -> bool {
     KERNEL.get().can_rearm()
 }
 
-/// Runs `create`; the kqueues that it creates are of this kernel.
+/// Runs `create`, whose kqueues get this kernel.
 pub(crate) fn on<T>(kernel: Kernel, create: impl FnOnce() -> T) -> T {
     let before = KERNEL.replace(kernel);
     let created = create();
@@ -177,8 +175,8 @@ pub(crate) fn fail_next_proc(errno: Errno) {
     NEXT_PROC.set(Some(errno));
 }
 
-/// The next call on this kqueue with a change that has `flag` does nothing but fail with `errno`, as a
-/// kernel may that has no memory for it.
+/// The next call on this kqueue with a change that has `flag` fails with `errno` and does nothing else, like a kernel
+/// without memory.
 pub(crate) fn fail_next(kq: BorrowedFd<'_>, flag: Flags, errno: Errno) {
     let kqueue = kqueue_of(kq.as_raw_fd()).expect("it is open");
     kqueue.lock().expect("no call panics").failing = Some((flag, errno));
@@ -205,7 +203,7 @@ pub(crate) fn kevent(
 ) -> io::Result<usize> {
     CALLS.set(CALLS.get() + 1);
     CHANGES.set(CHANGES.get() + changes.len());
-    // A kernel has memory of its own.
+    // A kernel has its own memory.
     let mut called = Ok(0);
     opt_out(|| called = call(kq, changes, events, timeout));
     called
@@ -245,7 +243,8 @@ fn wait(
     let lock = || kqueue.lock().expect("no call panics");
     let deadline = timeout.map(|timeout| Instant::now() + timeout);
     loop {
-        // Before the look: what arrives while a signal handler keeps this thread past the deadline is found.
+        // Computed before the check, so that the check finds arrivals during a signal handler that outlasts the
+        // deadline.
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let written = lock().collect(kq, events)?;
         if written == 0 && lock().is_interrupted(timeout) {
@@ -254,8 +253,8 @@ fn wait(
         if written > 0 || left == Some(Duration::ZERO) {
             return Ok(written);
         }
-        // Not epoll_wait(2), which would take the events out while nobody holds the lock. In
-        // slices, since a stop and continue gives ppoll(2) the time again that the stop took.
+        // Not epoll_wait(2), which would take events without the lock. In slices, since ppoll(2) restarts its timeout
+        // after a stop and continue.
         let slice = left.map_or(SLICE, |left| left.min(SLICE));
         ppoll(&mut [PollFd::new(kq, PollFlags::POLLIN)], Some(slice.into()), None)?;
     }
@@ -282,7 +281,7 @@ fn kqueues_have(ident: usize) -> bool {
     RawFd::try_from(ident).is_ok_and(|fd| kqueue_of(fd).is_some())
 }
 
-/// Applies each change, and returns how many receipts and errors were written, if that ends the call.
+/// Applies each change, and returns the number of written receipts and errors, if that ends the call.
 fn apply(
     kqueue: &Mutex<Kqueue>,
     kq: BorrowedFd<'_>,
@@ -304,7 +303,7 @@ fn apply(
         }
         let adds_disabled = change.has(EV_ADD) && change.has(EV_DISABLE);
         let done = if kernel == Kernel::NetBsd && adds_disabled {
-            // It activates the knote before it disables it: `kqueue_register`, before 10.
+            // NetBSD before 10 activates the knote before it disables it: `kqueue_register`.
             let added = lock().change(kq, &change.with_flags(change.flags & !EV_DISABLE));
             thread::yield_now();
             added.and_then(|()| lock().change(kq, &change.with_flags(EV_DISABLE)))
@@ -316,8 +315,8 @@ fn apply(
             continue;
         }
         let Some(event) = room.next() else {
-            // The changes that follow are lost, also where this one succeeded. FreeBSD and NetBSD forget how
-            // many they wrote: `kqueue_kevent` returns its error, 0.
+            // The changes that follow are lost, even if this one succeeded. FreeBSD and NetBSD lose the count:
+            // `kqueue_kevent` returns its error, 0.
             let forgets = matches!(kernel, Kernel::FreeBsd | Kernel::NetBsd);
             return done.map(|()| Some(if forgets { 0 } else { written }));
         };
@@ -329,7 +328,7 @@ fn apply(
     Ok((written > 0).then_some(written))
 }
 
-/// Nobody holds a lock between two changes: now and then, another thread runs there.
+/// No thread holds a lock between two changes: now and then, another thread runs there.
 fn let_others_in(changes: usize) {
     const NOW_AND_THEN: u64 = 64;
     if changes > 1 && CALLS.get() % NOW_AND_THEN == 0 {

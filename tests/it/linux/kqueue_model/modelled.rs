@@ -1,4 +1,4 @@
-//! Cases that only a model of kqueue can bring about.
+//! Cases that only a model of kqueue can produce.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::iter;
@@ -54,7 +54,7 @@ macro_rules! modelled {
 }
 pub(crate) use modelled;
 
-/// Two ends of a connection, of which the first has a byte to read.
+/// Two ends of a connection. The first has a byte to read.
 fn ready() -> (UnixStream, UnixStream) {
     let (near, mut far) = pair();
     far.write_all(b"x").unwrap();
@@ -129,8 +129,7 @@ pub(crate) fn a_failed_modify_is_never_reported_and_undoes_nothing<P: Share + As
     });
 }
 
-/// C10: the kernel has no memory for the new knotes, and what they were to replace is no longer
-/// reported.
+/// C10: the kernel has no memory for the new knotes. The registration that they were to replace is no longer reported.
 pub(crate) fn an_add_that_fails_leaves_nothing_registered<P: Share + AsFd>() {
     let (near, _far) = ready();
     let object = EventObject::client(near.as_raw_fd())
@@ -169,7 +168,7 @@ pub(crate) fn a_connection_that_could_not_be_modified_stays_in_its_table<P: Shar
     assert!(table.is_empty());
 }
 
-/// C4, C10: any error of the one call comes again from the two calls that follow, or they succeed.
+/// C4, C10: after any error of the single call, the two calls that follow return it again, or succeed.
 pub(crate) fn a_re_arming_that_fails_takes_the_longer_way<P: Share + AsFd>() {
     let (near, _far) = ready();
     let object = EventObject::client(near.as_raw_fd())
@@ -190,7 +189,8 @@ pub(crate) fn a_re_arming_that_fails_takes_the_longer_way<P: Share + AsFd>() {
     }
 }
 
-/// C4, C7: the filters of a level can be enabled as well, and would go on as a level, which no wait reports.
+/// C4, C7: the filters of a level can be enabled too. They would then stay level-triggered, and no wait would report
+/// them.
 pub(crate) fn a_level_that_became_a_oneshot_lets_waits_sleep<P: Share>() {
     let (near, _far) = ready();
     let level = EventObject::client(near.as_raw_fd()).with_interest(Interest::BOTH);
@@ -207,8 +207,8 @@ pub(crate) fn a_level_that_became_a_oneshot_lets_waits_sleep<P: Share>() {
     }
 }
 
-/// C4, C12, C18: one of its two knotes is deleted, as only code that calls kevent(2) on the poller's descriptor
-/// can do. `modify` arms the other one, finds out, and adds both.
+/// C4, C12, C18: one of its two knotes is deleted, which takes other code that calls kevent(2) on the poller's
+/// descriptor. `modify` arms the other knote, notices, and adds both.
 pub(crate) fn a_oneshot_that_lost_a_filter_is_reported_once_after_modify<P: Share + AsFd>() {
     const ROUNDS: u32 = 500;
     for filter in [kevent::EVFILT_READ, kevent::EVFILT_WRITE] {
@@ -242,14 +242,14 @@ pub(crate) fn a_poll_finds_what_is_ready_behind_false_alarms<P: Share>() {
     {
         let pairs: Vec<_> = (0..alarms).map(|_| pair()).collect();
         let mut poller = P::with_capacity(capacity).unwrap();
-        // The buffer grows, or it cannot.
+        // The buffer may grow, or not.
         poller.set_max_events(bound);
         for (near, far) in &pairs {
             let object = EventObject::client(near.as_raw_fd()).with_interest(Interest::PRIORITY);
             poller.add(object).unwrap();
             fill(far);
         }
-        // There are false alarms only: it ends.
+        // With false alarms only, the poll ends.
         assert_eq!(poller.wait(0).unwrap(), []);
         let (near, mut far) = pair();
         far.write_all(b"x").unwrap();
@@ -285,7 +285,7 @@ pub(crate) fn a_dropped_filter_is_noted_without_an_allocation<P: Share>() {
     poller.delete(object.fd).unwrap();
 }
 
-/// A number that is not open makes no table of all numbers up to it.
+/// A number that is not open allocates no table of all numbers up to it.
 pub(crate) fn a_number_that_is_not_open_takes_no_memory<P: Share + AsFd>() {
     let poller = P::new().unwrap();
     for fd in [-1, 1 << 29, i32::MAX] {
@@ -301,8 +301,7 @@ pub(crate) fn a_number_that_is_not_open_takes_no_memory<P: Share + AsFd>() {
     }
 }
 
-/// C10, C16: FreeBSD drops the filter of a pipe whose reader is gone, and the registration stays all the
-/// same.
+/// C10, C16: FreeBSD drops the filter of a pipe whose reader is gone, but the registration stays.
 pub(crate) fn a_pipe_whose_reader_left_is_still_registered<P: Share + On>() {
     let (reader, writer) = pipe();
     let object = EventObject::client(writer.as_raw_fd()).with_interest(Interest::WRITABLE);
@@ -317,7 +316,7 @@ pub(crate) fn a_pipe_whose_reader_left_is_still_registered<P: Share + On>() {
     poller.delete(object.fd).unwrap();
     assert_eq!(poller.delete(object.fd).unwrap_err().kind(), ErrorKind::NotFound);
 
-    // Closed without a delete, and its number used again: that is not registered.
+    // Closed without a delete, and its number used again: the new file is not registered.
     for verb in [|poller: &P, object: EventObject| poller.delete(object.fd), P::modify] {
         let (reader, writer) = pipe();
         let object = EventObject::client(writer.as_raw_fd()).with_interest(Interest::WRITABLE);
@@ -366,8 +365,7 @@ pub(crate) fn no_interest_is_never_reported_beside_waits<P: Share>() {
     });
 }
 
-/// C4, C6: on Apple systems the filter for out-of-band data fires on a full buffer as well. What comes
-/// afterwards is reported as if it had not.
+/// C4, C6: on Apple systems the filter for out-of-band data also fires on a full buffer. This hides no later event.
 pub(crate) fn a_full_buffer_is_no_out_of_band_data<P: Share + On>() {
     for (mode, interest) in MODES.into_iter().flat_map(|mode| {
         // The other interest is not ready.
@@ -410,7 +408,7 @@ pub(crate) fn a_full_buffer_is_no_out_of_band_data<P: Share + On>() {
     }
 }
 
-/// C6: what can be accepted fires it, too.
+/// C6: a connection to accept fires it, too.
 pub(crate) fn a_client_that_waits_is_no_out_of_band_data<P: Share + On>() {
     for mode in MODES {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -424,7 +422,7 @@ pub(crate) fn a_client_that_waits_is_no_out_of_band_data<P: Share + On>() {
     }
 }
 
-/// C7: polls are interrupted too, where they sleep.
+/// C7: polls that sleep are interrupted too.
 pub(crate) fn an_interrupted_poll_polls_again<P: Share>() {
     let (near, mut far) = pair();
     let mut poller = P::new().unwrap();
@@ -438,9 +436,9 @@ pub(crate) fn an_interrupted_poll_polls_again<P: Share>() {
     }
 }
 
-/// The calls of kevent(2) that the docs of kernels promise, and their changes.
+/// The number of calls of kevent(2) that the page on kernels promises, and of their changes.
 pub(crate) fn each_verb_and_each_wait_is_as_many_calls_as_promised<P: Share + On>() {
-    // Each descriptor can have so many filters, which are deleted before others are added.
+    // The filters that a descriptor can have. They are deleted before others are added.
     const DELETIONS: usize = 3;
     let (near, _far) = ready();
     let mut poller = P::new().unwrap();
@@ -464,7 +462,7 @@ pub(crate) fn each_verb_and_each_wait_is_as_many_calls_as_promised<P: Share + On
             let is_re_armed =
                 P::KERNEL.can_rearm() && mode == Mode::Oneshot && !interest.is_empty();
             let modified = if is_re_armed { (1, filters) } else { replaced };
-            // When it was reported, and while it is armed, with another token and another kind.
+            // After its report, and while it is armed, with another token and another kind.
             let server = EventObject::server(object.fd).with_interest(interest).with_mode(mode);
             for object in [object, object.with_token(7), server] {
                 let modify = || poller.modify(object).unwrap();

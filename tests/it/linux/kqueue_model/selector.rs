@@ -1,4 +1,4 @@
-//! The selector that `OsPoller` has here: that of kqueue, over the model.
+//! The selector of `OsPoller` in these tests: kqueue's, over the model.
 
 #[path = "../../../../src/selector/kqueue.rs"]
 mod kqueue;

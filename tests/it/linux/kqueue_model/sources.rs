@@ -1,5 +1,4 @@
-//! The sources of the BSDs, over the model of kqueue: of FreeBSD's as they stand here, and of the others'
-//! in a process each.
+//! The sources of the BSDs, over the model of FreeBSD's kqueue, and over each of the others in a process of its own.
 
 use std::env;
 use std::fs;
@@ -77,7 +76,7 @@ fn a_process_that_is_about_to_end_is_reported_and_wait_reaps_it() {
     assert!(process.wait().unwrap().success());
 }
 
-/// It would be a panic of NetBSD's kernel, and early on OpenBSD and DragonFly BSD.
+/// It would panic NetBSD's kernel, and go off early on OpenBSD and DragonFly BSD.
 #[test]
 fn a_timer_beyond_the_ticks_of_a_kernel_is_never_over() {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -109,8 +108,8 @@ fn a_timer_that_cannot_be_set_is_an_error() {
     });
 }
 
-/// The model's timers are descriptors, of the clock that EVFILT_TIMER was asked for: 1 is CLOCK_MONOTONIC,
-/// 7 CLOCK_BOOTTIME, in place of Apple's continuous time.
+/// The model's timers are descriptors with the clock of their EVFILT_TIMER: 1 is CLOCK_MONOTONIC, and 7 is
+/// CLOCK_BOOTTIME, in place of Apple's continuous time.
 #[test]
 fn each_timer_asks_kqueue_for_its_clock() {
     in_subprocess!(|| {

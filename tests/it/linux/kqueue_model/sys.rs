@@ -31,7 +31,7 @@ pub(crate) use timer::Timer;
 use std::ffi::c_int;
 use std::io;
 
-/// What a system call returned, or the error that it left in `errno`.
+/// The return value of a system call, or its error in `errno`.
 fn result(returned: c_int) -> io::Result<c_int> {
     if returned == -1 { Err(io::Error::last_os_error()) } else { Ok(returned) }
 }

@@ -566,18 +566,18 @@ fn check_stopped(name: &str, scenario: fn(Start, &World) -> io::Result<()>) {
 }
 
 #[test]
-fn who_connects_through_a_proxy_that_stops_is_served_in_every_world() {
+fn clients_of_a_proxy_that_stops_are_served_in_every_world() {
     check_stopped("proxy", stopped_proxy);
 }
 
 #[test]
-fn what_was_asked_of_an_http_server_that_stops_is_answered_in_every_world() {
+fn requests_to_an_http_server_that_stops_are_answered_in_every_world() {
     check_stopped("http_server", stopped_http_server);
     check_stopped("http_server_shared", stopped_http_server);
 }
 
 #[test]
-fn what_is_owed_at_the_end_by_a_server_that_stops_is_answered_in_every_world() {
+fn answers_owed_by_a_server_that_stops_are_sent_in_every_world() {
     check_stopped("graceful_shutdown", stopped_graceful_shutdown);
 }
 
@@ -617,7 +617,7 @@ fn the_async_runtime_serves_in_every_world() {
 }
 
 #[test]
-fn the_guides_timeouts_close_who_is_silent_in_every_world() {
+fn the_guides_timeouts_close_silent_clients_in_every_world() {
     check("idle_server");
 }
 
@@ -633,7 +633,7 @@ fn graceful_shutdown_ends_well_in_every_world() {
 
 /// `tests/it/linux/examples/graceful_shutdown.rs` does the same with a process and its `RLIMIT_NOFILE`.
 #[test]
-fn graceful_shutdown_serves_who_queued_without_a_descriptor_in_every_world() {
+fn graceful_shutdown_serves_a_client_queued_without_a_descriptor_in_every_world() {
     let start = start_of("graceful_shutdown");
     // Apple's kernel closes a queued client if there is no descriptor for it.
     let kernels: Vec<_> =

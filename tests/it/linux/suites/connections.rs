@@ -126,7 +126,7 @@ fn a_negative_number_is_refused() {
 
 /// By the docs of `Connections`: a page of 512 numbers, and the list of pages up to it.
 #[test]
-fn a_high_number_takes_what_it_promises() {
+fn a_high_number_takes_the_promised_memory() {
     let poller = AlwaysReady::new().unwrap();
     let page = 512 * i64::try_from(size_of::<usize>()).unwrap();
     for (fd, pages) in [(3, 0), (1 << 20, 2 << 10), (i32::MAX, 4 << 20)] {

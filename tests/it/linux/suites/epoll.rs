@@ -22,7 +22,7 @@ conformance!(shared: OsPoller);
 
 /// C10
 #[test]
-fn adding_what_is_registered_already_exists() {
+fn a_second_add_already_exists() {
     let (near, mut far) = pair();
     let mut poller = OsPoller::new().unwrap();
     poller.add(EventObject::client(near.as_raw_fd()).with_token(1)).unwrap();

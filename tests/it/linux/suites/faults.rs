@@ -372,7 +372,7 @@ fn a_forked_child_adds_and_deletes_for_both() {
 }
 
 #[test]
-fn what_a_forked_child_opens_and_adds_is_reported_to_its_parent() {
+fn a_descriptor_that_a_forked_child_adds_is_reported_to_its_parent() {
     in_subprocess!(|| {
         let (mut gate, mut open_gate) = gate();
         let mut poller = OsPoller::new().unwrap();

@@ -41,7 +41,7 @@ fn epoll_reports_what_poll_says_and_the_modes_allow() {
 
 /// C1, C2, C3, C4, C9, C12
 #[test]
-fn epoll_reports_a_thread_what_others_do() {
+fn epoll_reports_the_changes_of_other_threads() {
     in_subprocess!(|| run_all(16, |number| run_threads(number, Kernel::Epoll, EPOLL)));
 }
 
@@ -66,7 +66,7 @@ macro_rules! systems {
 
                 /// C1, C2, C3, C4, C9, C12
                 #[test]
-                fn it_reports_to_a_thread_what_others_do() {
+                fn it_reports_the_changes_of_other_threads() {
                     in_subprocess!(|| run_all(5 * 16, |number| run_threads(number, KERNEL, KQUEUE)));
                 }
             }

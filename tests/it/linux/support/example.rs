@@ -1,4 +1,4 @@
-//! The examples, as programs, and what their clients have in common.
+//! The examples as programs, and helpers of their clients.
 
 use std::env;
 use std::fs;
@@ -17,7 +17,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::support::subprocess::spawn;
 
-/// Longer than anything here takes, so that what is lost fails a test instead of hanging it.
+/// Longer than anything here takes, so that lost data fails a test instead of hanging it.
 pub(crate) const LONG: Duration = Duration::from_secs(120);
 
 /// For the buffer of a socket, in bytes.
@@ -31,8 +31,8 @@ pub(crate) fn example(name: &str) -> PathBuf {
     program
 }
 
-/// The program of the example `name`, which may have `limit` descriptors open. Those below ten that it would inherit
-/// are closed: another test's pipe would be one less.
+/// The program of the example `name`, limited to `limit` open descriptors. Inherited ones below ten are closed:
+/// otherwise another test's pipe could take one.
 pub(crate) fn with_descriptors(name: &str, limit: usize) -> Command {
     let close = "exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-";
     let script = format!("{close}; ulimit -n {limit}; exec \"$0\" \"$@\"");
@@ -53,27 +53,27 @@ impl Running {
         Self::spawn(Command::new(example(name)).args(args))
     }
 
-    /// For what `start` cannot say. The program's stdout is taken.
+    /// For commands that `start` cannot build. Takes the program's stdout.
     pub(crate) fn spawn(command: &mut Command) -> Self {
         let mut child = spawn(command.stdout(Stdio::piped()));
         let stdout = lines(child.stdout.take().unwrap());
         Self { child, stdout, address: None }
     }
 
-    /// For one whose stdout goes somewhere else.
+    /// For a program whose stdout goes somewhere else.
     pub(crate) fn spawn_to(command: &mut Command, stdout: impl Into<Stdio>) -> Self {
         let child = spawn(command.stdout(stdout));
         Self { child, stdout: lines(io::empty()), address: None }
     }
 
-    /// For a program that complains: its complaints come with it.
+    /// For a program that complains: also returns its complaints.
     pub(crate) fn spawn_with_complaints(command: &mut Command) -> (Self, Complaints) {
         let mut running = Self::spawn(command.stderr(Stdio::piped()));
         let complaints = running.complaints();
         (running, complaints)
     }
 
-    /// What it writes to its stderr, if that is piped.
+    /// The lines of its stderr, if that is piped.
     pub(crate) fn complaints(&mut self) -> Complaints {
         Complaints(lines(self.child.stderr.take().unwrap()))
     }
@@ -143,14 +143,13 @@ impl Running {
         (self.child.wait().unwrap(), lines)
     }
 
-    /// Fails if the program uses the processor though nothing happens. Under load it may have
-    /// something left to do at first.
+    /// Fails if the program uses the processor while nothing happens. Under load it may still be busy at first.
     #[track_caller]
     pub(crate) fn expect_idle(&self) {
         eventually("the program is idle", || {
             let before = self.processor_time();
             thread::sleep(Duration::from_millis(500));
-            // One that spins uses more than this, even where it gets a fraction of a core.
+            // A program that spins uses more than this, even with a fraction of a core.
             self.processor_time() - before < Duration::from_millis(40)
         });
     }
@@ -160,7 +159,7 @@ impl Running {
         processor_time(self.id())
     }
 
-    /// The memory that the program has allocated, without its code, which is read in bit by bit. The kernel's other
+    /// The memory that the program has allocated, without its code, which is loaded page by page. The kernel's other
     /// count, in the file `status`, is off by up to 32 pages for each core.
     pub(crate) fn memory_kb(&self) -> u64 {
         let pages = fs::read_to_string(self.proc("smaps_rollup")).unwrap();
@@ -187,7 +186,7 @@ impl Running {
     }
 }
 
-/// What a program writes to stderr.
+/// The lines that a program writes to stderr.
 pub(crate) struct Complaints(Receiver<String>);
 
 impl Complaints {
@@ -196,7 +195,7 @@ impl Complaints {
         self.0.recv_timeout(LONG).expect("no further complaint from the program")
     }
 
-    /// Kills the program, which has complained of nothing else.
+    /// Kills the program, and expects no further complaint.
     #[track_caller]
     pub(crate) fn expect_no_more(self, running: Running) {
         drop(running);
@@ -213,7 +212,7 @@ fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // One that has ended can be neither killed nor waited for again, which is fine.
+        // Killing and waiting fail for a process that has ended, which is fine.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -225,8 +224,8 @@ pub(crate) fn processor_time(process: u32) -> Duration {
     ClockId::pid_cpu_clock_id(process).and_then(ClockId::now).unwrap().into()
 }
 
-/// Starts the example, which cannot do as its arguments say: it complains in one line of stderr, which
-/// begins with its name and `complaint`, and fails.
+/// Starts the example with arguments that it cannot serve: it prints one line to stderr, which begins with its name and
+/// `complaint`, and fails.
 #[track_caller]
 pub(crate) fn expect_failure(name: &str, args: &[&str], complaint: &str) {
     let stderr = expect_complaint(name, args, 1);
@@ -234,7 +233,7 @@ pub(crate) fn expect_failure(name: &str, args: &[&str], complaint: &str) {
     assert!(stderr.starts_with(&beginning), "{args:?}: {stderr:?}, not {beginning:?}");
 }
 
-/// Starts the example with arguments that it does not take: it says what is wrong, and where to look.
+/// Starts the example with wrong arguments: it names the fault, and refers to `--help`.
 #[track_caller]
 pub(crate) fn expect_usage_error(name: &str, args: &[&str], complaint: &str) {
     let stderr = expect_complaint(name, args, 2);
@@ -270,11 +269,11 @@ pub(crate) fn read_to_end(client: &mut TcpStream) -> Vec<u8> {
     bytes
 }
 
-/// Writes until nothing goes out any more, or `data` is at its end, and returns how much went out.
+/// Writes until the kernel takes no more, or to the end of `data`, and returns the number of written bytes.
 pub(crate) fn write_until_stuck(mut client: &TcpStream, data: &[u8]) -> usize {
     client.set_nonblocking(true).unwrap();
     let (mut sent, mut attempts) = (0, 0);
-    // Attempts, and no time: on a busy machine the other side has few turns, and so has this one.
+    // Counts attempts, not time: on a busy machine the other side has few turns, and so has this test.
     while sent < data.len() && attempts < 60 {
         match client.write(&data[sent..]) {
             Ok(count) => (sent, attempts) = (sent + count, 0),
@@ -289,7 +288,7 @@ pub(crate) fn write_until_stuck(mut client: &TcpStream, data: &[u8]) -> usize {
     sent
 }
 
-/// How many bytes of a connection the kernel holds: what it has still to send for `stream`, and the unread bytes at
+/// The bytes of a connection that the kernel holds: those that it has yet to send for `stream`, and the unread ones at
 /// the other end, if that is open.
 pub(crate) fn in_kernel(stream: &TcpStream) -> (u64, Option<u64>) {
     let port = |address: io::Result<SocketAddr>| format!(":{:04X}", address.unwrap().port());
@@ -314,14 +313,14 @@ pub(crate) fn connect_with_little_room(server: &Running) -> TcpStream {
     with_timeouts(socket.into())
 }
 
-/// Has what never comes, or is never taken, fail a test instead of hanging it.
+/// Makes data that never comes, or is never read, fail a test instead of hanging it.
 pub(crate) fn with_timeouts(stream: TcpStream) -> TcpStream {
     stream.set_read_timeout(Some(LONG)).unwrap();
     stream.set_write_timeout(Some(LONG)).unwrap();
     stream
 }
 
-/// Ends the connection with a reset instead of a farewell.
+/// Ends the connection with a reset instead of a close.
 pub(crate) fn reset(client: TcpStream) {
     SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
     drop(client);

@@ -1,11 +1,11 @@
-//! Numbers that look random and depend on nothing but the seed.
+//! Numbers that look random and depend only on the seed.
 
 /// Marsaglia's xorshift.
 pub(crate) struct Random(u64);
 
 impl Random {
     pub(crate) fn new(seed: usize) -> Self {
-        // Any number but zero will do; seeds that are close shall not begin alike.
+        // Any number but zero will do, but close seeds should not begin alike.
         Self((seed as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 

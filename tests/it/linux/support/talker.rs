@@ -9,13 +9,12 @@ use pollio::{EventObject, Interest, Mode};
 use crate::linux::support::example::reset;
 use crate::linux::support::random::Random;
 
-/// What talkers draw from.
+/// The data and the random numbers of talkers.
 pub(crate) struct Script {
     pub(crate) random: Random,
-    /// What they send: a cycle, with its beginning once more at the end, so that no piece is in two
-    /// parts.
+    /// The data that they send: a cycle, with its beginning repeated at the end, so that no piece is split.
     data: Vec<u8>,
-    /// What they receive.
+    /// The buffer in which they receive.
     buffer: Vec<u8>,
 }
 
@@ -35,31 +34,30 @@ pub(crate) struct Talker {
     stream: TcpStream,
     token: u32,
     mode: Mode,
-    /// Where in the data it begins.
+    /// Its start in the data.
     start: usize,
-    /// How much it is going to have sent.
+    /// The number of bytes that it will have sent.
     target: usize,
     sent: usize,
     received: usize,
     ending: Option<Ending>,
 }
 
-/// What a talker does when it has sent everything.
+/// The last action of a talker that has sent everything.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Ending {
     /// Waits for the rest, and closes the connection.
     Close,
-    /// Says that there is no more, and waits for the rest and for the end.
+    /// Half-closes, and waits for the rest and for the end.
     HalfClose,
-    /// Ends the connection with a reset, although answers are still to come.
+    /// Ends the connection with a reset, though answers are still to come.
     Reset,
-    /// Closes the connection and reads nothing, not even to send everything: with a reset if there
-    /// was something to read.
+    /// Closes the connection without a read, even before everything is sent: with a reset if there are unread bytes.
     Vanish,
 }
 
 impl Talker {
-    /// One that has nothing to say yet.
+    /// A talker with nothing to send yet.
     pub(crate) fn new(stream: TcpStream, token: u32, script: &mut Script) -> Self {
         stream.set_nonblocking(true).unwrap();
         let mode = script.random.pick([Mode::Level, Mode::Edge, Mode::Oneshot]);
@@ -72,13 +70,13 @@ impl Talker {
         object.with_interest(interest).with_mode(self.mode)
     }
 
-    /// Is going to send so much more, and to end then, or to stay.
+    /// Will send `length` more bytes, and then end or stay.
     pub(crate) fn say(&mut self, length: usize, ending: Option<Ending>) {
         self.target += length;
         self.ending = ending;
     }
 
-    /// Stays, and has nothing to send or to receive.
+    /// Whether it stays, and has nothing to send or to receive.
     pub(crate) fn is_silent(&self) -> bool {
         self.ending.is_none() && self.received == self.target
     }
@@ -87,8 +85,8 @@ impl Talker {
         self.received
     }
 
-    /// Sends and receives what it can at the moment. Returns what it waits for, or nothing when the
-    /// time has come to [`end`](Self::end).
+    /// Sends and receives as much as it can now. Returns the interest to wait for, or nothing when it is time to
+    /// [`end`](Self::end).
     pub(crate) fn talk(&mut self, script: &mut Script) -> Option<Interest> {
         self.send(script);
         let has_sent = self.sent == self.target;

@@ -1,4 +1,4 @@
-//! What goes into kevent(2) and comes out, for what stands in for the kernel.
+//! The entries that go into kevent(2) and come out of it, for the models of a kernel.
 
 use super::{Filter, Flags};
 

@@ -1,5 +1,5 @@
-//! What each kernel does, and the function of its source that says so: XNU's bsd/kern/kern_event.c unless
-//! another file is named, FreeBSD's, NetBSD's, OpenBSD's and DragonFly's kern/kern_event.c.
+//! The behaviour of each kernel, with the function of its source: in XNU's bsd/kern/kern_event.c, and in
+//! kern/kern_event.c of FreeBSD, NetBSD, OpenBSD and DragonFly, unless another file is named.
 
 use std::io::{Read, Seek, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -47,7 +47,7 @@ fn another_thread_waits_between_two_changes_of_a_list() {
     }
 }
 
-/// `filt_timerprocess`: the elapsed time by the period, whether it goes off once or not.
+/// `filt_timerprocess`: the elapsed time divided by the period, also for a timer that goes off once.
 #[test]
 fn a_timer_that_goes_off_once_counts_more_than_one_on_apple() {
     for kernel in ALL {
@@ -73,7 +73,7 @@ fn an_empty_poll_can_be_interrupted_on_apple() {
     }
 }
 
-/// NetBSD's `kqueue_scan` tests EV_CLEAR first, and EV_DISPATCH only else.
+/// NetBSD's `kqueue_scan` tests EV_DISPATCH only without EV_CLEAR.
 #[test]
 fn clear_hides_dispatch_on_netbsd() {
     for kernel in ALL {
@@ -87,7 +87,7 @@ fn clear_hides_dispatch_on_netbsd() {
     }
 }
 
-/// FreeBSD's `filt_procattach` takes a zombie; macOS's `proc_find` and OpenBSD's `prfind` do not.
+/// FreeBSD's `filt_procattach` accepts a zombie; macOS's `proc_find` and OpenBSD's `prfind` do not.
 #[test]
 fn a_process_that_has_ended_is_found_on_freebsd() {
     for kernel in ALL {
@@ -106,7 +106,7 @@ fn a_process_that_has_ended_is_found_on_freebsd() {
     }
 }
 
-/// `filt_soread_common` in bsd/kern/uipc_socket.c: the mark is no more than the buffer.
+/// `filt_soread_common` in bsd/kern/uipc_socket.c: the mark is at most the size of the buffer.
 #[test]
 fn except_fires_without_its_note_on_a_full_buffer_on_apple() {
     for kernel in [Apple, OpenBsd, DragonFly] {
@@ -122,7 +122,7 @@ fn except_fires_without_its_note_on_a_full_buffer_on_apple() {
     }
 }
 
-/// `filt_soread_common`: what can be accepted comes before the mark.
+/// `filt_soread_common`: it checks for connections to accept before the mark.
 #[test]
 fn except_fires_without_its_note_on_a_listener_with_a_client_on_apple() {
     for kernel in [Apple, OpenBsd, DragonFly] {
@@ -198,9 +198,9 @@ fn the_writer_of_a_pipe_loses_its_knote_with_the_reader_on_freebsd() {
     }
 }
 
-/// NetBSD's `pipeclose` in kern/sys_pipe.c wakes no knote that waits for room.
+/// NetBSD's `pipeclose` in kern/sys_pipe.c wakes no knote for room.
 #[test]
-fn the_writer_of_a_full_pipe_hears_nothing_of_the_reader_on_netbsd() {
+fn the_writer_of_a_full_pipe_gets_no_event_of_the_reader_on_netbsd() {
     for kernel in ALL {
         let (reader, writer) = pipe();
         let kq = Kq::on(kernel);
@@ -212,8 +212,8 @@ fn the_writer_of_a_full_pipe_hears_nothing_of_the_reader_on_netbsd() {
     }
 }
 
-/// `pipe_kqfilter`: macOS registers it since 10.15, FreeBSD says EPIPE, NetBSD EBADF, of either end. Only the
-/// filter for reading is not refused, and reports the end.
+/// `pipe_kqfilter`: macOS registers it since 10.15; FreeBSD returns EPIPE and NetBSD EBADF, for either end. Only the
+/// filter for reading is accepted, and reports the end.
 #[test]
 fn a_pipe_without_its_other_end_is_writable_on_apple_and_refused_by_others() {
     for kernel in ALL {
@@ -236,8 +236,8 @@ fn a_pipe_without_its_other_end_is_writable_on_apple_and_refused_by_others() {
     }
 }
 
-/// FreeBSD's `pipe_kqfilter` hangs the filter on the other end, of a pipe that goes both ways. NetBSD's as well,
-/// but its reading end has no room.
+/// FreeBSD's `pipe_kqfilter` attaches the filter to the other end of a pipe that goes both ways. NetBSD's does too, but
+/// its reading end has no room.
 #[test]
 fn the_reading_end_of_a_pipe_is_writable_on_freebsd_until_the_writer_leaves() {
     for kernel in ALL {
@@ -299,7 +299,7 @@ fn a_named_pipe_has_no_end_on_apple() {
     }
 }
 
-/// `knote_fdfind`: without EV_ADD the descriptor is never looked at.
+/// `knote_fdfind`: without EV_ADD it never looks at the descriptor.
 #[test]
 fn a_number_that_is_not_open_is_unknown_on_apple() {
     for kernel in ALL {
@@ -377,7 +377,7 @@ fn an_accept_is_an_edge_while_others_wait_on_freebsd_and_netbsd() {
     }
 }
 
-/// `sorflush` in kern/uipc_socket.c takes SB_KNOTE away. FreeBSD and NetBSD ran it.
+/// `sorflush` in kern/uipc_socket.c clears SB_KNOTE. FreeBSD and NetBSD ran it.
 #[test]
 fn an_edge_of_a_reset_is_lost_after_the_own_shutdown_of_reading_on_freebsd_and_netbsd() {
     for (kernel, is_heard) in [(FreeBsd, false), (NetBsd, false), (OpenBsd, true)] {
@@ -392,8 +392,7 @@ fn an_edge_of_a_reset_is_lost_after_the_own_shutdown_of_reading_on_freebsd_and_n
     }
 }
 
-/// The `sowwakeup` of Apple and FreeBSD comes with all that the peer takes: Linux's `unix_write_space` does as
-/// well.
+/// Apple's and FreeBSD's `sowwakeup` runs at every read of the peer, like Linux's `unix_write_space`.
 #[test]
 fn a_read_of_the_peer_is_an_edge_of_room() {
     for kernel in [Apple, FreeBsd] {
@@ -410,7 +409,7 @@ fn a_read_of_the_peer_is_an_edge_of_room() {
 
 /// `filt_sowrite_common` since macOS 13 looks at the peer's buffer, and `uipc_rcvd` before 15 wakes nobody.
 #[test]
-fn a_full_unix_datagram_socket_hears_nothing_of_its_peers_reads_on_apple() {
+fn a_full_unix_datagram_socket_gets_no_event_of_its_peers_reads_on_apple() {
     for kernel in ALL {
         for flags in [0, EV_CLEAR, EV_DISPATCH] {
             let (near, far) = UnixDatagram::pair().unwrap();
@@ -457,8 +456,8 @@ fn data_behind_out_of_band_data_is_out_of_band_again_on_apple() {
     assert!(kq.one().fflags() & NOTE_OOB != 0);
 }
 
-/// `filt_kqueue` and `kqueue_poll` count what is queued, and a level that was reported is queued again. Apple, FreeBSD
-/// and NetBSD ran it.
+/// `filt_kqueue` and `kqueue_poll` count queued knotes, and a reported level is queued again. Apple, FreeBSD and NetBSD
+/// ran it.
 #[test]
 fn a_kqueue_is_readable_after_a_level_until_it_is_waited_on_again() {
     for kernel in ALL {
@@ -485,9 +484,9 @@ fn a_kqueue_is_readable_after_a_level_until_it_is_waited_on_again() {
     }
 }
 
-/// `kqueue_kqfilter`, and what stands for it.
+/// `kqueue_kqfilter`, or its counterpart.
 #[test]
-fn a_kqueue_cannot_be_written_and_each_says_so_in_its_way() {
+fn a_kqueue_cannot_be_written_and_the_errors_differ() {
     for kernel in ALL {
         let (outer, inner) = (Kq::on(kernel), Kq::on(kernel));
         let expected = match kernel {
@@ -499,10 +498,10 @@ fn a_kqueue_cannot_be_written_and_each_says_so_in_its_way() {
     }
 }
 
-/// The systems of which the model has EVFILT_USER.
+/// The systems with EVFILT_USER.
 const WITH_USER: [Kernel; 4] = [Apple, FreeBsd, OpenBsd, DragonFly];
 
-/// A kqueue of each system that has EVFILT_USER, with one that clears.
+/// A kqueue of each system with EVFILT_USER, and a user event in it with EV_CLEAR.
 fn each_with_a_user_event() -> impl Iterator<Item = (Kernel, Kq)> {
     WITH_USER.into_iter().map(|kernel| {
         let kq = Kq::on(kernel);
@@ -577,8 +576,8 @@ fn a_kqueue_is_readable_from_a_trigger_until_its_user_event_is_taken() {
     }
 }
 
-/// `filt_usertouch` of FreeBSD and DragonFly BSD and OpenBSD's `filt_usermodify` look at EV_CLEAR last, that of macOS
-/// not at all.
+/// `filt_usertouch` of FreeBSD and DragonFly BSD and OpenBSD's `filt_usermodify` check EV_CLEAR last, that of macOS
+/// never.
 #[test]
 fn clear_in_a_later_change_of_a_user_event_takes_its_trigger_back_but_on_apple() {
     for (kernel, kq) in each_with_a_user_event() {
@@ -626,7 +625,7 @@ fn filter_0_is_skipped_without_a_receipt_on_freebsd() {
     }
 }
 
-/// FreeBSD's `kqueue_kevent` returns its last error, 0, in the place of the count. NetBSD ran it as well.
+/// FreeBSD's `kqueue_kevent` returns its last error, 0, instead of the count. NetBSD ran it as well.
 #[test]
 fn too_little_room_for_receipts_is_a_count_of_0_on_freebsd_and_netbsd() {
     for kernel in ALL {
@@ -651,9 +650,9 @@ fn enabling_and_disabling_overwrite_udata_on_apple_freebsd_and_dragonfly() {
     }
 }
 
-/// `kevent_register` and `kqueue_register` run the filter after every change, but on NetBSD and OpenBSD.
+/// `kevent_register` and `kqueue_register` run the filter after every change, except on NetBSD and OpenBSD.
 #[test]
-fn enabling_what_is_not_disabled_reports_it_again_on_apple_and_freebsd() {
+fn enabling_an_enabled_knote_reports_it_again_on_apple_and_freebsd() {
     for kernel in [Apple, FreeBsd, NetBsd, OpenBsd] {
         let (kq, near, _far) = ready_on(kernel);
         kq.change(read(&near, EV_ADD | EV_CLEAR));
@@ -665,7 +664,7 @@ fn enabling_what_is_not_disabled_reports_it_again_on_apple_and_freebsd() {
     }
 }
 
-/// Apple and FreeBSD ran it: each change for itself.
+/// Apple and FreeBSD ran it: each change is independent.
 #[test]
 fn of_two_knotes_the_one_that_is_there_is_enabled() {
     for kernel in [Apple, FreeBsd] {
@@ -704,7 +703,7 @@ fn a_timeout_of_years_is_invalid_on_apple() {
     }
 }
 
-/// The drained descriptor of a level is silent on each.
+/// On every system, a level is silent after its descriptor is drained.
 #[test]
 fn a_level_ends_with_its_condition() {
     for kernel in ALL {

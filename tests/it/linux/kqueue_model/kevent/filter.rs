@@ -1,4 +1,4 @@
-//! What each filter does for its knotes: attach, touch, and make an event.
+//! The operations of each filter on its knotes: attach, touch, and make an event.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Write};
@@ -23,8 +23,8 @@ use super::{
 use crate::linux::kqueue_model::sys::epoll;
 use crate::support::kernel::Kernel;
 
-/// The file that is readable while a new knote is active, if that is not the descriptor that it names. Adds the flags
-/// of each knote of its filter.
+/// Returns the file that is readable while a new knote is active, if it is not the descriptor that the knote names.
+/// Adds the flags that all knotes of its filter have.
 pub(super) fn attach(
     kernel: Kernel,
     registered: &mut Kevent,
@@ -32,7 +32,7 @@ pub(super) fn attach(
 ) -> io::Result<Option<File>> {
     Ok(match registered.filter {
         EVFILT_READ => None,
-        // Another kqueue can be read, and no more: `kqueue_kqfilter`.
+        // Another kqueue can only be read: `kqueue_kqfilter`.
         EVFILT_WRITE | EXCEPT if kqueues_have(registered.ident) => {
             return Err(match kernel {
                 Kernel::NetBsd => Errno::EPERM,
@@ -41,8 +41,8 @@ pub(super) fn attach(
             }
             .into());
         }
-        // macOS registers it, since 10.15. The others hang this filter on the other end, whichever this
-        // one is: `pipe_kqfilter`.
+        // macOS registers it, since 10.15. The others attach this filter to the other end, for either end:
+        // `pipe_kqfilter`.
         EVFILT_WRITE
             if kernel != Kernel::Apple
                 && is_pipe_without_its_other_end(registered.ident, named)? =>
@@ -79,7 +79,7 @@ pub(super) fn attach(
             if let Some(errno) = NEXT_PROC.take() {
                 return Err(errno.into());
             }
-            // FreeBSD finds one that has ended: `filt_procattach`.
+            // FreeBSD finds a process that has ended: `filt_procattach`.
             Some(exit_of(registered.ident, kernel == Kernel::FreeBsd)?)
         }
     })
@@ -93,8 +93,8 @@ impl Knote {
                 if change.fflags & NOTE_TRIGGER != 0 {
                     trigger.write_all(&1_u64.to_ne_bytes())?;
                 }
-                // In this order: both together lose the trigger. macOS clears only what was added with
-                // EV_CLEAR, when it is reported: `filt_usertouch`.
+                // In this order: both together lose the trigger. macOS clears only a user event that was added with
+                // EV_CLEAR, at its report: `filt_usertouch`.
                 if change.has(EV_CLEAR) && kernel != Kernel::Apple {
                     expirations(trigger);
                 }
@@ -109,12 +109,12 @@ impl Knote {
         Ok(())
     }
 
-    /// Its event. Clears its own file, if an event does.
+    /// Its event. Clears its own file, if its events clear.
     pub(super) fn event(&mut self, kernel: Kernel, bits: u32) -> Kevent {
         let event = self.registered;
         let mut clear = || self.own.as_mut().map_or(0, expirations);
         match event.filter {
-            // macOS counts how often it could have gone off: `filt_timerprocess`.
+            // macOS counts the periods that have passed: `filt_timerprocess`.
             EVFILT_TIMER if kernel == Kernel::Apple && event.has(EV_ONESHOT) => {
                 clear();
                 let periods = self.seen.since.elapsed().as_nanos() / period(&event).as_nanos();
@@ -137,7 +137,7 @@ impl Knote {
         let mut event = descriptor_event(self.registered, bits, self.is_socket());
         let is_end = event.has(EV_EOF);
         if kernel == Kernel::FreeBsd && is_end && event.filter == EVFILT_WRITE && self.is_fifo() {
-            // The other end's close drops the knotes that hang on it: `pipeclose`, `knlist_clear`.
+            // The other end's close drops the knotes that are attached to it: `pipeclose`, `knlist_clear`.
             event.flags |= EV_ONESHOT;
         }
         if event.filter == EXCEPT {
@@ -158,11 +158,11 @@ impl Knote {
     }
 }
 
-/// What epoll's bits are to a filter of descriptors.
+/// The event of a filter of descriptors for epoll's bits.
 fn descriptor_event(registered: Kevent, bits: u32, is_socket: bool) -> Kevent {
     let is_error = bits & epoll::EPOLLERR != 0;
     let end = match registered.filter {
-        // A pipe that cannot be written any more has an error, and no hang-up.
+        // A pipe without a reader has an error, and no hang-up.
         EVFILT_WRITE if !is_socket => epoll::EPOLLHUP | epoll::EPOLLERR,
         EVFILT_WRITE => epoll::EPOLLHUP,
         EVFILT_READ if !is_socket => epoll::EPOLLHUP | epoll::EPOLLRDHUP | epoll::EPOLLERR,
@@ -177,15 +177,16 @@ fn descriptor_event(registered: Kevent, bits: u32, is_socket: bool) -> Kevent {
     } else if bits & end != 0 {
         event.flags |= EV_EOF;
         if is_error && is_socket {
-            // Which one it is, only SO_ERROR says, and takes it away from the program. This one
-            // has the bit of NOTE_OOB, as BSD's ECONNRESET has.
+            // Reading the error with SO_ERROR would take it away from the program. This one has the bit of NOTE_OOB,
+            // like BSD's ECONNRESET.
             event.fflags = Errno::ECONNREFUSED as u32;
         }
     }
     event
 }
 
-/// More ticks than an `int` has make NetBSD panic (`callout_schedule_locked`), and others' timers go off early.
+/// More ticks than fit in an `int` make NetBSD panic (`callout_schedule_locked`), and make other kernels' timers go off
+/// early.
 fn check_ticks(kernel: Kernel, timer: &Kevent) -> io::Result<()> {
     const TICK: Duration = Duration::from_millis(10);
     let ticks = period(timer).as_nanos() / TICK.as_nanos();
@@ -220,14 +221,13 @@ fn timer(change: &Kevent) -> io::Result<File> {
     Ok(OwnedFd::from(timer).into())
 }
 
-/// How often a timer went off, or a user event was triggered, since the last call.
+/// The number of times that a timer went off, or a user event was triggered, since the last call.
 pub(super) fn expirations(own: &mut File) -> i64 {
     let mut count = [0; size_of::<i64>()];
     own.read_exact(&mut count).map_or(0, |()| i64::from_ne_bytes(count))
 }
 
-/// A file that is readable after the end of a child. Only some kernels find a child that has ended already and was
-/// not waited for.
+/// A file that is readable after the end of a child. Only some kernels find a child that has ended and was not reaped.
 fn exit_of(ident: usize, finds_ended: bool) -> io::Result<File> {
     let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
     let pid = Pid::from_raw(ident.try_into().map_err(|_| Errno::ESRCH)?);

@@ -1,4 +1,4 @@
-//! A knote: what was registered, and what it remembers of its descriptor.
+//! A knote: its registration, and the remembered state of its descriptor.
 
 use std::fs::{self, File, Metadata};
 use std::os::fd::{AsRawFd, RawFd};
@@ -9,29 +9,29 @@ use super::state::{self, is_fifo, is_same, is_socket};
 use super::{EV_CLEAR, Kevent};
 
 pub(super) struct Knote {
-    /// What was registered, with the flags of the first EV_ADD.
+    /// The registered kevent, with the flags of the first EV_ADD.
     pub(super) registered: Kevent,
     pub(super) is_enabled: bool,
-    /// The descriptor that it names, as it was then.
+    /// The file of the descriptor that it names, at that time.
     pub(super) named: Option<Metadata>,
-    /// The file that is readable while the knote is active, if that is not the descriptor that it names.
+    /// The file that is readable while the knote is active, if it is not the descriptor that the knote names.
     pub(super) own: Option<File>,
     pub(super) seen: Seen,
 }
 
-/// What a knote remembers of its descriptor.
+/// The state of a descriptor that a knote remembers.
 pub(super) struct Seen {
-    /// It is a socket that listens, and is read.
+    /// It is a filter for reading on a listening socket.
     pub(super) is_listener: bool,
-    /// When a timer was started.
+    /// The start of a timer.
     pub(super) since: Instant,
-    /// How much there was to read, or how many to accept, in a pipe or a listening socket.
+    /// The bytes to read in a pipe, or the connections to accept from a listening socket.
     pub(super) amount: Option<u64>,
     /// Out-of-band data was reported, as a level: macOS's note of it stays.
     pub(super) has_oob: bool,
-    /// It reported the end that the program's own shutdown of reading makes.
+    /// It reported the end after the program's own shutdown of reading.
     pub(super) is_deaf: bool,
-    /// It is a Unix datagram socket that was full since the filter last ran by a change.
+    /// It is a Unix datagram socket that was full at some time since a change last ran the filter.
     pub(super) was_full: bool,
 }
 
@@ -50,7 +50,7 @@ impl Default for Seen {
 }
 
 impl Knote {
-    /// Whether the descriptor that it names is still the one that it named.
+    /// Whether the number that it names still has the same file.
     pub(super) fn is_of(&self, named: Option<&Metadata>) -> bool {
         is_same(self.named.as_ref(), named)
     }
@@ -63,7 +63,7 @@ impl Knote {
         self.named.as_ref().is_some_and(is_fifo)
     }
 
-    /// Whether it is the reading end of a pipe, to be written, of which the other end is gone.
+    /// Whether it is a filter for writing on the reading end of a pipe whose other end is closed.
     pub(super) fn is_broken(&self) -> bool {
         let is_one = self.own.is_some() && self.is_fifo();
         is_one
@@ -71,14 +71,14 @@ impl Knote {
                 .unwrap_or(false)
     }
 
-    /// Whether its descriptor has a name in a folder, as what mkfifo(2) makes.
+    /// Whether its descriptor has a name in a folder, like the files of mkfifo(2).
     pub(super) fn is_named(&self) -> bool {
         let path = fs::read_link(format!("/proc/self/fd/{}", self.registered.ident));
         path.is_ok_and(|path| path.is_absolute())
     }
 
     pub(super) fn is_pty_master(&self) -> bool {
-        // /dev/ptmx, whose device is 5, 2.
+        // /dev/ptmx is device 5, 2.
         self.named.as_ref().is_some_and(|file| file.rdev() == 5 << 8 | 2)
     }
 

@@ -1,4 +1,4 @@
-//! A kqueue: its table of knotes, what changes it, and what is collected from it.
+//! A kqueue: its table of knotes, the changes to it, and the events from it.
 
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
@@ -22,11 +22,11 @@ use crate::support::kernel::Kernel;
 /// The knotes of one kqueue.
 pub(super) struct Kqueue {
     pub(super) kernel: Kernel,
-    /// How many polls found nothing so far.
+    /// The number of polls so far without an event.
     empty_polls: u32,
-    /// How many threads wait.
+    /// The number of threads that wait.
     pub(super) waiting: u32,
-    /// How many knotes that dispatch were reported.
+    /// The number of reports of knotes that dispatch.
     dispatched: u32,
     queues: Queues,
     knotes: HashMap<u64, Knote>,
@@ -34,8 +34,8 @@ pub(super) struct Kqueue {
     last_id: u64,
     /// See [`fail_next`].
     pub(super) failing: Option<(Flags, Errno)>,
-    /// Readable while a reported level is queued again, until a wait looks whether it still holds. Made with the
-    /// first one.
+    /// Readable while a reported level is queued again, until a wait checks whether it still holds. Created with the
+    /// first such level.
     queued: Option<File>,
 }
 
@@ -55,8 +55,8 @@ impl Kqueue {
         }
     }
 
-    /// Whether a signal ends this poll, which found nothing: without KEVENT_FLAG_IMMEDIATE macOS sleeps even
-    /// so (`kqueue_scan_continue`). Here now and then.
+    /// Whether a signal ends this poll, which found no event: without KEVENT_FLAG_IMMEDIATE macOS sleeps all the same
+    /// (`kqueue_scan_continue`). In the model, now and then.
     pub(super) fn is_interrupted(&mut self, timeout: Option<Duration>) -> bool {
         if self.kernel != Kernel::Apple || timeout != Some(Duration::ZERO) {
             return false;
@@ -84,7 +84,7 @@ impl Kqueue {
             self.forget(closed);
             id = None;
         }
-        // macOS looks at the descriptor only for EV_ADD, and has no knote of a bad one: `knote_fdfind`.
+        // macOS checks the descriptor only for EV_ADD, and has no knote of a bad one: `knote_fdfind`.
         let looks = self.kernel != Kernel::Apple || change.has(EV_ADD);
         let is_of_descriptor = matches!(change.filter, EVFILT_READ | EVFILT_WRITE | EXCEPT);
         if looks && is_of_descriptor && named.is_none() {
@@ -129,13 +129,12 @@ impl Kqueue {
         Ok(())
     }
 
-    /// Changes a knote that exists. Its flags stay as they are, so that it goes on to clear, to
-    /// dispatch or to end as it did.
+    /// Changes an existing knote. Its flags stay, so it clears, dispatches or ends as before.
     fn touch(&mut self, kq: BorrowedFd<'_>, id: u64, change: &Kevent) -> io::Result<()> {
         let kernel = self.kernel;
         let knote = self.knotes.get_mut(&id).expect("its id is known");
-        // `kqueue_register` of OpenBSD and NetBSD takes these from EV_ADD only, that of the others from
-        // every change. A user event takes them always (`filt_usermodify`), or never on DragonFly BSD.
+        // `kqueue_register` of OpenBSD and NetBSD takes these from EV_ADD only, that of the others from every change. A
+        // user event takes them from every change (`filt_usermodify`), on DragonFly BSD from none.
         let takes_all = !matches!(kernel, Kernel::OpenBsd | Kernel::NetBsd);
         let takes = match change.filter {
             EVFILT_USER => kernel != Kernel::DragonFly,
@@ -152,7 +151,7 @@ impl Kqueue {
         match (was_enabled, knote.is_enabled) {
             (true, false) => self.queues.disarm(kq, knote),
             (false, true) => self.queues.arm(kq, id, knote)?,
-            // Where it takes all of a change, it runs the filter as well: `kqueue_register`.
+            // A kernel that takes all of a change also runs the filter: `kqueue_register`.
             (true, true) if change.has(EV_ADD) || takes_all => self.queues.arm(kq, id, knote)?,
             _ => {}
         }
@@ -165,8 +164,8 @@ impl Kqueue {
         }
     }
 
-    /// Reports what is active, as far as there is room: all that can be read before all that can be
-    /// written, however many descriptors there are.
+    /// Reports active knotes, as many as there is room for: all readable ones before all writable ones, whatever the
+    /// number of descriptors.
     pub(super) fn collect(
         &mut self,
         kq: BorrowedFd<'_>,
@@ -197,8 +196,7 @@ impl Kqueue {
         Ok(active.len())
     }
 
-    /// A level that was reported is queued again, so that the kqueue is readable: `filt_kqueue`,
-    /// `kqueue_poll`.
+    /// Queues a reported level again, so that the kqueue is readable: `filt_kqueue`, `kqueue_poll`.
     fn put_back_on_the_queue(&mut self, kq: BorrowedFd<'_>) -> io::Result<()> {
         if !matches!(self.kernel, Kernel::Apple | Kernel::FreeBsd | Kernel::NetBsd) {
             return Ok(());
@@ -218,14 +216,14 @@ impl Kqueue {
         self.queued.as_mut().map(expirations);
     }
 
-    /// Notes which of them cannot be written, where a read of the peer is no news.
+    /// Notes the full sockets, on systems where a read of the peer is no edge.
     fn look_for_full_datagram_sockets(&mut self) {
         if self.kernel == Kernel::Apple {
             self.knotes.values_mut().for_each(Knote::look_whether_it_is_full);
         }
     }
 
-    /// The edges that this kernel has and epoll has not, by what became of the descriptor since.
+    /// The edges of this kernel that epoll does not have, by the changes of the descriptor.
     fn more_edges(&mut self, room: usize) -> Vec<(u64, u32)> {
         let kernel = self.kernel;
         let news = |(id, knote): (&u64, &mut Knote)| {
@@ -235,13 +233,13 @@ impl Kqueue {
         self.knotes.iter_mut().filter_map(news).take(room).collect()
     }
 
-    /// Whether this kernel does not report what epoll does.
+    /// Whether this kernel does not report these bits of epoll.
     fn is_silent(&mut self, id: u64, bits: u32) -> bool {
         let kernel = self.kernel;
         self.knotes.get_mut(&id).is_some_and(|knote| knote.is_silent(kernel, bits))
     }
 
-    /// Epoll goes on about a descriptor that was closed while a duplicate of it lives.
+    /// Epoll keeps reporting a closed descriptor while a duplicate is open.
     fn is_there(&mut self, id: u64) -> bool {
         let Some(knote) = self.knotes.get(&id) else { return false };
         let is_there = knote.named.is_none() || knote.is_of(named(knote.registered.ident).as_ref());
@@ -258,7 +256,7 @@ impl Kqueue {
         // NetBSD looks at EV_CLEAR first, and then no further: `kqueue_scan`.
         let dispatches =
             event.has(EV_DISPATCH) && !(kernel == Kernel::NetBsd && event.has(EV_CLEAR));
-        // It unlocks the queue while it runs the filter, so that two waits may report one knote.
+        // It unlocks the queue while it runs the filter, so two waits may report one knote.
         self.dispatched += u32::from(dispatches);
         let is_for_two = kernel == Kernel::NetBsd && self.waiting > 1 && self.dispatched % 8 == 0;
         if event.has(EV_ONESHOT) {

@@ -1,4 +1,4 @@
-//! What watches the knotes of a kqueue: its epoll instances.
+//! The epoll instances of a kqueue, which watch its knotes.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -11,13 +11,13 @@ use super::{EVFILT_WRITE, EXCEPT, Filter};
 use crate::linux::kqueue_model::sys::epoll;
 use crate::support::kernel::Kernel;
 
-/// No filter's, and no knote's.
+/// The id of no filter and no knote.
 pub(super) const QUEUED_ID: u64 = 0;
 
-/// Ids of knotes are above those that the kqueue's epoll instance has for the other ones.
+/// Ids of knotes are above the ids of the other epoll instances in the kqueue's own.
 pub(super) const FIRST_ID: u64 = 1 << 16;
 
-/// The epoll instances of a kqueue: the kqueue itself, and by filter the others.
+/// The epoll instances of a kqueue: the kqueue itself, and the others by filter.
 pub(super) struct Queues {
     kernel: Kernel,
     others: BTreeMap<Filter, OwnedFd>,
@@ -43,21 +43,21 @@ impl Queues {
         Ok(queue.as_fd())
     }
 
-    /// Has epoll report the knote: once for each arrival, or once until it is armed again. If it is
-    /// ready, that is now.
+    /// Makes epoll report the knote: once for each arrival, or once until it is re-armed. If it is ready, epoll reports
+    /// it now.
     pub(super) fn arm(&mut self, kq: BorrowedFd<'_>, id: u64, knote: &mut Knote) -> io::Result<()> {
         let filter = knote.registered.filter;
         let bits = match filter {
             EVFILT_WRITE => epoll::EPOLLOUT,
-            // macOS reports any data, as EVFILT_READ does, from the low-water mark on. That is never more
-            // than the buffer holds.
+            // macOS reports any data from the low-water mark on, like EVFILT_READ. The mark is at most the size of the
+            // buffer.
             EXCEPT if self.kernel == Kernel::Apple => {
                 epoll::EPOLLPRI | epoll::EPOLLIN | epoll::EPOLLRDHUP
             }
             EXCEPT => epoll::EPOLLPRI | epoll::EPOLLRDHUP,
             _ => epoll::EPOLLIN | epoll::EPOLLRDHUP,
         };
-        // An event that the filter drops must neither come again and again, nor be lost.
+        // An event that the filter drops must neither repeat nor be lost.
         let is_filtered = filter == EXCEPT && self.kernel == Kernel::Apple;
         let is_edge = knote.is_edge() || is_filtered;
         let often = if is_edge { epoll::EPOLLET } else { epoll::EPOLLONESHOT };
@@ -69,7 +69,7 @@ impl Queues {
             armed => armed,
         };
         match armed {
-            // What epoll cannot watch, such as a regular file, is always ready.
+            // A file that epoll cannot watch, such as a regular one, is always ready.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 knote.own = Some(eventfd(true)?);
                 self.arm(kq, id, knote)
@@ -79,7 +79,7 @@ impl Queues {
     }
 
     pub(super) fn disarm(&mut self, kq: BorrowedFd<'_>, knote: &Knote) {
-        // It fails on what was closed in between, which needs no more.
+        // It fails for a descriptor that was closed in between, which is fine.
         let _ = self
             .of(kq, knote.registered.filter)
             .and_then(|queue| epoll::delete(queue, knote.watched()));

@@ -1,4 +1,4 @@
-//! What Linux knows of a descriptor, where the filters of a kqueue ask more than epoll reports.
+//! The state of a descriptor on Linux, for filters of a kqueue that need more than epoll reports.
 
 use std::fs::{self, File, Metadata};
 use std::io;
@@ -14,28 +14,28 @@ use socket2::{Domain, SockRef, Type};
 
 use crate::linux::kqueue_model::sys::epoll;
 
-/// As much as a receive buffer holds, to the model.
+/// The model's size of a receive buffer.
 const BUFFER: u64 = 64 * 1024;
 
 fn borrow(ident: usize) -> Option<BorrowedFd<'static>> {
     let fd = RawFd::try_from(ident).ok()?;
-    // SAFETY: a knote names it, so it was open just now; at worst a call finds that it no longer is.
+    // SAFETY: a knote names it, so it was open just now; if it is closed, a call fails.
     Some(unsafe { BorrowedFd::borrow_raw(fd) })
 }
 
-/// What a descriptor is, if it is open.
+/// The metadata of a descriptor, if it is open.
 pub(crate) fn named(ident: usize) -> Option<Metadata> {
     let fd = RawFd::try_from(ident).ok()?;
     // SAFETY: nothing but fstat(2) is called on it, which takes any number, and it is not closed here.
     ManuallyDrop::new(unsafe { File::from_raw_fd(fd) }).metadata().ok()
 }
 
-/// How many bytes there are to read.
+/// The number of bytes to read.
 pub(crate) fn unread(ident: usize) -> Option<u64> {
     ioctl_fionread(borrow(ident)?).ok()
 }
 
-/// Whether there is as much to read as a receive buffer holds.
+/// Whether the unread bytes fill a receive buffer.
 pub(crate) fn is_full(ident: usize) -> bool {
     unread(ident).is_some_and(|bytes| bytes >= BUFFER)
 }
@@ -75,7 +75,7 @@ pub(crate) fn is_unix_datagram(ident: usize) -> bool {
     })
 }
 
-/// How many connections a listening TCP socket has to accept.
+/// The number of connections in the queue of a listening TCP socket.
 pub(crate) fn to_accept(socket: Option<&Metadata>) -> Option<u64> {
     let line = tcp_line(socket)?;
     let (_, queue) = line[4].split_once(':')?;
@@ -122,7 +122,7 @@ pub(crate) fn is_pipe_without_its_other_end(
     let fd = RawFd::try_from(ident).map_err(|_| Errno::EBADF)?;
     epoll::add(queue.as_fd(), fd, 0, 0)?;
     let count = epoll::wait(queue.as_fd(), &mut events, 0)?;
-    // The writing end has an error then, the reading end a hang-up.
+    // The writing end then has an error, the reading end a hang-up.
     Ok(count > 0)
 }
 

@@ -1,4 +1,4 @@
-//! Where each system reports what epoll does not, and the reverse.
+//! The reports of each system that epoll does not have, and the reverse.
 
 use super::knote::Knote;
 use super::state;
@@ -7,46 +7,45 @@ use crate::linux::kqueue_model::sys::epoll;
 use crate::support::kernel::Kernel;
 
 impl Knote {
-    /// Whether this kernel does not report what epoll does.
+    /// Whether this kernel does not report these bits of epoll.
     pub(super) fn is_silent(&mut self, kernel: Kernel, bits: u32) -> bool {
         match (kernel, self.registered.filter) {
             // A vnode's filter is silent at the end of a file.
             (_, EVFILT_READ) if self.is_file() => {
                 state::is_at_its_end(self.registered.ident, self.named.as_ref())
             }
-            // macOS has an end of a pipe, and none of a named one: `filt_vnode_common`.
+            // macOS reports the end of a pipe, but not of a named one: `filt_vnode_common`.
             (Kernel::Apple, EVFILT_READ) if self.is_fifo() && self.is_named() => {
                 bits & epoll::EPOLLIN == 0
             }
             (Kernel::Apple, EVFILT_WRITE) if self.is_fifo() && self.is_named() => {
                 bits & epoll::EPOLLOUT == 0
             }
-            // It has no such filter, which pollio never names there.
+            // It has no such filter, and pollio does not use one there.
             (Kernel::FreeBsd | Kernel::NetBsd, EXCEPT) => true,
-            // macOS's mark is the size of the buffer, and no connection that can be accepted is below it:
-            // `filt_soread_common`.
+            // macOS's mark is the size of the buffer. A connection to accept is never below it: `filt_soread_common`.
             (Kernel::Apple, EXCEPT) if self.registered.fflags & NOTE_LOWAT != 0 => {
                 let ident = self.registered.ident;
                 bits == epoll::EPOLLIN && !state::is_full(ident) && !state::is_listener(ident)
             }
-            // `filt_soexcept` and `filt_soread` look only at out-of-band data.
+            // `filt_soexcept` and `filt_soread` check only out-of-band data.
             (Kernel::OpenBsd | Kernel::DragonFly, EXCEPT) => bits & epoll::EPOLLPRI == 0,
-            // `sorflush` takes the mark of a knote away with the buffer.
+            // `sorflush` clears SB_KNOTE with the buffer.
             (Kernel::FreeBsd | Kernel::NetBsd, EVFILT_READ)
                 if self.is_edge() && self.seen.is_deaf =>
             {
                 true
             }
-            // `uipc_rcvd` wakes no knote that waits for room.
+            // `uipc_rcvd` wakes no knote for room.
             (Kernel::Apple, EVFILT_WRITE) => self.seen.was_full,
-            // `pipeclose` wakes no knote that waits for room.
+            // `pipeclose` wakes no knote for room.
             (Kernel::NetBsd, EVFILT_WRITE) if self.is_fifo() => bits & epoll::EPOLLOUT == 0,
             (Kernel::NetBsd, EVFILT_READ) if self.is_pty_master() => bits & epoll::EPOLLIN == 0,
             _ => false,
         }
     }
 
-    /// The edge that this kernel has and epoll has not, if there is one.
+    /// The edge of this kernel that epoll does not have, if there is one.
     pub(super) fn more_edges(&mut self, kernel: Kernel) -> Option<u32> {
         let is_accept = matches!(kernel, Kernel::FreeBsd | Kernel::NetBsd) && self.seen.is_listener;
         let amount = if is_accept {
@@ -55,7 +54,7 @@ impl Knote {
         } else if self.is_fifo()
             && matches!(kernel, Kernel::Apple | Kernel::FreeBsd | Kernel::NetBsd)
         {
-            // Every read that leaves something and every write wake both ends: `pipe_read`. So does a close.
+            // Every write, every partial read and every close wake both ends: `pipe_read`.
             let closed = u64::from(self.is_broken()) << 32;
             state::unread(self.registered.ident)? | closed
         } else {

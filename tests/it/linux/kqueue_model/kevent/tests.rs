@@ -1,4 +1,4 @@
-//! What the manual pages of kqueue(2) say, sentence by sentence, of the model.
+//! The model, tested by the manual pages of kqueue(2), sentence by sentence.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener};
@@ -63,7 +63,7 @@ impl Kq {
         events
     }
 
-    /// What is pending now: ident and filter.
+    /// The pending events: ident and filter.
     #[track_caller]
     pub(super) fn pending(&self) -> Vec<(usize, Filter)> {
         let events = self.events_up_to(8, Duration::ZERO);
@@ -184,7 +184,7 @@ fn adding_again_replaces_udata() {
 }
 
 #[test]
-fn adding_again_reports_again_what_is_ready() {
+fn adding_again_reports_readiness_again() {
     let (kq, near, _far) = ready();
     for _ in 0..3 {
         kq.change(read(&near, EV_ADD | EV_CLEAR));
@@ -304,10 +304,10 @@ fn without_clear_the_event_is_returned_until_its_condition_is_gone() {
     kq.expect_none();
 }
 
-// What is refused.
+// Refused changes.
 
 #[test]
-fn what_was_not_added_is_not_found() {
+fn a_kevent_that_was_not_added_is_not_found() {
     let (kq, near, _far) = ready();
     for flags in [0, EV_DELETE, EV_ENABLE, EV_DISABLE] {
         assert_eq!(kq.try_change(read(&near, flags)), Err(Errno::ENOENT));
@@ -343,7 +343,7 @@ fn enable_and_disable_together_are_invalid() {
 }
 
 #[test]
-fn what_is_no_kqueue_is_bad() {
+fn a_descriptor_that_is_no_kqueue_is_bad() {
     let (near, _far) = pair();
     let error = kevent(near.as_fd(), &[], &mut [], None).unwrap_err();
     assert_eq!(errno(&error), Errno::EBADF);
@@ -429,7 +429,7 @@ fn when_the_time_limit_expires_it_returns_zero() {
 }
 
 #[test]
-fn a_null_timeout_waits_for_what_another_thread_does() {
+fn a_null_timeout_waits_for_another_thread() {
     let (near, mut far) = pair();
     let kq = Kq::new();
     thread::scope(|scope| {
@@ -500,7 +500,7 @@ fn the_two_filters_of_a_descriptor_are_not_adjacent() {
     assert!(filters.eq([EVFILT_READ, EVFILT_READ, EVFILT_WRITE, EVFILT_WRITE]));
 }
 
-// What happens at a close.
+// Closes.
 
 #[test]
 fn a_close_removes_the_events_of_the_descriptor_though_a_duplicate_lives() {
@@ -522,7 +522,7 @@ fn a_close_removes_the_events_of_the_descriptor_though_a_duplicate_lives() {
 }
 
 #[test]
-fn what_a_close_removed_takes_no_room() {
+fn events_that_a_close_removed_take_no_room() {
     for room in 1..=3 {
         let (kq, open, closed) = (Kq::new(), [pair(), pair()], pair());
         let _duplicate = closed.0.try_clone().unwrap();
@@ -535,7 +535,7 @@ fn what_a_close_removed_takes_no_room() {
     }
 }
 
-/// All eventfds have one inode, so that the second is like the first.
+/// All eventfds have one inode, so the second is like the first.
 #[test]
 fn a_change_of_a_closed_descriptor_finds_out_that_its_events_are_gone() {
     in_subprocess!(|| {
@@ -552,7 +552,7 @@ fn a_change_of_a_closed_descriptor_finds_out_that_its_events_are_gone() {
 }
 
 #[test]
-fn closing_a_kqueue_frees_what_it_held() {
+fn closing_a_kqueue_frees_its_knotes() {
     in_subprocess!(|| {
         let before = open();
         let (kq, near, far) = ready();
@@ -708,7 +708,7 @@ fn except_returns_out_of_band_data_and_on_macos_any_data() {
     }
 }
 
-// What is no descriptor.
+// Filters without a descriptor.
 
 #[test]
 fn a_user_event_is_triggered_by_user_level_code() {
@@ -744,7 +744,7 @@ fn a_user_event_stays_triggered_without_clear() {
     kq.expect_none();
 }
 
-/// So FreeBSD and NetBSD.
+/// As FreeBSD and NetBSD do.
 #[test]
 fn a_user_event_triggered_and_cleared_at_once_is_cleared() {
     let kq = Kq::new();

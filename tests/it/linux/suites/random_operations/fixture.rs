@@ -1,4 +1,4 @@
-//! The descriptors of a sequence, and the model of what is registered.
+//! The descriptors of a sequence, and the model of their registrations.
 
 use std::fs;
 use std::io;
@@ -25,7 +25,7 @@ struct Slot {
     last: Option<RawFd>,
 }
 
-/// The descriptors of a sequence, and the model of what is registered.
+/// The descriptors of a sequence, and the model of their registrations.
 pub(super) struct Fixture {
     kernel: Kernel,
     registry: Registry,
