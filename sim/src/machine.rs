@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use crate::kernel::{FileId, Kernel, errno};
 use crate::kernels;
 use crate::panics::{self, Caught, Panic};
-use crate::schedule::{Action, Baton, Job, MAIN, Pool, Reason, ThreadId, Turn, Worker};
+use crate::schedule::{Action, Baton, Job, MAIN, Pool, QueueId, Reason, ThreadId, Turn, Worker};
 
 /// A handle: its clones are the same machine.
 #[derive(Clone)]
@@ -363,47 +363,36 @@ impl Machine {
 
 /// Threads.
 impl Machine {
-    /// Starts a thread. Its end comes after that of `body`, and of all that `body` owns.
-    pub(crate) fn spawn(&self, name: &str, body: impl FnOnce() + Send + 'static) -> ThreadId {
+    /// Starts a thread. Returns the queue of the threads that join it, and where it puts what it returns.
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        name: &str,
+        body: impl FnOnce() -> T + Send + 'static,
+    ) -> (QueueId, Arc<Mutex<Option<T>>>) {
         let mut kernel = self.kernel();
         let schedule = kernel.schedule_mut();
         let id = schedule.next_thread_id();
-        let machine = self.clone();
+        let result = Arc::new(Mutex::new(None));
+        let (machine, place) = (self.clone(), result.clone());
         let job: Job = Box::new(move || {
             CURRENT.set(Some((machine.clone(), Some(id))));
-            // Dropped inside as well: it may hold sockets.
-            let outcome = panics::catch(|| if machine.is_ending() { drop(body) } else { body() });
+            let outcome = panics::catch(|| {
+                // Dropped inside as well: they may hold sockets.
+                if machine.is_ending() {
+                    drop(body)
+                } else {
+                    keep(&place, body())
+                }
+                drop(place);
+            });
             CURRENT.set(None);
             machine.end_of_thread(id, outcome);
         });
         let worker = self.0.pool.assign(job);
-        schedule.add_thread(name.to_owned(), worker.baton());
+        let joiners = schedule.add_thread(name.to_owned(), worker.baton());
         schedule.add_runnable(id);
         self.workers().push(worker);
-        id
-    }
-
-    /// Waits until `thread` has ended, as one of the threads of this machine, `id`. Nothing ends this wait earlier, and
-    /// it does not unwind: at the end of the world, the threads that `id` has started end first.
-    pub(crate) fn await_end(&self, id: ThreadId, thread: ThreadId, why: &'static str) {
-        let mut kernel = self.kernel();
-        loop {
-            let schedule = kernel.schedule_mut();
-            if schedule.is_done(thread) {
-                return;
-            }
-            schedule.begin_wait(id, Reason::Thread(why, schedule.joiners(thread)), None);
-            schedule.set_gives_way(id, schedule.is_ending());
-            kernel = self.switch(kernel, id);
-            let schedule = kernel.schedule_mut();
-            schedule.set_gives_way(id, false);
-            schedule.end_wait(id);
-        }
-    }
-
-    /// Ends the thread that calls this, since its world has ended, unless it is unwinding already.
-    pub(crate) fn end_thread_here(&self) {
-        drop(self.end_here(self.kernel()));
+        (joiners, result)
     }
 
     fn workers(&self) -> MutexGuard<'_, Vec<Arc<Worker>>> {
@@ -470,4 +459,8 @@ impl Machine {
     fn backtrace(&self) -> MutexGuard<'_, Option<String>> {
         self.0.backtrace.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn keep<T>(place: &Mutex<Option<T>>, value: T) {
+    *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
 }

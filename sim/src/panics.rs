@@ -57,20 +57,11 @@ pub(crate) fn catch<T>(body: impl FnOnce() -> T) -> Result<T, Caught> {
         if payload.is::<Ended>() {
             return Caught::Ended;
         }
-        let message = describe(&*payload);
-        let backtrace = LAST.take().and_then(|(_, backtrace)| backtrace);
-        Caught::Panicked(Panic { message, backtrace })
+        let (place, backtrace) = LAST.take().unzip();
+        let place = place.map(|place| format!(", at {place}")).unwrap_or_default();
+        let message = message(&*payload) + &place;
+        Caught::Panicked(Panic { message, backtrace: backtrace.flatten() })
     })
-}
-
-/// What the last panic of this thread said, and where, unless it was [`end`].
-pub(crate) fn message_of(payload: &(dyn Any + Send)) -> Option<String> {
-    (!payload.is::<Ended>()).then(|| describe(payload))
-}
-
-fn describe(payload: &(dyn Any + Send)) -> String {
-    let place = LAST.with_borrow(|last| last.as_ref().map(|(place, _)| format!(", at {place}")));
-    message(payload) + &place.unwrap_or_default()
 }
 
 /// Keeps what a report needs of a panic. Returns whether that is enough: a second one may be of a destructor, and

@@ -161,19 +161,9 @@ impl<E> Schedule<E> {
         self.threads.next_id()
     }
 
-    /// Adds a thread that the running one starts.
-    pub(crate) fn add_thread(&mut self, name: String, baton: Arc<Baton>) {
-        self.threads.add(name, baton);
-    }
-
-    /// Whether a thread has ended.
-    pub(crate) fn is_done(&self, id: ThreadId) -> bool {
-        self.threads.is_done(id)
-    }
-
-    /// The queue of those that wait for the end of a thread.
-    pub(crate) fn joiners(&self, id: ThreadId) -> QueueId {
-        self.threads.joiners(id)
+    /// Adds a thread that the running one starts. Returns the queue of those that join it.
+    pub(crate) fn add_thread(&mut self, name: String, baton: Arc<Baton>) -> QueueId {
+        self.threads.add(name, baton)
     }
 
     /// Lets a thread be chosen.

@@ -1,7 +1,5 @@
 //! Simulated threads, under the names of `std::thread`.
 
-mod scope;
-
 use std::fmt;
 use std::io;
 use std::num::NonZero;
@@ -11,9 +9,7 @@ pub use std::thread::{Result, ThreadId, current, panicking};
 use std::time::Duration;
 
 use crate::machine::Machine;
-use crate::schedule::{self, Reason};
-
-pub use scope::{Scope, ScopedJoinHandle, scope};
+use crate::schedule::{QueueId, Reason};
 
 /// Starts a thread in the world that runs here, under the name `thread` in reports.
 ///
@@ -58,24 +54,7 @@ impl Builder {
         self,
         body: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<JoinHandle<T>> {
-        Ok(spawn_in(&Machine::current(), self.label(), body))
-    }
-
-    /// Starts the thread in a scope.
-    ///
-    /// # Errors
-    ///
-    /// It never fails: the signature is that of `std`.
-    pub fn spawn_scoped<'scope, T: Send + 'scope>(
-        self,
-        scope: &'scope Scope<'scope, '_>,
-        body: impl FnOnce() -> T + Send + 'scope,
-    ) -> io::Result<ScopedJoinHandle<'scope, T>> {
-        Ok(scope.spawn_named(self.label(), body))
-    }
-
-    fn label(&self) -> &str {
-        self.name.as_deref().unwrap_or(NAME)
+        Ok(spawn_in(&Machine::current(), self.name.as_deref().unwrap_or(NAME), body))
     }
 }
 
@@ -105,7 +84,7 @@ pub fn available_parallelism() -> io::Result<NonZero<usize>> {
 /// Waits for the end of a thread, in place of [`std::thread::JoinHandle`].
 pub struct JoinHandle<T> {
     machine: Machine,
-    thread: schedule::ThreadId,
+    end: QueueId,
     result: Arc<Mutex<Option<T>>>,
 }
 
@@ -114,16 +93,8 @@ pub(crate) fn spawn_in<T: Send + 'static>(
     name: &str,
     body: impl FnOnce() -> T + Send + 'static,
 ) -> JoinHandle<T> {
-    let (body, result) = keep_result(body);
-    JoinHandle { machine: machine.clone(), thread: machine.spawn(name, body), result }
-}
-
-/// Returns a body that puts what `body` returns into the place behind it.
-fn keep_result<T>(body: impl FnOnce() -> T) -> (impl FnOnce(), Arc<Mutex<Option<T>>>) {
-    let result = Arc::new(Mutex::new(None));
-    let place = result.clone();
-    let keep = move || *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(body());
-    (keep, result)
+    let (end, result) = machine.spawn(name, body);
+    JoinHandle { machine: machine.clone(), end, result }
 }
 
 impl<T> JoinHandle<T> {
@@ -136,8 +107,7 @@ impl<T> JoinHandle<T> {
         let kernel = self.machine.enter();
         let result = self.result;
         let take = |_: &mut _| result.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let joiners = kernel.schedule().joiners(self.thread);
-        let reason = Reason::Thread("joins another thread", joiners);
+        let reason = Reason::Thread("joins another thread", self.end);
         let (kernel, value) = self.machine.block(kernel, reason, None, take);
         drop(kernel);
         value.ok_or_else(|| Box::new("the world has ended") as _)

@@ -76,7 +76,7 @@ impl Threads {
         ThreadId(self.list.len())
     }
 
-    pub(super) fn add(&mut self, name: String, baton: Arc<Baton>) {
+    pub(super) fn add(&mut self, name: String, baton: Arc<Baton>) -> QueueId {
         let joiners = self.add_queue();
         self.list.push(Thread {
             name,
@@ -89,14 +89,7 @@ impl Threads {
             wait: None,
             joiners,
         });
-    }
-
-    pub(super) fn is_done(&self, id: ThreadId) -> bool {
-        self.list[id.0].is_done
-    }
-
-    pub(super) fn joiners(&self, id: ThreadId) -> QueueId {
-        self.list[id.0].joiners
+        joiners
     }
 
     pub(super) fn add_queue(&mut self) -> QueueId {

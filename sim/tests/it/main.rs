@@ -7,7 +7,6 @@ mod kernels;
 mod pollers;
 mod porting;
 mod reporting;
-mod scope;
 mod scripted;
 mod sockets;
 mod sync;

@@ -34,7 +34,6 @@ fn unsafe_code_is_behind_the_wall() {
         "bench/src/peer/polling.rs",
         "bench/src/sockets.rs",
         "bench/src/workload/memory.rs",
-        "sim/src/thread/scope.rs",
         "src/sys.rs",
         "tests/it/conformance/waiting.rs",
         "tests/it/linux/kqueue_model/kevent.rs",
