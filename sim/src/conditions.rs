@@ -150,7 +150,8 @@ impl Conditions {
     }
 
     /// A wait reports a stream or a listener as readable that is not; one at a
-    /// [`Condvar`](crate::sync::Condvar) ends without a notification.
+    /// [`Condvar`](crate::sync::Condvar) ends without a notification, and a [`park`](crate::thread::park) without an
+    /// `unpark`.
     #[must_use]
     pub fn with_spurious(self, spurious: bool) -> Self {
         self.with(Kind::Spurious, spurious)

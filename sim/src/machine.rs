@@ -42,6 +42,15 @@ pub(crate) type Guard<'a> = MutexGuard<'a, Kernel>;
 /// A machine that may be gone.
 pub(crate) struct WeakMachine(Weak<Shared>);
 
+/// A thread that was started.
+pub(crate) struct Started<T> {
+    pub(crate) id: ThreadId,
+    /// The queue of the threads that join it.
+    pub(crate) joiners: QueueId,
+    /// Where it puts what it returns.
+    pub(crate) result: Arc<Mutex<Option<T>>>,
+}
+
 /// The result of a run.
 pub(crate) struct Run {
     pub(crate) failure: Option<String>,
@@ -55,6 +64,9 @@ pub(crate) struct Run {
 
 /// At most this many actions, each caused by the one before it, may happen at the same time.
 const MAX_CHAIN: usize = 10_000;
+
+const NO_THREAD: &str =
+    "only a thread of this world can wait here: no plan, and nothing in a `static`";
 
 thread_local! {
     /// The machine that runs here, and as which of its threads; as none in a plan.
@@ -82,6 +94,13 @@ impl Machine {
 
     pub(crate) fn current_if_any() -> Option<Self> {
         CURRENT.with_borrow(|current| current.as_ref().map(|(machine, _)| machine.clone()))
+    }
+
+    /// The machine that runs on this thread, and which of its threads this is. Panics in a plan, which cannot wait.
+    pub(crate) fn current_with_thread() -> (Self, ThreadId) {
+        let machine = Self::current();
+        let id = machine.current_thread().unwrap_or_else(|| panic!("{NO_THREAD}"));
+        (machine, id)
     }
 
     /// Which of the machine's threads this is.
@@ -172,9 +191,7 @@ impl Machine {
     /// Ends the thread that calls this. It goes on if it is unwinding already: then nothing may block.
     fn end_here<'a>(&'a self, kernel: Guard<'a>) -> Guard<'a> {
         drop(kernel);
-        if !thread::panicking() {
-            panics::end();
-        }
+        panics::end_unless_unwinding();
         self.kernel()
     }
 
@@ -229,9 +246,7 @@ impl Machine {
             }
             let Some(id) = self.current_thread() else {
                 drop(kernel);
-                panic!(
-                    "only a thread of this world can wait here: no plan, and nothing in a `static`"
-                );
+                panic!("{NO_THREAD}");
             };
             let is_ending = kernel.schedule().is_ending();
             if is_ending && matches!(reason, Reason::Computes) {
@@ -363,18 +378,53 @@ impl Machine {
 
 /// Threads.
 impl Machine {
-    /// Starts a thread. Returns the queue of the threads that join it, and where it puts what it returns.
+    /// Starts a thread.
     pub(crate) fn spawn<T: Send + 'static>(
         &self,
-        name: &str,
+        name: Option<&str>,
         body: impl FnOnce() -> T + Send + 'static,
-    ) -> (QueueId, Arc<Mutex<Option<T>>>) {
+    ) -> Started<T> {
+        self.spawn_on(name, body, |job| {
+            let worker = self.0.pool.assign(job);
+            let baton = worker.baton();
+            self.workers().push(worker);
+            baton
+        })
+    }
+
+    /// As [`spawn`](Self::spawn), for a body that borrows. Its thread of the system is not of the pool but of `scope`,
+    /// which must not end before it: see [`wait_for_scope`](Self::wait_for_scope).
+    pub(crate) fn spawn_scoped<'scope, T: Send + 'scope>(
+        &self,
+        scope: &'scope thread::Scope<'scope, '_>,
+        name: Option<&str>,
+        body: impl FnOnce() -> T + Send + 'scope,
+    ) -> Started<T> {
+        self.spawn_on(name, body, |job| {
+            let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+            scope.spawn(move || {
+                let baton = Baton::of_this_thread();
+                if sender.send(baton.clone()).is_ok() {
+                    baton.take();
+                    job();
+                }
+            });
+            receiver.recv().expect("the thread sends its baton first")
+        })
+    }
+
+    fn spawn_on<'a, T: Send + 'a>(
+        &self,
+        name: Option<&str>,
+        body: impl FnOnce() -> T + Send + 'a,
+        assign: impl FnOnce(Job<'a>) -> Arc<Baton>,
+    ) -> Started<T> {
         let mut kernel = self.kernel();
         let schedule = kernel.schedule_mut();
         let id = schedule.next_thread_id();
         let result = Arc::new(Mutex::new(None));
         let (machine, place) = (self.clone(), result.clone());
-        let job: Job = Box::new(move || {
+        let job: Job<'a> = Box::new(move || {
             CURRENT.set(Some((machine.clone(), Some(id))));
             let outcome = panics::catch(|| {
                 // Dropped inside as well: they may hold sockets.
@@ -388,11 +438,22 @@ impl Machine {
             CURRENT.set(None);
             machine.end_of_thread(id, outcome);
         });
-        let worker = self.0.pool.assign(job);
-        let joiners = schedule.add_thread(name.to_owned(), worker.baton());
+        let joiners = schedule.add_thread(name.map(str::to_owned), assign(job));
         schedule.add_runnable(id);
-        self.workers().push(worker);
-        (joiners, result)
+        Started { id, joiners, result }
+    }
+
+    /// Blocks the thread that calls this, which is `id`, until the threads of its scope have ended: `take` returns one
+    /// after another, also those that they have added. It never unwinds: as the world ends, they end first.
+    pub(crate) fn wait_for_scope(&self, id: ThreadId, take: impl Fn() -> Option<ThreadId>) {
+        let mut kernel = self.kernel();
+        while let Some(thread) = take() {
+            while let Some(joiners) = kernel.schedule().joiners(thread) {
+                kernel.schedule_mut().begin_wait(id, Reason::Scope(joiners), None);
+                kernel = self.switch(kernel, id);
+                kernel.schedule_mut().end_wait(id);
+            }
+        }
     }
 
     fn workers(&self) -> MutexGuard<'_, Vec<Arc<Worker>>> {
@@ -418,7 +479,7 @@ impl Machine {
     pub(crate) fn run<E: std::fmt::Display>(&self, body: impl FnOnce() -> Result<(), E>) -> Run {
         let before = CURRENT.replace(Some((self.clone(), Some(MAIN))));
         let baton = Baton::of_this_thread();
-        self.kernel().schedule_mut().add_thread("main".to_owned(), baton);
+        self.kernel().schedule_mut().add_thread(Some("main".to_owned()), baton);
         // The error is shown before the lock is taken: that may be code of a user.
         let outcome = panics::catch(|| body().map_err(|error| error.to_string()));
         let mut kernel = self.kernel();

@@ -9,10 +9,11 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::sync::Once;
+use std::thread;
 
 /// Why a call of [`catch`] did not return.
 pub(crate) enum Caught {
-    /// By [`end`].
+    /// By [`end_unless_unwinding`].
     Ended,
     Panicked(Panic),
 }
@@ -34,9 +35,16 @@ thread_local! {
     static LAST: RefCell<Option<(String, Option<String>)>> = const { RefCell::new(None) };
 }
 
-/// Ends the thread that calls this up to its [`catch`].
-pub(crate) fn end() -> ! {
-    panic::resume_unwind(Box::new(Ended))
+/// Ends the thread that calls this up to its [`catch`]. It goes on if it is unwinding already.
+pub(crate) fn end_unless_unwinding() {
+    if !thread::panicking() {
+        panic::resume_unwind(Box::new(Ended));
+    }
+}
+
+/// What a panic said. None for the end of a thread with its world.
+pub(crate) fn message_of(payload: &(dyn Any + Send)) -> Option<String> {
+    (!payload.is::<Ended>()).then(|| message(payload))
 }
 
 /// Runs `body`, and prints nothing if it panics.

@@ -162,7 +162,7 @@ impl<E> Schedule<E> {
     }
 
     /// Adds a thread that the running one starts. Returns the queue of those that join it.
-    pub(crate) fn add_thread(&mut self, name: String, baton: Arc<Baton>) -> QueueId {
+    pub(crate) fn add_thread(&mut self, name: Option<String>, baton: Arc<Baton>) -> QueueId {
         self.threads.add(name, baton)
     }
 
@@ -250,6 +250,27 @@ impl<E> Schedule<E> {
     /// Notes that a thread gives way to others as its world ends, or does so no more.
     pub(crate) fn set_gives_way(&mut self, id: ThreadId, gives_way: bool) {
         self.threads.set_gives_way(id, gives_way);
+    }
+
+    pub(crate) fn own_name(&self, id: ThreadId) -> Option<&str> {
+        self.threads.own_name(id)
+    }
+
+    /// Ends the wait of a thread that is parked, or keeps the next from blocking.
+    pub(crate) fn unpark(&mut self, id: ThreadId) {
+        if self.threads.add_token(id) {
+            self.wake(id);
+        }
+    }
+
+    /// Whether a thread was unparked since it last parked.
+    pub(crate) fn take_token(&mut self, id: ThreadId) -> bool {
+        self.threads.take_token(id)
+    }
+
+    /// The queue of those that join a thread. None if it has ended.
+    pub(crate) fn joiners(&self, id: ThreadId) -> Option<QueueId> {
+        self.threads.joiners(id)
     }
 
     /// Notes the end of a thread, and lets those go on that join it.

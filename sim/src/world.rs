@@ -108,7 +108,7 @@ impl World {
             self.lock().schedule().has_threads(),
             "this world has no threads: run its body with `pollio_sim::check` or `World::run`"
         );
-        spawn_in(&self.0, name, body)
+        spawn_in(&self.0, Some(name), body)
     }
 
     /// The seed of this world.

@@ -60,6 +60,8 @@ impl Report<'_> {
             let what = match reason {
                 Reason::Computes => "computes".into(),
                 Reason::Sleeps => "sleeps".into(),
+                Reason::Parked => "is parked".into(),
+                Reason::Scope(_) => "waits for the threads of a scope".into(),
                 Reason::Thread(what, _) => what.to_owned(),
                 Reason::File(what, queue) => {
                     let file = self.base.files().of_queue(queue).map(|file| self.describe(file));

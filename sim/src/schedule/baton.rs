@@ -18,6 +18,10 @@ impl Baton {
         Arc::new(Self { thread: thread::current(), is_here: AtomicBool::new(false) })
     }
 
+    pub(crate) const fn thread(&self) -> &Thread {
+        &self.thread
+    }
+
     /// Lets the thread of this baton run.
     pub(crate) fn pass(&self) {
         self.is_here.store(true, Ordering::Release);

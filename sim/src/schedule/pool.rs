@@ -6,13 +6,13 @@ use std::thread;
 
 use super::baton::Baton;
 
-pub(crate) type Job = Box<dyn FnOnce() + Send>;
+pub(crate) type Job<'a> = Box<dyn FnOnce() + Send + 'a>;
 
 /// A thread of the pool: it runs a job whenever it is given the baton.
 pub(crate) struct Worker {
     baton: Arc<Baton>,
     /// None at the end of the pool.
-    job: Mutex<Option<Job>>,
+    job: Mutex<Option<Job<'static>>>,
 }
 
 /// The workers that have nothing to do.
@@ -24,7 +24,7 @@ struct Idle(Mutex<Vec<Arc<Worker>>>);
 
 impl Pool {
     /// A worker that runs `job` once it is given its baton, and returns here afterwards.
-    pub(crate) fn assign(&self, job: Job) -> Arc<Worker> {
+    pub(crate) fn assign(&self, job: Job<'static>) -> Arc<Worker> {
         let idle = self.idle().pop();
         let worker = idle.unwrap_or_else(Self::create);
         *worker.job() = Some(job);
@@ -63,7 +63,7 @@ impl Worker {
         self.baton.clone()
     }
 
-    fn job(&self) -> std::sync::MutexGuard<'_, Option<Job>> {
+    fn job(&self) -> std::sync::MutexGuard<'_, Option<Job<'static>>> {
         self.job.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,5 +1,6 @@
 //! The threads of a world: those that could run, and those that wait, with their reasons.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,17 +24,21 @@ pub(crate) enum Reason {
     Computes,
     /// Its timeout only.
     Sleeps,
+    /// The token of this thread.
+    Parked,
     /// A file, in this call.
     File(&'static str, QueueId),
     /// An action of another thread, in words.
     Thread(&'static str, QueueId),
+    /// The end of a thread of a scope, which it outlives in any case: also after the end of the world.
+    Scope(QueueId),
 }
 
 impl Reason {
     const fn queue(self) -> Option<QueueId> {
         match self {
-            Self::Computes | Self::Sleeps => None,
-            Self::File(_, queue) | Self::Thread(_, queue) => Some(queue),
+            Self::Computes | Self::Sleeps | Self::Parked => None,
+            Self::File(_, queue) | Self::Thread(_, queue) | Self::Scope(queue) => Some(queue),
         }
     }
 }
@@ -43,8 +48,11 @@ struct Wait {
     timeout: Option<When>,
 }
 
+/// The name of a thread that has none, in reports.
+const NAME: &str = "thread";
+
 struct Thread {
-    name: String,
+    name: Option<String>,
     /// The thread that started it; the main one itself.
     parent: ThreadId,
     baton: Arc<Baton>,
@@ -53,11 +61,28 @@ struct Thread {
     calls: u32,
     /// The number of its calls since its world has ended.
     late_calls: u32,
+    /// It was unparked, and has not parked since.
+    has_token: bool,
     /// It waits while it unwinds: others end first.
     gives_way: bool,
     wait: Option<Wait>,
     /// The threads that join it.
     joiners: QueueId,
+}
+
+impl Thread {
+    fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or(NAME)
+    }
+
+    fn is_in_scope(&self) -> bool {
+        matches!(self.wait, Some(Wait { reason: Reason::Scope(_), .. }))
+    }
+
+    /// As the world ends, others need not wait for it.
+    fn has_ended(&self) -> bool {
+        self.is_done || self.gives_way || self.is_in_scope()
+    }
 }
 
 #[derive(Default)]
@@ -76,7 +101,7 @@ impl Threads {
         ThreadId(self.list.len())
     }
 
-    pub(super) fn add(&mut self, name: String, baton: Arc<Baton>) -> QueueId {
+    pub(super) fn add(&mut self, name: Option<String>, baton: Arc<Baton>) -> QueueId {
         let joiners = self.add_queue();
         self.list.push(Thread {
             name,
@@ -85,6 +110,7 @@ impl Threads {
             is_done: false,
             calls: 0,
             late_calls: 0,
+            has_token: false,
             gives_way: false,
             wait: None,
             joiners,
@@ -112,11 +138,16 @@ impl Threads {
 
     /// Empty where none runs.
     pub(super) fn name_of_running(&self) -> &str {
-        self.list.get(self.running.0).map_or("", |thread| &thread.name)
+        self.list.get(self.running.0).map_or("", Thread::name)
     }
 
     pub(super) fn name(&self, id: ThreadId) -> &str {
-        &self.list[id.0].name
+        self.list[id.0].name()
+    }
+
+    /// None if the program has given it none.
+    pub(super) fn own_name(&self, id: ThreadId) -> Option<&str> {
+        self.list[id.0].name.as_deref()
     }
 
     pub(super) fn baton(&self, id: ThreadId) -> Arc<Baton> {
@@ -178,7 +209,25 @@ impl Threads {
     /// The waiting threads, with their reasons.
     pub(super) fn waits(&self) -> impl Iterator<Item = (&str, Reason)> {
         let waiting = self.list.iter().filter(|thread| !thread.is_done);
-        waiting.filter_map(|thread| Some((&*thread.name, thread.wait.as_ref()?.reason)))
+        waiting.filter_map(|thread| Some((thread.name(), thread.wait.as_ref()?.reason)))
+    }
+
+    /// Notes that a thread was unparked. Returns whether it is parked.
+    pub(super) fn add_token(&mut self, id: ThreadId) -> bool {
+        let thread = &mut self.list[id.0];
+        thread.has_token = true;
+        matches!(thread.wait, Some(Wait { reason: Reason::Parked, .. }))
+    }
+
+    /// Returns whether there was one.
+    pub(super) fn take_token(&mut self, id: ThreadId) -> bool {
+        mem::take(&mut self.list[id.0].has_token)
+    }
+
+    /// The queue of those that join a thread. None if it has ended.
+    pub(super) fn joiners(&self, id: ThreadId) -> Option<QueueId> {
+        let thread = &self.list[id.0];
+        (!thread.is_done).then_some(thread.joiners)
     }
 
     /// Notes the end of a thread. Returns the queue of those that join it.
@@ -197,6 +246,9 @@ impl Threads {
     /// Then those that wait end: the last one first, since it may need those from before; but a thread before
     /// those that it has started, as it may wait for their end. Those that give way come last, and then the main
     /// one goes on. One that only computes goes on before any of them.
+    ///
+    /// One that waits at the end of a scope is never chosen. The threads of its scope were started after it, so the
+    /// last one that has not ended waits for something else, and is.
     pub(super) fn next_to_end(&mut self) -> ThreadId {
         if let Some(id) = self.runnable.pop() {
             return id;
@@ -206,14 +258,18 @@ impl Threads {
         if let Some(index) = self.list.iter().position(computes) {
             return ThreadId(index);
         }
-        let has_ended = |id: ThreadId| self.list[id.0].is_done || self.list[id.0].gives_way;
+        let has_ended = |id: ThreadId| self.list[id.0].has_ended();
         let is_next = |id: &ThreadId| {
             let parent = self.list[id.0].parent;
             !has_ended(*id) && (parent == MAIN || has_ended(parent))
         };
         let others = || (1..self.list.len()).rev().map(ThreadId);
         let next = others().find(is_next).or_else(|| Some(MAIN).filter(|main| !has_ended(*main)));
-        next.or_else(|| others().find(|id| !self.list[id.0].is_done)).unwrap_or(MAIN)
+        let gives_up = |id: &ThreadId| {
+            let thread = &self.list[id.0];
+            !thread.is_done && !thread.is_in_scope()
+        };
+        next.or_else(|| others().find(gives_up)).unwrap_or(MAIN)
     }
 }
 

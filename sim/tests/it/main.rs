@@ -7,6 +7,7 @@ mod kernels;
 mod pollers;
 mod porting;
 mod reporting;
+mod scope;
 mod scripted;
 mod sockets;
 mod sync;
