@@ -140,10 +140,11 @@ impl Conditions {
         self.with(Kind::ShortWrites, short_writes)
     }
 
-    /// [`accept`](crate::net::TcpListener::accept) fails with `EMFILE`: the client stays in the queue, and
-    /// no new edge is reported for it. So does [`Socket::new`](crate::socket2::Socket::new), once a
-    /// connection was accepted. On Apple systems no `accept` fails, since the client would be lost, whatever a
-    /// server does: [`World::set_descriptor_limit`](crate::World::set_descriptor_limit) shows that.
+    /// [`accept`](crate::net::TcpListener::accept), of a Unix listener too, fails with `EMFILE`: the client
+    /// stays in the queue, and no new edge is reported for it. So does
+    /// [`Socket::new`](crate::socket2::Socket::new), once a TCP connection was accepted. On Apple systems no
+    /// `accept` fails, since the client would be lost, whatever a server does:
+    /// [`World::set_descriptor_limit`](crate::World::set_descriptor_limit) shows that.
     #[must_use]
     pub fn with_failing_accepts(self, failing_accepts: bool) -> Self {
         self.with(Kind::FailingAccepts, failing_accepts)

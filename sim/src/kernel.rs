@@ -1,9 +1,9 @@
 //! The kernel of a world: descriptors, files, and the system calls on them. It knows a thread only by the reason for
 //! which it blocks.
 //!
-//! Here are its system calls. Each ends in the part that has the rules: [`tcp`], [`udp`], [`unix`], [`timers`],
-//! [`epoll`] or [`kqueue`]. These share [`base`]: the schedule, the files with their waiting threads and pollers, the
-//! faults, and the rules of kernels other than Linux, [`rules`].
+//! Here are its system calls. Each ends in the part that has the rules: [`tcp`], [`udp`], [`unix`],
+//! [`unix_listeners`], [`timers`], [`epoll`] or [`kqueue`]. These share [`base`]: the schedule, the files with their
+//! waiting threads and pollers, the faults, and the rules of kernels other than Linux, [`rules`].
 
 mod addresses;
 mod base;
@@ -26,11 +26,13 @@ mod timer;
 mod timers;
 mod udp;
 mod unix;
+mod unix_listeners;
 
 use std::collections::VecDeque;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::RawFd;
+use std::path::Path;
 use std::time::Duration;
 
 use pollio::{EventObject, Readiness};
@@ -51,6 +53,7 @@ use tcp::Tcp;
 use timer::Timer;
 use udp::Udp;
 use unix::Pairs;
+use unix_listeners::UnixListeners;
 
 pub(crate) use errno::errno;
 pub(crate) use event::Event;
@@ -64,6 +67,7 @@ pub(crate) struct Kernel {
     tcp: Tcp,
     udp: Udp,
     pairs: Pairs,
+    unix_listeners: UnixListeners,
     /// The sockets that a signal writes to.
     signals: Vec<(i32, RawFd)>,
     script: Script,
@@ -86,6 +90,7 @@ impl Kernel {
             tcp: Tcp::default(),
             udp: Udp::default(),
             pairs: Pairs::default(),
+            unix_listeners: UnixListeners::default(),
             signals: Vec::new(),
             script: Script::default(),
         }
@@ -137,7 +142,12 @@ impl Kernel {
             Event::Tcp(arrival) => self.tcp.arrive(arrival, &mut self.base),
             Event::Udp(packet) => self.udp.arrive(*packet, &mut self.base),
             Event::Patience(file, since) => {
-                let streams = Streams { tcp: &self.tcp, udp: &self.udp, pairs: &self.pairs };
+                let streams = Streams {
+                    tcp: &self.tcp,
+                    udp: &self.udp,
+                    pairs: &self.pairs,
+                    unix_listeners: &self.unix_listeners,
+                };
                 if streams.are_forgotten(file, since, &mut self.base) {
                     let (what, time) = (self.report().describe(file), self.now() - since);
                     let why = "while every thread that could take it waits for events";
@@ -216,6 +226,9 @@ impl Kernel {
             Some(Kind::Tcp(socket)) => self.tcp.close(socket, &mut self.base),
             Some(Kind::Udp(socket)) => self.udp.close(socket),
             Some(Kind::Unix(end)) => self.pairs.close(end, &mut self.base),
+            Some(Kind::UnixListener(id)) => {
+                self.unix_listeners.close(id, &mut self.pairs, &mut self.base);
+            }
             Some(Kind::Timer(timer)) => {
                 timer.next().into_iter().for_each(|when| self.schedule_mut().cancel(when));
             }
@@ -272,8 +285,13 @@ impl Kernel {
             Some(Kind::Tcp(socket)) => self.tcp.readiness(*socket, &mut self.base),
             Some(Kind::Udp(socket)) => self.udp.readiness(*socket),
             Some(Kind::Unix(end)) => self.pairs.readiness(*end),
+            Some(Kind::UnixListener(id)) if self.unix_listeners.has_clients(*id) => {
+                Readiness::READABLE
+            }
             Some(Kind::Timer(timer)) if timer.is_readable() => Readiness::READABLE,
-            Some(Kind::Timer(_) | Kind::Poller(_)) | None => Readiness::NONE,
+            Some(Kind::UnixListener(_) | Kind::Timer(_) | Kind::Poller(_)) | None => {
+                Readiness::NONE
+            }
         }
     }
 }
@@ -316,6 +334,56 @@ impl Kernel {
         Ok(files.map(|file| self.open(file)))
     }
 
+    /// Opens a Unix socket that listens at a path.
+    ///
+    /// # Errors
+    ///
+    /// `EMFILE`, `EADDRINUSE`.
+    pub(crate) fn open_unix_listener(&mut self, path: &Path) -> io::Result<RawFd> {
+        self.check_limit(1)?;
+        let file = self.unix_listeners.bind(path, &mut self.base)?;
+        Ok(self.open(file))
+    }
+
+    /// Opens a Unix socket that will connect.
+    ///
+    /// # Errors
+    ///
+    /// `EMFILE`.
+    pub(crate) fn open_unix_socket(&mut self) -> io::Result<RawFd> {
+        self.check_limit(1)?;
+        let [end, _] = self.pairs.next_ends();
+        let file = self.base.add_file(Kind::Unix(end));
+        self.pairs.add_connecting(file);
+        Ok(self.open(file))
+    }
+
+    pub(crate) fn connect_unix(&mut self, id: FileId, path: &Path) -> io::Result<()> {
+        let Some(Kind::Unix(end)) = self.kind(id) else { return Err(errno(libc::EINVAL)) };
+        self.unix_listeners.connect((id, *end), path, &mut self.pairs, &mut self.base)
+    }
+
+    /// The path that a Unix socket has.
+    pub(crate) fn unix_path(&self, id: FileId) -> Option<&Path> {
+        match self.kind(id) {
+            Some(Kind::Unix(end)) => self.pairs.path(*end),
+            Some(Kind::UnixListener(id)) => Some(self.unix_listeners.path(*id)),
+            _ => None,
+        }
+    }
+
+    /// The path that the peer of a Unix socket has.
+    pub(crate) fn unix_peer_path(&self, id: FileId) -> Option<&Path> {
+        match self.kind(id) {
+            Some(Kind::Unix(end)) => self.pairs.path(end.peer()),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn remove_file(&mut self, path: &Path) -> io::Result<()> {
+        self.unix_listeners.remove_file(path)
+    }
+
     /// A TCP socket: this error, or `EOPNOTSUPP`, if it is none.
     fn socket(&self, id: FileId, error: i32) -> io::Result<ids::SocketId> {
         match self.kind(id) {
@@ -340,6 +408,10 @@ impl Kernel {
     }
 
     pub(crate) fn listen(&mut self, id: FileId, backlog: usize) -> io::Result<()> {
+        if let Some(Kind::UnixListener(listener)) = self.base.files().kind(id) {
+            self.unix_listeners.listen(*listener, backlog, &mut self.base);
+            return Ok(());
+        }
         self.tcp.listen(self.socket(id, libc::EINVAL)?, backlog, &mut self.base)
     }
 
@@ -352,14 +424,33 @@ impl Kernel {
     pub(crate) fn accept(&mut self, id: FileId) -> io::Result<(RawFd, SocketAddr)> {
         let listener = self.socket(id, libc::EINVAL)?;
         let add_file = |socket, base: &mut Base| base.add_file(Kind::Tcp(socket));
-        let is_reserved = !self.base.rules().has(Rule::AcceptLosesClient);
-        let has_room = is_reserved || self.check_limit(1).is_ok();
+        let has_room = self.has_room_to_accept();
         let (file, client) = self.tcp.accept(listener, has_room, &mut self.base, add_file)?;
-        let is_nonblocking = self.settings(id)?.is_nonblocking;
+        Ok((self.open_accepted(id, file)?, client))
+    }
+
+    pub(crate) fn accept_unix(&mut self, id: FileId) -> io::Result<RawFd> {
+        let Some(Kind::UnixListener(listener)) = self.kind(id) else {
+            return Err(errno(libc::EINVAL));
+        };
+        let (listener, has_room) = (*listener, self.has_room_to_accept());
+        let (pairs, base) = (&mut self.pairs, &mut self.base);
+        let file = self.unix_listeners.accept(listener, has_room, pairs, base)?;
+        self.open_accepted(id, file)
+    }
+
+    fn has_room_to_accept(&self) -> bool {
+        let is_reserved = !self.base.rules().has(Rule::AcceptLosesClient);
+        is_reserved || self.check_limit(1).is_ok()
+    }
+
+    /// Opens a descriptor of what a listener has accepted.
+    fn open_accepted(&mut self, listener: FileId, file: FileId) -> io::Result<RawFd> {
+        let is_nonblocking = self.settings(listener)?.is_nonblocking;
         if is_nonblocking && self.base.applies(Rule::AcceptedAreNonblocking) {
             self.settings_mut(file)?.is_nonblocking = true;
         }
-        Ok((self.open(file), client))
+        Ok(self.open(file))
     }
 
     pub(crate) fn connect(&mut self, id: FileId, address: SocketAddr) -> io::Result<()> {
@@ -730,7 +821,7 @@ impl Kernel {
         // No other process can take the bytes of a pair.
         let may = match self.kind(file) {
             Some(Kind::Tcp(socket)) => self.tcp.is_shareable(*socket),
-            Some(Kind::Udp(_)) => true,
+            Some(Kind::Udp(_) | Kind::UnixListener(_)) => true,
             _ => false,
         };
         if may && self.file(fd).is_ok_and(|open| open == file) {
@@ -813,6 +904,7 @@ impl Kernel {
             tcp: &self.tcp,
             udp: &self.udp,
             pairs: &self.pairs,
+            unix_listeners: &self.unix_listeners,
         }
     }
 

@@ -7,6 +7,7 @@
 //! [`channel`]: crate::channel()
 //! [`sync_channel`]: crate::sync_channel()
 //! [`net`]: crate::net
+//! [`fs::remove_file`]: crate::fs::remove_file
 //! [`os::unix::net`]: crate::os::unix::net
 //! [`os::fd::AsFd`]: crate::os::fd::AsFd
 //! [`thread`]: crate::thread
@@ -25,6 +26,7 @@ mod channel;
 mod check;
 mod conditions;
 mod descriptor;
+pub mod fs;
 mod kernel;
 mod kernels;
 mod machine;

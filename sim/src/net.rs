@@ -57,7 +57,7 @@ impl TcpListener {
     /// `WouldBlock` if there is none. `EMFILE` at the limit of descriptors, whether or not there is one. As
     /// faults, `EMFILE` and `ConnectionAborted`.
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        accept(&self.0).map(|(stream, client)| (TcpStream(stream), client))
+        accept(&self.0, Kernel::accept).map(|(stream, client)| (TcpStream(stream), client))
     }
 
     /// [`accept`](Self::accept), again and again.

@@ -240,7 +240,7 @@ impl Socket {
     ///
     /// As [`TcpListener::accept`].
     pub fn accept(&self) -> io::Result<(Self, SockAddr)> {
-        accept(&self.0).map(|(stream, client)| (Self(stream), SockAddr(client)))
+        accept(&self.0, Kernel::accept).map(|(stream, client)| (Self(stream), SockAddr(client)))
     }
 }
 

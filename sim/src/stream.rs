@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::mem;
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 use crate::descriptor::Descriptor;
@@ -143,17 +143,21 @@ macro_rules! descriptor {
 
 pub(crate) use {descriptor, stream};
 
-pub(crate) fn accept(listener: &Descriptor) -> io::Result<(Descriptor, SocketAddr)> {
+/// Accepts by a call of the kernel that returns a descriptor, and `A`: the client's address, if it has one.
+pub(crate) fn accept<A>(
+    listener: &Descriptor,
+    mut accept: impl FnMut(&mut Kernel, FileId) -> io::Result<(RawFd, A)>,
+) -> io::Result<(Descriptor, A)> {
     let mut has_room = false;
     let accept = |kernel: &mut Kernel, file| {
         if !has_room {
             kernel.check_accept()?;
             has_room = true;
         }
-        let (fd, client) = kernel.accept(file)?;
+        let (fd, client) = accept(kernel, file)?;
         Ok((Descriptor::new(listener.machine(), fd), client))
     };
-    let show = |kernel: &Kernel, (stream, _): &(Descriptor, SocketAddr)| {
+    let show = |kernel: &Kernel, (stream, _): &(Descriptor, A)| {
         format!(" gives {}", kernel.label(stream.as_raw_fd()))
     };
     listener.blocking_call("accept", |settings| settings.read_timeout, accept, show)

@@ -29,8 +29,9 @@ pub(crate) enum Kind {
     Scripted(Readiness),
     Tcp(SocketId),
     Udp(SocketId),
-    /// One end of a pair.
+    /// One end of a pair, or of a connection that a Unix listener accepts.
     Unix(EndId),
+    UnixListener(SocketId),
     Timer(Timer),
     Poller(InterestList),
 }

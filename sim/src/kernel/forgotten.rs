@@ -12,12 +12,14 @@ use super::ids::FileId;
 use super::tcp::Tcp;
 use super::udp::Udp;
 use super::unix::Pairs;
+use super::unix_listeners::UnixListeners;
 
 /// The files whose readiness and state decide.
 pub(super) struct Streams<'a> {
     pub(super) tcp: &'a Tcp,
     pub(super) udp: &'a Udp,
     pub(super) pairs: &'a Pairs,
+    pub(super) unix_listeners: &'a UnixListeners,
 }
 
 impl Streams<'_> {
@@ -27,6 +29,7 @@ impl Streams<'_> {
             Kind::Tcp(socket) => self.tcp.has_something(*socket),
             Kind::Udp(socket) => self.udp.has_datagrams(*socket),
             Kind::Unix(end) => self.pairs.has_bytes(*end),
+            Kind::UnixListener(id) => self.unix_listeners.has_clients(*id),
             _ => false,
         }
     }

@@ -4,7 +4,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct FileId(pub(super) usize);
 
-/// A socket of TCP, or one of UDP.
+/// A socket of TCP, one of UDP, or a Unix listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SocketId(pub(super) usize);
 

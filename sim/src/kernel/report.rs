@@ -9,6 +9,7 @@ use super::ids::FileId;
 use super::tcp::Tcp;
 use super::udp::Udp;
 use super::unix::Pairs;
+use super::unix_listeners::UnixListeners;
 use crate::schedule::Reason;
 
 pub(super) struct Report<'a> {
@@ -17,6 +18,7 @@ pub(super) struct Report<'a> {
     pub(super) tcp: &'a Tcp,
     pub(super) udp: &'a Udp,
     pub(super) pairs: &'a Pairs,
+    pub(super) unix_listeners: &'a UnixListeners,
 }
 
 impl Report<'_> {
@@ -26,7 +28,8 @@ impl Report<'_> {
         match self.descriptors.file(fd).ok().and_then(|id| self.base.files().kind(id)) {
             Some(Kind::Tcp(socket)) => self.tcp.label(*socket),
             Some(Kind::Udp(socket)) => self.udp.label(*socket),
-            Some(Kind::Unix(_)) => format!("pair {number}"),
+            Some(Kind::Unix(end)) => format!("{} {number}", self.pairs.noun(*end)),
+            Some(Kind::UnixListener(id)) => self.unix_listeners.label(*id),
             Some(Kind::Timer(_)) => format!("timer {number}"),
             _ => format!("descriptor {number}"),
         }
@@ -37,7 +40,8 @@ impl Report<'_> {
         match self.base.files().kind(id) {
             Some(Kind::Tcp(socket)) => self.tcp.describe(*socket),
             Some(Kind::Udp(socket)) => self.udp.describe(*socket),
-            Some(Kind::Unix(end)) => format!("pair{}", self.pairs.describe(*end)),
+            Some(Kind::Unix(end)) => self.pairs.noun(*end).to_owned() + &self.pairs.describe(*end),
+            Some(Kind::UnixListener(id)) => self.unix_listeners.describe(*id),
             Some(Kind::Timer(_)) => "a timer".into(),
             Some(Kind::Scripted(_)) => "a scripted descriptor".into(),
             Some(Kind::Poller(list)) => {

@@ -33,6 +33,8 @@ pub(super) enum Rule {
     AcceptLosesClient,
     AcceptOfResetAborts,
     FullQueueResets,
+    FullUnixQueueRefuses,
+    ClosedListenerEnds,
     // Sockets: connecting.
     ConnectIsConnected,
     ReconnectIsRefused,
@@ -58,6 +60,7 @@ pub(super) enum Rule {
     ReusedPortIsOnes,
     ListenersNest,
     Ipv6Only,
+    UnixPathsAreShort,
     // Sockets: datagrams.
     ConnectedSendsToPeer,
     DatagramsAreShort,
@@ -81,6 +84,10 @@ const KQUEUE: &[Rule] = &[
     Rule::OwnShutdownIsEnd,
     // The same: `SS_ISCONNECTED`.
     Rule::UnconnectedIsSilent,
+    // `unp_connect`, or `unp_connectat`, uipc_usrreq.c: `sonewconn` returns no socket.
+    Rule::FullUnixQueueRefuses,
+    // `sockaddr_un`, sys/un.h: `sun_path` has 104 bytes. The standard library counts the NUL.
+    Rule::UnixPathsAreShort,
 ];
 
 /// Those of Apple systems: XNU 11417 (macOS 15.4), files below `bsd/kern` and `bsd/netinet`.
@@ -107,6 +114,8 @@ const APPLE: &[Rule] = &[
     Rule::ResetComesBeforeEnd,
     // `unp_disconnect`, uipc_usrreq.c.
     Rule::PairsNeverReset,
+    // `uipc_abort` and `unp_drop`, uipc_usrreq.c: the error goes to the end in the queue.
+    Rule::ClosedListenerEnds,
     // `sorflush`, uipc_socket.c.
     Rule::ReadShutdownDiscards,
     // `tcp_input`, tcp_input.c: `close_it`.
@@ -201,6 +210,8 @@ const NETBSD: &[Rule] = &[
     Rule::CloseNeverResets,
     // `unp_disconnect1`, uipc_usrreq.c.
     Rule::PairsNeverReset,
+    // `unp_drop`, uipc_usrreq.c: the error goes to the end in the queue.
+    Rule::ClosedListenerEnds,
     // `sorflush`, uipc_socket.c.
     Rule::ReadShutdownDiscards,
     // `tcp_input`, tcp_input.c: `SS_CANTRCVMORE`.
@@ -238,6 +249,8 @@ const OPENBSD: &[Rule] = &[
     Rule::CloseNeverResets,
     // `unp_disconnect`, uipc_usrreq.c.
     Rule::PairsNeverReset,
+    // `unp_drop`, uipc_usrreq.c: the error goes to the end in the queue.
+    Rule::ClosedListenerEnds,
     // `sorflush`, uipc_socket.c.
     Rule::ReadShutdownDiscards,
     // `soshutdown`, uipc_socket.c, and `tcp_usrreq`, tcp_usrreq.c.
@@ -267,6 +280,8 @@ const DRAGONFLY: &[Rule] = &[
     Rule::CloseNeverResets,
     // `unp_disconnect`, uipc_usrreq.c.
     Rule::PairsNeverReset,
+    // `uipc_abort` and `unp_drop`, uipc_usrreq.c: the error goes to the end in the queue.
+    Rule::ClosedListenerEnds,
     // `sorflush`, uipc_socket.c.
     Rule::ReadShutdownDiscards,
     // `tcp_input`, tcp_input.c: `SS_CANTRCVMORE`.
@@ -323,6 +338,10 @@ impl Rule {
             Self::AcceptLosesClient => "accept without a descriptor closes the client",
             Self::AcceptOfResetAborts => "accept of a client that was reset is ECONNABORTED",
             Self::FullQueueResets => "a full queue resets the client",
+            Self::FullUnixQueueRefuses => "connect to a Unix listener with a full queue is refused",
+            Self::ClosedListenerEnds => {
+                "a close of a Unix listener is an end, not a reset, for who is in its queue"
+            }
             Self::ConnectIsConnected => {
                 "connect of a connected socket is EISCONN the first time too"
             }
@@ -357,6 +376,7 @@ impl Rule {
             Self::ReusedPortIsOnes => "of several listeners at one address, one takes all clients",
             Self::ListenersNest => "one listener can have an address, another one all addresses",
             Self::Ipv6Only => "a listener at all addresses of IPv6 has none of IPv4",
+            Self::UnixPathsAreShort => "a path of a Unix socket over 103 bytes is InvalidInput",
             Self::ConnectedSendsToPeer => "send_to of a connected UDP socket is EISCONN",
             Self::DatagramsAreShort => "a datagram over 9,216 bytes is EMSGSIZE",
         }

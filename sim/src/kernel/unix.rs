@@ -1,8 +1,9 @@
-//! Pairs of Unix sockets, by the rules of Linux: the bytes that one end writes are at the other at once.
+//! Connected Unix sockets, by the rules of Linux: the bytes that one end writes are at the other at once.
 
 use std::io;
 use std::mem;
 use std::net::Shutdown;
+use std::path::{Path, PathBuf};
 
 use pollio::Readiness;
 
@@ -21,8 +22,13 @@ pub(super) struct Pairs(Vec<[End; 2]>);
 
 #[derive(Default)]
 struct End {
-    /// None after it is closed.
+    /// None before it is accepted, and after it is closed.
     file: Option<FileId>,
+    is_closed: bool,
+    /// It connects to a listener, or one accepts it. A pair has none.
+    has_listener: bool,
+    /// The name of the listener that accepts it. The end that connects has none.
+    path: Option<PathBuf>,
     is_read_shut: bool,
     is_write_shut: bool,
     /// The program itself has shut down writing here, not the peer.
@@ -43,6 +49,47 @@ impl Pairs {
     /// Adds two ends that are connected to each other, as socketpair(2) makes them.
     pub(super) fn add(&mut self, files: [FileId; 2]) {
         self.0.push(files.map(|file| End { file: Some(file), ..End::default() }));
+    }
+
+    /// Adds an end that will connect. Its peer is the end that a listener accepts.
+    pub(super) fn add_connecting(&mut self, file: FileId) {
+        let files = [Some(file), None];
+        self.0.push(files.map(|file| End { file, has_listener: true, ..End::default() }));
+    }
+
+    /// Gives an end the name of the listener that will accept it.
+    pub(super) fn set_path(&mut self, id: EndId, path: &Path) {
+        self.end_mut(id).path = Some(path.to_owned());
+    }
+
+    pub(super) fn path(&self, id: EndId) -> Option<&Path> {
+        self.end(id).path.as_deref()
+    }
+
+    /// Gives an end a file once it is accepted.
+    pub(super) fn attach(&mut self, id: EndId, file: FileId, base: &mut Base) {
+        let end = self.end_mut(id);
+        end.file = Some(file);
+        if !end.received.is_empty() {
+            base.touch(file);
+            base.check_later(file);
+        }
+    }
+
+    /// Ends a connection that nobody will accept, since its listener is closed.
+    pub(super) fn abort(&mut self, id: EndId, base: &mut Base) {
+        let end = self.end_mut(id);
+        end.is_closed = true;
+        end.received = Received::default();
+        let peer = self.end_mut(id.peer());
+        if peer.is_closed {
+            return;
+        }
+        peer.shut_down(true, true);
+        if !base.applies(Rule::ClosedListenerEnds) {
+            (peer.error, peer.in_use) = (Some(libc::ECONNRESET), 0);
+        }
+        self.notify(id.peer(), ALL, base);
     }
 
     fn end(&self, id: EndId) -> &End {
@@ -108,7 +155,7 @@ impl Pairs {
 
     pub(super) fn write(&mut self, id: EndId, bytes: &[u8], base: &mut Base) -> io::Result<usize> {
         let peer = self.end(id.peer());
-        let is_peer_gone = peer.file.is_none() || peer.is_read_shut;
+        let is_peer_gone = peer.is_closed || peer.is_read_shut;
         let end = self.end_mut(id);
         let error = if end.is_write_shut { None } else { end.error.take() };
         if error.is_some() || end.is_write_shut || is_peer_gone {
@@ -157,7 +204,7 @@ impl Pairs {
         base: &mut Base,
     ) -> io::Result<()> {
         let (reads, writes) = (how != Shutdown::Write, how != Shutdown::Read);
-        let has_peer = self.end(id.peer()).file.is_some();
+        let has_peer = !self.end(id.peer()).is_closed;
         if !has_peer && base.applies(Rule::PairShutdownNeedsPeer) {
             return Err(errno(libc::ENOTCONN));
         }
@@ -183,7 +230,7 @@ impl Pairs {
     /// Closes an end with its last descriptor.
     pub(super) fn close(&mut self, id: EndId, base: &mut Base) {
         let end = self.end_mut(id);
-        end.file = None;
+        (end.file, end.is_closed) = (None, true);
         let has_unread = !mem::take(&mut end.received).is_empty();
         let peer = self.end_mut(id.peer());
         peer.shut_down(true, true);
@@ -204,6 +251,11 @@ impl Pairs {
 
     pub(super) fn is_held_back(&self, id: EndId) -> bool {
         !self.end(id).is_writable()
+    }
+
+    /// What an end is, for a report.
+    pub(super) fn noun(&self, id: EndId) -> &'static str {
+        if self.end(id).has_listener { "Unix socket" } else { "pair" }
     }
 
     /// The state of an end, for a report.

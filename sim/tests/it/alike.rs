@@ -26,8 +26,9 @@ impl Log {
 
 #[test]
 fn the_simulation_answers_as_the_kernel_does() {
-    let real = real::cases::CASES.iter().chain(real::datagrams::CASES);
+    let real = real::cases::CASES.iter().chain(real::datagrams::CASES).chain(real::unix::CASES);
     let simulated = simulated::cases::CASES.iter().chain(simulated::datagrams::CASES);
+    let simulated = simulated.chain(simulated::unix::CASES);
     for ((name, real), (_, simulated)) in real.zip(simulated) {
         let mut expected = Log::default();
         real(&mut expected);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pollio_sim::Kernel::{Apple, DragonFly, FreeBsd, Linux, NetBsd, OpenBsd};
 use pollio_sim::net::{TcpListener, TcpStream, UdpSocket};
-use pollio_sim::os::unix::net::UnixStream;
+use pollio_sim::os::unix::net::{UnixListener, UnixStream};
 use pollio_sim::socket2::{Domain, SockRef, Socket, Type};
 use pollio_sim::{Conditions, Kernel, World, check_on, thread};
 
@@ -25,6 +25,21 @@ const PROGRAMS: &[(&str, &[Kernel], Program)] = &[
     ("a client stays in the queue while there is no descriptor", &[Apple], the_queue_keeps_clients),
     ("an accept that fails ends the server", &[FreeBsd, NetBsd, OpenBsd, DragonFly], accepts_work),
     ("a reset means that the server is down", &[FreeBsd, NetBsd], full_queues_are_patient),
+    (
+        "a full queue makes clients of a Unix listener wait",
+        &[Apple, FreeBsd, NetBsd, OpenBsd, DragonFly],
+        full_unix_queues_are_patient,
+    ),
+    (
+        "a Unix listener that closes resets who waits in its queue",
+        &[Apple, NetBsd, OpenBsd, DragonFly],
+        a_closed_queue_is_no_answer,
+    ),
+    (
+        "a path of a Unix socket has up to 107 bytes",
+        &[Apple, FreeBsd, NetBsd, OpenBsd, DragonFly],
+        binds_a_long_path,
+    ),
     (
         "connect says that it has connected",
         &[Apple, FreeBsd, NetBsd, OpenBsd, DragonFly],
@@ -210,6 +225,57 @@ fn full_queues_are_patient(world: &World, is_mended: bool) -> io::Result<()> {
         })
     };
     [(); 4].map(|()| client()).into_iter().try_for_each(|client| client.join().unwrap())
+}
+
+const PATH: &str = "/run/server";
+
+fn full_unix_queues_are_patient(world: &World, is_mended: bool) -> io::Result<()> {
+    let listener = UnixListener::bind(PATH)?;
+    SockRef::from(&listener).listen(0)?;
+    world.spawn("server", move || {
+        loop {
+            thread::sleep(SECOND / 2);
+            let (mut stream, _) = listener.accept()?;
+            stream.write_all(b"!")?;
+        }
+        #[allow(unreachable_code, reason = "it names the type")]
+        io::Result::Ok(())
+    });
+    let client = || {
+        world.spawn("client", move || {
+            loop {
+                match UnixStream::connect(PATH) {
+                    Ok(mut stream) => return stream.read_exact(&mut [0]),
+                    Err(error) if is_mended && error.kind() == ErrorKind::ConnectionRefused => {
+                        thread::sleep(SECOND);
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        })
+    };
+    [(); 4].map(|()| client()).into_iter().try_for_each(|client| client.join().unwrap())
+}
+
+/// The server stops before it accepts. Its answer ends with the connection, and may be empty.
+fn a_closed_queue_is_no_answer(_: &World, is_mended: bool) -> io::Result<()> {
+    let listener = UnixListener::bind(PATH)?;
+    let mut client = UnixStream::connect(PATH)?;
+    client.write_all(b"?")?;
+    drop(listener);
+    let mut answer = Vec::new();
+    match client.read_to_end(&mut answer) {
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(()),
+        // An answer has at least a line.
+        Ok(0) if is_mended => Ok(()),
+        Ok(_) => failure("an empty answer is taken for whole"),
+        Err(error) => Err(error),
+    }
+}
+
+fn binds_a_long_path(_: &World, is_mended: bool) -> io::Result<()> {
+    let length = if is_mended { 100 } else { 105 };
+    UnixListener::bind(format!("{PATH:x<length$}")).map(drop)
 }
 
 fn connect_tells(_: &World, is_mended: bool) -> io::Result<()> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pollio_sim::Kernel::{Apple, DragonFly, FreeBsd, Linux, NetBsd, OpenBsd};
 use pollio_sim::net::{TcpListener, TcpStream, UdpSocket};
-use pollio_sim::os::unix::net::UnixStream;
+use pollio_sim::os::unix::net::{UnixListener, UnixStream};
 use pollio_sim::socket2::{Domain, SockRef, Socket, Type};
 use pollio_sim::{Conditions, Kernel, World, thread};
 
@@ -187,6 +187,135 @@ fn a_full_queue_resets_clients_on_freebsd_and_netbsd() {
             (&[FreeBsd, NetBsd], &["ECONNRESET"]),
         ],
     );
+}
+
+const PATH: &str = "/run/server";
+
+#[test]
+fn a_full_queue_of_a_unix_listener_makes_clients_wait_on_linux_only() {
+    let case = |world: &World| {
+        let listener = UnixListener::bind(PATH).unwrap();
+        SockRef::from(&listener).listen(0).unwrap();
+        let _first = UnixStream::connect(PATH).unwrap();
+        let second = world.spawn("second", || ok(UnixStream::connect(PATH)));
+        pause();
+        let is_waiting = !second.is_finished();
+        let _served = listener.accept().unwrap();
+        vec![is_waiting.to_string(), second.join().unwrap()]
+    };
+    compare(
+        case,
+        &[
+            (&[Linux], &["true", "Ok"]),
+            (&[Apple, FreeBsd, NetBsd, OpenBsd, DragonFly], &["false", "ECONNREFUSED"]),
+        ],
+    );
+}
+
+#[test]
+fn a_unix_listener_that_closes_resets_its_queue_on_linux_and_freebsd() {
+    let case = |_: &World| {
+        let listener = UnixListener::bind(PATH).unwrap();
+        let mut client = UnixStream::connect(PATH).unwrap();
+        drop(listener);
+        vec![name(client.read(&mut [0])), name(client.read(&mut [0])), name(client.write(b"x"))]
+    };
+    compare(
+        case,
+        &[
+            (&[Linux, FreeBsd], &["ECONNRESET", "0", "EPIPE"]),
+            (&[Apple, NetBsd, OpenBsd, DragonFly], &["0", "0", "EPIPE"]),
+        ],
+    );
+}
+
+#[test]
+fn a_path_of_104_bytes_is_too_long_but_not_on_linux() {
+    let case = |_: &World| {
+        let answers = [103, 104].map(|length| {
+            let path = format!("{PATH:x<length$}");
+            let kind = |error: io::Error| error.kind();
+            let connected = UnixStream::connect(&path).map(drop).map_err(kind);
+            format!("{connected:?}, {:?}", UnixListener::bind(&path).map(drop).map_err(kind))
+        });
+        answers.to_vec()
+    };
+    const FITS: &str = "Err(NotFound), Ok(())";
+    compare(
+        case,
+        &[
+            (&[Linux], &[FITS, FITS]),
+            (
+                &[Apple, FreeBsd, NetBsd, OpenBsd, DragonFly],
+                &[FITS, "Err(InvalidInput), Err(InvalidInput)"],
+            ),
+        ],
+    );
+}
+
+#[test]
+fn unix_listeners_accept_as_others_do_on_apple_systems() {
+    let case = |world: &World| {
+        let listener = UnixListener::bind(PATH).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let mut client = UnixStream::connect(PATH).unwrap();
+        world.set_descriptor_limit(world.descriptors());
+        let full = ok(listener.accept());
+        world.set_descriptor_limit(usize::MAX);
+        client.set_nonblocking(true).unwrap();
+        let lost = name(client.read(&mut [0]));
+        let _other = UnixStream::connect(PATH).unwrap();
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let begin = pollio_sim::time::Instant::now();
+        let _ = stream.read(&mut [0]);
+        vec![full, lost, format!("{:?}", begin.elapsed())]
+    };
+    compare(
+        case,
+        &[
+            (&[Linux, FreeBsd, NetBsd, OpenBsd, DragonFly], &["EMFILE", "EAGAIN", "5s"]),
+            (&[Apple], &["EMFILE", "0", "0ns"]),
+        ],
+    );
+}
+
+#[test]
+fn accept_of_a_unix_socket_fails_by_a_fault_and_leaves_the_client() {
+    let mut failed = 0;
+    for seed in 0..100 {
+        let outcome = World::run(seed, |world| {
+            world.set_conditions(Conditions::calm().with_failing_accepts(true).with_max_faults(3));
+            let listener = UnixListener::bind(PATH)?;
+            let mut client = UnixStream::connect(PATH)?;
+            client.write_all(b"x")?;
+            let (mut stream, _) = loop {
+                match listener.accept() {
+                    Err(error) if error.raw_os_error() == Some(libc::EMFILE) => failed += 1,
+                    result => break result?,
+                }
+            };
+            stream.read_exact(&mut [0])
+        });
+        assert_eq!(outcome.failure, None, "{:#?}", outcome.trace);
+    }
+    assert!(failed > 0);
+}
+
+#[test]
+fn a_report_names_a_unix_listener_and_who_waits_for_it() {
+    let outcome = World::run(0, |world| {
+        world.set_conditions(Conditions::calm());
+        let listener = UnixListener::bind(PATH)?;
+        SockRef::from(&listener).listen(0)?;
+        let _first = UnixStream::connect(PATH)?;
+        world.spawn("second", || UnixStream::connect(PATH).map(drop)).join().unwrap()
+    });
+    let failure = outcome.failure.unwrap();
+    assert!(failure.contains("second: connect Unix socket"), "{failure}");
+    let outcome = World::run(0, |_| UnixListener::bind(PATH)?.accept().map(drop));
+    let failure = outcome.failure.unwrap();
+    assert!(failure.contains("main: accept listener /run/server"), "{failure}");
 }
 
 #[test]
