@@ -210,7 +210,7 @@ const NETBSD: &[Rule] = &[
     Rule::CloseNeverResets,
     // `unp_disconnect1`, uipc_usrreq.c.
     Rule::PairsNeverReset,
-    // `unp_drop`, uipc_usrreq.c: the error goes to the end in the queue.
+    // `unp_abort` and `unp_drop`, uipc_usrreq.c: the error goes to the end in the queue.
     Rule::ClosedListenerEnds,
     // `sorflush`, uipc_socket.c.
     Rule::ReadShutdownDiscards,
