@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::descriptor::Descriptor;
 use crate::kernel::{BACKLOG, FileId, Kernel, Options};
 use crate::machine::Machine;
-use crate::stream::{accept, descriptor, local_addr, peek, set_nonblocking, set_option, stream};
+use crate::stream::{accept, listener, local_addr, peek, set_option, stream};
 pub use udp::UdpSocket;
 
 /// A simulated listener, in place of [`std::net::TcpListener`].
@@ -20,10 +20,6 @@ pub struct TcpListener(pub(super) Descriptor);
 
 /// A simulated TCP connection, in place of [`std::net::TcpStream`].
 pub struct TcpStream(pub(super) Descriptor);
-
-/// The connections that a listener accepts: see [`TcpListener::incoming`].
-#[derive(Debug)]
-pub struct Incoming<'a>(&'a TcpListener);
 
 impl TcpListener {
     /// Listens at an address, which is of this world like every other: any IP will do. A port 0 becomes
@@ -60,12 +56,6 @@ impl TcpListener {
         accept(&self.0, Kernel::accept).map(|(stream, client)| (TcpStream(stream), client))
     }
 
-    /// [`accept`](Self::accept), again and again.
-    #[must_use]
-    pub fn incoming(&self) -> Incoming<'_> {
-        Incoming(self)
-    }
-
     /// The address that it listens at.
     ///
     /// # Errors
@@ -73,41 +63,6 @@ impl TcpListener {
     /// It never fails: the signature is that of `std`.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         local_addr(&self.0)
-    }
-
-    /// Makes calls fail with `WouldBlock` instead of blocking.
-    ///
-    /// # Errors
-    ///
-    /// It never fails: the signature is that of `std`.
-    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
-        set_nonblocking(&self.0, nonblocking)
-    }
-
-    /// Another descriptor of the same listener.
-    ///
-    /// # Errors
-    ///
-    /// `EMFILE` at the limit of descriptors.
-    pub fn try_clone(&self) -> io::Result<Self> {
-        self.0.try_clone().map(Self)
-    }
-
-    /// The error that is pending: none.
-    ///
-    /// # Errors
-    ///
-    /// It never fails: the signature is that of `std`.
-    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-        Ok(None)
-    }
-}
-
-impl Iterator for Incoming<'_> {
-    type Item = io::Result<TcpStream>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        Some(self.0.accept().map(|(stream, _)| stream))
     }
 }
 
@@ -148,8 +103,8 @@ impl TcpStream {
     }
 }
 
+listener!(TcpListener, TcpStream);
 stream!(TcpStream);
-descriptor!(TcpListener);
 
 impl TcpStream {
     /// The address of this end.

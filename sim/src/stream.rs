@@ -1,4 +1,4 @@
-//! What both kinds of stream do, and what all simulated objects have.
+//! What both kinds of stream do, and both kinds of listener, and what all simulated objects have.
 
 use std::io::{self, ErrorKind};
 use std::mem;
@@ -112,6 +112,60 @@ macro_rules! stream {
     };
 }
 
+/// Methods of both kinds of listener, whose `accept` returns a stream.
+macro_rules! listener {
+    ($listener:ident, $stream:ident) => {
+        #[doc = concat!("The connections that a listener accepts: see [`", stringify!($listener), "::incoming`].")]
+        #[derive(Debug)]
+        pub struct Incoming<'a>(&'a $listener);
+
+        impl Iterator for Incoming<'_> {
+            type Item = std::io::Result<$stream>;
+
+            fn next(&mut self) -> Option<Self::Item> {
+                Some(self.0.accept().map(|(stream, _)| stream))
+            }
+        }
+
+        impl $listener {
+            /// [`accept`](Self::accept), again and again.
+            #[must_use]
+            pub fn incoming(&self) -> Incoming<'_> {
+                Incoming(self)
+            }
+
+            /// Makes calls fail with `WouldBlock` instead of blocking.
+            ///
+            /// # Errors
+            ///
+            /// It never fails: the signature is that of `std`.
+            pub fn set_nonblocking(&self, nonblocking: bool) -> std::io::Result<()> {
+                $crate::stream::set_nonblocking(&self.0, nonblocking)
+            }
+
+            /// Another descriptor of the same listener.
+            ///
+            /// # Errors
+            ///
+            /// `EMFILE` at the limit of descriptors.
+            pub fn try_clone(&self) -> std::io::Result<Self> {
+                self.0.try_clone().map(Self)
+            }
+
+            /// The error that is pending: none.
+            ///
+            /// # Errors
+            ///
+            /// It never fails: the signature is that of `std`.
+            pub fn take_error(&self) -> std::io::Result<Option<std::io::Error>> {
+                Ok(None)
+            }
+        }
+
+        $crate::stream::descriptor!($listener);
+    };
+}
+
 /// The descriptor of a simulated object.
 macro_rules! descriptor {
     ($object:ident) => {
@@ -141,7 +195,7 @@ macro_rules! descriptor {
     };
 }
 
-pub(crate) use {descriptor, stream};
+pub(crate) use {descriptor, listener, stream};
 
 /// Accepts by a call of the kernel that returns a descriptor, and `A`: the client's address, if it has one.
 pub(crate) fn accept<A>(

@@ -14,7 +14,7 @@ use std::path::Path;
 use crate::descriptor::Descriptor;
 use crate::kernel::{FileId, Kernel};
 use crate::machine::Machine;
-use crate::stream::{accept, descriptor, set_nonblocking, stream};
+use crate::stream::{accept, listener, stream};
 
 /// A simulated Unix listener, in place of [`std::os::unix::net::UnixListener`].
 pub struct UnixListener(Descriptor);
@@ -22,10 +22,6 @@ pub struct UnixListener(Descriptor);
 /// One end of a simulated connection, in place of [`std::os::unix::net::UnixStream`]. What is written to the
 /// other end is there at once.
 pub struct UnixStream(pub(crate) Descriptor);
-
-/// The connections that a Unix listener accepts: see [`UnixListener::incoming`].
-#[derive(Debug)]
-pub struct Incoming<'a>(&'a UnixListener);
 
 impl UnixListener {
     /// Listens at a path, and makes a file there.
@@ -63,12 +59,6 @@ impl UnixListener {
         Ok((UnixStream(accepted?.0), address_of(None)?))
     }
 
-    /// [`accept`](Self::accept), again and again.
-    #[must_use]
-    pub fn incoming(&self) -> Incoming<'_> {
-        Incoming(self)
-    }
-
     /// The path that it listens at.
     ///
     /// # Errors
@@ -77,44 +67,9 @@ impl UnixListener {
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         local_addr(&self.0)
     }
-
-    /// Makes calls fail with `WouldBlock` instead of blocking.
-    ///
-    /// # Errors
-    ///
-    /// It never fails: the signature is that of `std`.
-    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
-        set_nonblocking(&self.0, nonblocking)
-    }
-
-    /// Another descriptor of the same listener.
-    ///
-    /// # Errors
-    ///
-    /// `EMFILE` at the limit of descriptors.
-    pub fn try_clone(&self) -> io::Result<Self> {
-        self.0.try_clone().map(Self)
-    }
-
-    /// The error that is pending: none.
-    ///
-    /// # Errors
-    ///
-    /// It never fails: the signature is that of `std`.
-    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-        Ok(None)
-    }
 }
 
-descriptor!(UnixListener);
-
-impl Iterator for Incoming<'_> {
-    type Item = io::Result<UnixStream>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        Some(self.0.accept().map(|(stream, _)| stream))
-    }
-}
+listener!(UnixListener, UnixStream);
 
 impl<'a> IntoIterator for &'a UnixListener {
     type Item = io::Result<UnixStream>;
