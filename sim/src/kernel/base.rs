@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use pollio::{Event as PollerEvent, Readiness};
+use pollio::{Event as PollerEvent, Interest, Readiness};
 
 use super::errno::errno;
 use super::event::Event;
@@ -99,6 +99,13 @@ impl Base {
         self.faults.draw_fault(kind, self.schedule.random())
     }
 
+    /// Draws whether an accept fails, as without a descriptor. Not on kernels that would lose the client, since no
+    /// server could prevent that.
+    pub(super) fn draw_failing_accept(&mut self) -> bool {
+        !self.rules.has(Rule::AcceptLosesClient)
+            && self.draw_fault(conditions::Kind::FailingAccepts)
+    }
+
     /// Draws from a range of the conditions.
     pub(super) fn draw<T>(&mut self, draw: impl FnOnce(&Conditions, &mut Random) -> T) -> T {
         draw(self.faults.conditions(), self.schedule.random())
@@ -135,6 +142,13 @@ impl Base {
     /// Reports an arrival at a file to the threads and pollers that wait for it.
     pub(super) fn notify(&mut self, id: FileId, arrival: Readiness) {
         self.files.notify(id, arrival, &mut self.schedule);
+    }
+
+    /// Reports the clients that an accept has left in a queue, on kernels where that is an edge.
+    pub(super) fn notify_of_next_client(&mut self, listener: FileId) {
+        if self.files.has_edges(listener, Interest::READABLE) && self.applies(Rule::AcceptIsEdge) {
+            self.notify(listener, Readiness::READABLE);
+        }
     }
 
     /// Queues a registration that asks for `arrival` for the next wait of a poller.

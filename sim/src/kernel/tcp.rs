@@ -9,7 +9,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::time::Duration;
 
-use pollio::{Interest, Readiness};
+use pollio::Readiness;
 
 use super::base::Base;
 use super::epoll::ALL;
@@ -328,9 +328,7 @@ impl Tcp {
             self.connections.close(end, base);
             return Err(errno(libc::EMFILE));
         }
-        // Not on kernels that would lose the client, since no server could prevent that.
-        let loses_client = base.rules().has(Rule::AcceptLosesClient);
-        if !loses_client && base.draw_fault(conditions::Kind::FailingAccepts) {
+        if base.draw_failing_accept() {
             return Err(errno(libc::EMFILE));
         }
         listening.remove_first();
@@ -347,10 +345,8 @@ impl Tcp {
         let client = client.ok_or_else(|| errno(libc::EINVAL))?;
         let file = self.add_state(State::Connected(end), |id| file(id, base));
         self.connections.attach(end, file, has_linger_zero);
-        let is_left = self.sockets.listening(id).is_some_and(|it| it.first().is_some());
-        let has_edges = is_left && base.files().has_edges(listener, Interest::READABLE);
-        if has_edges && base.applies(Rule::AcceptIsEdge) {
-            base.notify(listener, Readiness::READABLE);
+        if self.sockets.listening(id).is_some_and(|it| it.first().is_some()) {
+            base.notify_of_next_client(listener);
         }
         Ok((file, client))
     }

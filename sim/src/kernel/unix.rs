@@ -78,18 +78,9 @@ impl Pairs {
 
     /// Ends a connection that nobody will accept, since its listener is closed.
     pub(super) fn abort(&mut self, id: EndId, base: &mut Base) {
-        let end = self.end_mut(id);
-        end.is_closed = true;
-        end.received = Received::default();
-        let peer = self.end_mut(id.peer());
-        if peer.is_closed {
-            return;
-        }
-        peer.shut_down(true, true);
-        if !base.applies(Rule::ClosedListenerEnds) {
-            (peer.error, peer.in_use) = (Some(libc::ECONNRESET), 0);
-        }
-        self.notify(id.peer(), ALL, base);
+        let has_peer = !self.end(id.peer()).is_closed;
+        let is_reset = has_peer && !base.applies(Rule::ClosedListenerEnds);
+        self.leave(id, is_reset, base);
     }
 
     fn end(&self, id: EndId) -> &End {
@@ -229,12 +220,18 @@ impl Pairs {
 
     /// Closes an end with its last descriptor.
     pub(super) fn close(&mut self, id: EndId, base: &mut Base) {
+        let is_reset = self.has_bytes(id) && !base.applies(Rule::PairsNeverReset);
+        self.leave(id, is_reset, base);
+    }
+
+    /// Ends a connection at this end. The peer reads an end, or fails.
+    fn leave(&mut self, id: EndId, is_reset: bool, base: &mut Base) {
         let end = self.end_mut(id);
         (end.file, end.is_closed) = (None, true);
-        let has_unread = !mem::take(&mut end.received).is_empty();
+        end.received = Received::default();
         let peer = self.end_mut(id.peer());
         peer.shut_down(true, true);
-        if has_unread && !base.applies(Rule::PairsNeverReset) {
+        if is_reset {
             (peer.error, peer.in_use) = (Some(libc::ECONNRESET), 0);
         }
         self.notify(id.peer(), ALL, base);

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use std::mem;
 use std::path::{Path, PathBuf};
 
-use pollio::{Interest, Readiness};
+use pollio::Readiness;
 
 use super::base::Base;
 use super::errno::errno;
@@ -13,7 +13,6 @@ use super::files::Kind;
 use super::ids::{EndId, FileId, SocketId};
 use super::rules::Rule;
 use super::unix::Pairs;
-use crate::conditions;
 
 /// The length of the queue that the standard library asks for: as long as Linux allows.
 const BACKLOG: usize = 4096;
@@ -120,10 +119,7 @@ impl UnixListeners {
         let end = *listener.queue.front().ok_or_else(|| errno(libc::EAGAIN))?;
         base.touch(listening);
         let loses_client = !has_room && base.applies(Rule::AcceptLosesClient);
-        // Where it would lose the client, it is no fault that a server can do something about.
-        let is_fault = !base.rules().has(Rule::AcceptLosesClient)
-            && base.draw_fault(conditions::Kind::FailingAccepts);
-        if is_fault {
+        if base.draw_failing_accept() {
             return Err(errno(libc::EMFILE));
         }
         listener.queue.pop_front();
@@ -134,11 +130,8 @@ impl UnixListeners {
         }
         let file = base.add_file(Kind::Unix(end));
         pairs.attach(end, file, base);
-        let is_edge = !listener.queue.is_empty()
-            && base.files().has_edges(listening, Interest::READABLE)
-            && base.applies(Rule::AcceptIsEdge);
-        if is_edge {
-            base.notify(listening, Readiness::READABLE);
+        if !listener.queue.is_empty() {
+            base.notify_of_next_client(listening);
         }
         Ok(file)
     }
