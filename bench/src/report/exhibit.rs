@@ -1,6 +1,6 @@
 //! The pictures and tables of the page: their rows of the data, and the names of these.
 
-use super::page::{Data, ratio, with_unit, without_unit};
+use super::page::{Data, digits, ratio, unit, with_unit, without_unit};
 use super::picture::{self, Bar, Group, Scale};
 use crate::method::Row;
 use crate::peer::{BASE, BASE_SPINNING, US, US_SPINNING};
@@ -460,13 +460,10 @@ fn table(rows: &Found<'_>, peers: &[&str]) -> String {
             (Some(_), Some(times)) if *peer != peers[0] && row.workload != "counts" => {
                 format!("×{}", ratio(times.median))
             }
-            (Some(figure), _) => {
-                let text = with_unit(row, figure.median);
-                match text.split_once(' ') {
-                    Some((number, unit)) if name.starts_with(unit) => number.to_owned(),
-                    _ => text,
-                }
-            }
+            (Some(figure), _) => match unit(&row.metric) {
+                Some(unit) if name.starts_with(unit) => digits(figure.median),
+                _ => with_unit(row, figure.median),
+            },
         };
         let cells: Vec<_> = there.iter().map(cell).collect();
         lines.push(format!("| {name} | {} |", cells.join(" | ")));

@@ -289,10 +289,15 @@ fn thousands(digits: &str) -> String {
 
 /// `p50 [µs]` of 13.42 is 13.4 µs.
 pub(crate) fn with_unit(row: &Row, value: f64) -> String {
-    match row.metric.rsplit_once(" [") {
-        Some((_, unit)) => format!("{} {}", digits(value), unit.split(']').next().unwrap_or(unit)),
+    match unit(&row.metric) {
+        Some(unit) => format!("{} {unit}", digits(value)),
         None => digits(value),
     }
+}
+
+/// `p50 [µs]` is in µs.
+pub(crate) fn unit(metric: &str) -> Option<&str> {
+    metric.rsplit_once(" [")?.1.split(']').next()
 }
 
 pub(crate) fn without_unit(metric: &str) -> String {
