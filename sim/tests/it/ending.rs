@@ -24,12 +24,12 @@ impl<F: FnMut()> Drop for OnDrop<F> {
     }
 }
 
-fn forever() {
+pub(super) fn forever() {
     thread::sleep(1_000_000 * SECOND);
 }
 
 /// Runs a body that passes, and ends while other threads wait.
-fn ends(body: impl Fn(&World)) {
+pub(super) fn ends(body: impl Fn(&World)) {
     for seed in 0..50 {
         run(seed, |world| {
             body(world);

@@ -11,14 +11,11 @@ use pollio_sim::sync::{Arc, Mutex, mpsc};
 use pollio_sim::time::Instant;
 use pollio_sim::{Conditions, World, thread};
 
+use super::ending::{ends, forever};
 use super::world::{failure, run};
 
 const SECOND: Duration = Duration::from_secs(1);
 const ADDRESS: &str = "10.0.0.1:7";
-
-fn forever() {
-    thread::sleep(1_000_000 * SECOND);
-}
 
 /// Counts how often it is dropped.
 struct Counts<'a>(&'a AtomicUsize);
@@ -201,38 +198,34 @@ fn a_deadlock_in_a_scope_says_who_waits_for_what() {
 #[test]
 fn a_world_that_ends_while_scopes_wait_ends_their_threads_first() {
     let counts = Arc::new(<[AtomicUsize; 3]>::default());
-    for seed in 0..50 {
-        run(seed, |world| {
-            for is_at_end in [false, true] {
-                let counts = counts.clone();
-                world.spawn("outer", move || {
-                    let ([begun, ended, late], local) = (&*counts, AtomicUsize::new(0));
-                    thread::scope(|s| {
-                        for _ in 0..2 {
-                            s.spawn(|| {
-                                begun.fetch_add(1, Ordering::Relaxed);
-                                let _counts = (Counts(&local), Counts(ended));
-                                thread::scope(|s| {
-                                    s.spawn(|| {
-                                        begun.fetch_add(1, Ordering::Relaxed);
-                                        let _counts = (Counts(&local), Counts(ended));
-                                        forever();
-                                    });
+    ends(|world| {
+        for is_at_end in [false, true] {
+            let counts = counts.clone();
+            world.spawn("outer", move || {
+                let ([begun, ended, late], local) = (&*counts, AtomicUsize::new(0));
+                thread::scope(|s| {
+                    for _ in 0..2 {
+                        s.spawn(|| {
+                            begun.fetch_add(1, Ordering::Relaxed);
+                            let _counts = (Counts(&local), Counts(ended));
+                            thread::scope(|s| {
+                                s.spawn(|| {
+                                    begun.fetch_add(1, Ordering::Relaxed);
+                                    let _counts = (Counts(&local), Counts(ended));
+                                    forever();
                                 });
-                                late.fetch_add(1, Ordering::Relaxed);
                             });
-                        }
-                        if !is_at_end {
-                            forever();
-                        }
-                    });
-                    late.fetch_add(1, Ordering::Relaxed);
+                            late.fetch_add(1, Ordering::Relaxed);
+                        });
+                    }
+                    if !is_at_end {
+                        forever();
+                    }
                 });
-            }
-            thread::sleep(SECOND);
-            Ok(())
-        });
-    }
+                late.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+    });
     let counts = counts.each_ref().map(|count| count.load(Ordering::Relaxed));
     assert_eq!(counts, [400, 400, 0]);
 }
@@ -250,24 +243,20 @@ impl Drop for Waits {
 #[test]
 fn a_destructor_in_a_scope_gives_up_as_the_world_ends() {
     let ended = Arc::new(AtomicUsize::new(0));
-    for seed in 0..50 {
-        run(seed, |world| {
-            let ended = ended.clone();
-            world.spawn("outer", move || {
-                let ended = &*ended;
-                thread::scope(|s| {
-                    s.spawn(move || {
-                        let _counts = Counts(ended);
-                        let (_sender, receiver) = mpsc::channel();
-                        let _waits = Waits(receiver);
-                        forever();
-                    });
+    ends(|world| {
+        let ended = ended.clone();
+        world.spawn("outer", move || {
+            let ended = &*ended;
+            thread::scope(|s| {
+                s.spawn(move || {
+                    let _counts = Counts(ended);
+                    let (_sender, receiver) = mpsc::channel();
+                    let _waits = Waits(receiver);
+                    forever();
                 });
             });
-            thread::sleep(SECOND);
-            Ok(())
         });
-    }
+    });
     assert_eq!(ended.load(Ordering::Relaxed), 50);
 }
 
